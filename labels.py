@@ -1,0 +1,51 @@
+"""The 18 classes: a label is 6 * mask + 3 * gender + age group.
+
+Whatever a run predicts with (one model or three), its prediction is an (N, 18) array of
+probabilities in the order of this code, so that every run can be scored against every other.
+"""
+
+import numpy as np
+
+ATTRIBUTES = {
+    "mask": ("wear", "incorrect", "normal"),
+    "gender": ("male", "female"),
+    "age": ("<30", "30-59", ">=60"),
+}
+CLASSES = 18
+CLASS_NAMES = tuple(
+    f"{mask} {gender} {age}"
+    for mask in ATTRIBUTES["mask"]
+    for gender in ATTRIBUTES["gender"]
+    for age in ATTRIBUTES["age"]
+)
+# What each kind of head predicts, and how many logits it has.
+HEADS = {"label": CLASSES} | {name: len(values) for name, values in ATTRIBUTES.items()}
+
+
+def encode(mask, gender, age):
+    """Class 0..17 of attribute codes: ints or integer arrays of one shape."""
+    return 6 * mask + 3 * gender + age
+
+
+def decode(label):
+    """{"mask", "gender", "age"} codes of classes 0..17, an int or an integer array."""
+    return {"mask": label // 6, "gender": label // 3 % 2, "age": label % 3}
+
+
+def join(probs):
+    """(N, 18) probabilities from those of the heads.
+
+    probs: {"label": (N, 18)} is returned as it is; {"mask": (N, 3), "gender": (N, 2),
+    "age": (N, 3)} is multiplied out, as if the attributes were independent given the photo.
+    """
+    if "label" in probs:
+        return probs["label"]
+    mask, gender, age = (np.asarray(probs[name]) for name in ATTRIBUTES)
+    joint = mask[:, :, None, None] * gender[:, None, :, None] * age[:, None, None, :]
+    return joint.reshape(len(mask), CLASSES)
+
+
+def marginals(probs):
+    """{"mask": (N, 3), "gender": (N, 2), "age": (N, 3)} summed from (N, 18) probabilities."""
+    cube = np.asarray(probs).reshape(-1, 3, 2, 3)
+    return {"mask": cube.sum((2, 3)), "gender": cube.sum((1, 3)), "age": cube.sum((1, 2))}
