@@ -1,0 +1,134 @@
+"""Training criteria by name, for hard and soft targets, exact over any number of processes."""
+
+import math
+
+import torch
+from torch import distributed as dist
+from torch.nn import functional as F
+
+from common import UserError
+
+GAMMA = 2.0  # of the focal loss, the paper's choice
+
+
+def _probabilities(targets, classes):
+    return F.one_hot(targets, classes).float() if targets.dim() == 1 else targets.float()
+
+
+def _cross_entropy(logits, targets, smoothing, weights):
+    targets = targets.float() if targets.dim() == 2 else targets
+    return F.cross_entropy(logits, targets, weights, reduction="none", label_smoothing=smoothing)
+
+
+def _focal(logits, targets, smoothing, weights, gamma=GAMMA):
+    """(n,) sum over classes of target * (1 - p)^gamma * -log p.
+
+    Lin et al. 2017 (arXiv:1708.02002), softmax instead of sigmoid.
+    """
+    classes = logits.shape[1]
+    targets = _probabilities(targets, classes) * (1 - smoothing) + smoothing / classes
+    log_p = F.log_softmax(logits, dim=1)
+    each = -targets * (-torch.expm1(log_p)) ** gamma * log_p
+    return (each if weights is None else each * weights).sum(1)
+
+
+def _soft_f1(logits, targets, total):
+    """1 - soft macro F1 of the whole batch, as this process's part of it (see criterion()).
+
+    With p the probabilities and q the targets, summed over the batch, a class has
+    F1 = 2 sum(min(p, q)) / sum(p + q). For hard labels min(p, q) is the usual p * q; for soft
+    ones it keeps the best value, at p = q, at 1 (Wang et al. 2023, arXiv:2303.16296). The mean
+    is over the classes in the batch's targets: an absent one has F1 0 whatever the model does.
+    """
+    p = logits.softmax(1)
+    sums = torch.stack([torch.minimum(p, targets).sum(0), p.sum(0), targets.sum(0)])
+    processes = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    if processes > 1:
+        # The value is that of all processes, the gradient that of this one's samples.
+        everyone = sums.detach().clone()
+        dist.all_reduce(everyone)
+        sums = sums + (everyone - sums.detach())
+    both, predicted, true = sums
+    present = true.detach() > 0
+    f1 = 2 * both / (predicted + true).clamp_min(1e-12)
+    loss = 1 - (f1 * present).sum() / present.sum().clamp_min(1)
+    loss = loss * true.detach().sum() / total  # 1, or the share of this step's accumulated batches
+    return loss - loss.detach() * (1 - 1 / processes)
+
+
+PER_SAMPLE = {"cross_entropy": _cross_entropy, "focal": _focal}
+TERMS = (*PER_SAMPLE, "f1")
+
+
+def parse(name):
+    """[(term, weight), ...] of a criterion's name; UserError if it is none.
+
+    Terms are joined by +, each with an optional *weight: "f1*0.4+focal*0.6" gives
+    [("f1", 0.4), ("focal", 0.6)].
+    """
+    terms = []
+    for part in name.split("+"):
+        term, star, weight = (word.strip() for word in part.partition("*"))
+        try:
+            weight = float(weight) if star else 1.0
+        except ValueError:
+            weight = math.nan
+        if term not in TERMS or not 0 < weight < math.inf:
+            raise UserError(
+                f"criterion {name!r}: {part.strip()!r} is no term; use {', '.join(TERMS)}, "
+                "or a sum with weights above 0 such as f1*0.4+focal*0.6"
+            )
+        terms.append((term, weight))
+    return terms
+
+
+def criterion(name, classes, label_smoothing=0.0, class_weights=None):
+    """A function loss(logits, targets, total=None) -> scalar tensor.
+
+    name: see parse(); label_smoothing: 0..1; class_weights: (classes,), see class_weights().
+    Both act on cross_entropy and focal; UserError if they are given and the name has neither.
+
+    logits: (n, classes), any float type, taken as float32. targets: (n,) int64, or (n, classes)
+    probabilities whose rows sum to 1. A one-hot row costs the same as its hard label, class
+    weights included: a sample's loss is the sum over classes of weight * target * class loss,
+    and the batch's loss is the sum over samples divided by total, never by a sum of weights.
+
+    total: the number of samples of the whole batch, n if None. When a batch is spread over
+    processes, give each the global number: the sum over processes of what they return, and of
+    its gradients, is the loss and the gradient of one process with the whole batch. DDP averages
+    gradients, so multiply by the number of processes before backward(). "f1" communicates:
+    every process of the group must call it.
+    """
+    terms = parse(name)
+    if all(term == "f1" for term, _ in terms) and (label_smoothing or class_weights is not None):
+        raise UserError(
+            f"criterion {name!r} uses neither label smoothing nor class weights; "
+            "leave them out or add cross_entropy or focal"
+        )
+
+    def loss(logits, targets, total=None):
+        logits = logits.float()
+        total = len(logits) if total is None else total
+        weights = None if class_weights is None else class_weights.to(logits.device)
+        value = 0.0
+        for term, factor in terms:
+            if term == "f1":
+                value += factor * _soft_f1(logits, _probabilities(targets, classes), total)
+            else:
+                each = PER_SAMPLE[term](logits, targets, label_smoothing, weights)
+                value += factor * each.sum() / total
+        return value
+
+    return loss
+
+
+def class_weights(counts, power):
+    """(class frequency)^-power, scaled so that the mean weight of a training image is 1.
+
+    counts: (C,) images of each class; power: 0 gives ones. Returns (C,) float32. A class without
+    an image weighs 0: it has no frequency, and label smoothing then pushes nothing towards it.
+    """
+    share = torch.as_tensor(counts, dtype=torch.float64)
+    share = share / share.sum()
+    weights = torch.where(share > 0, share.clamp_min(1e-300) ** -power, 0)
+    return (weights / (share * weights).sum()).float()

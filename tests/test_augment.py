@@ -1,0 +1,302 @@
+"""Augmentation against torchvision's functional ops one photo at a time, mixing against counts."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as tv
+
+import augment
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SIZE = (40, 30)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def photos(n=6, size=SIZE, low=0, high=256):
+    """Smooth random photos: interpolation of noise would hide a shift of part of a pixel."""
+    noise = torch.rand(n, 3, 8, 6, generator=generator())
+    smooth = torch.nn.functional.interpolate(noise, size, mode="bicubic").clamp(0, 1)
+    return (low + (high - 1 - low) * smooth).byte()
+
+
+def identity(n):
+    return augment.draw(n, "none", generator())
+
+
+def set_columns(draws, **values):
+    for name, value in values.items():
+        draws[:, augment.COLUMNS.index(name)] = torch.as_tensor(value, dtype=torch.float32)
+    return draws
+
+
+def augmented(images, draws, strength="strong"):
+    """apply(), with the normalisation taken back."""
+    return augment.apply(images, draws, (0, 0, 0), (1, 1, 1), strength)
+
+
+def test_no_augmentation_is_normalize_of_torchvision():
+    images = photos()
+    plain = augment.normalize(images, MEAN, STD)
+    torch.testing.assert_close(plain, tv.normalize(images.float() / 255, MEAN, STD))
+    draws = augment.draw(6, "strong", generator())
+    none = augment.apply(images, draws, torch.tensor(MEAN), torch.tensor(STD), strength="none")
+    assert torch.equal(none, plain)
+    for strength in ("light", "strong"):
+        found = augment.apply(images, identity(6), MEAN, STD, strength)
+        torch.testing.assert_close(found, plain, rtol=0, atol=1e-4)
+
+
+def test_flip_is_torchvisions():
+    images = photos()
+    draws = set_columns(identity(6), flip=[0, 1, 0, 1, 1, 0])
+    expected = images.float() / 255
+    expected[[1, 3, 4]] = tv.horizontal_flip(expected[[1, 3, 4]])
+    torch.testing.assert_close(augmented(images, draws), expected, rtol=0, atol=1e-4)
+
+
+def reference_warp(image, draw):
+    """Flip and affine by torchvision of a photo that numpy has mirrored beyond its edges."""
+    value = dict(zip(augment.COLUMNS, draw.tolist(), strict=True))
+    _, height, width = image.shape
+    image = tv.horizontal_flip(image) if value["flip"] else image
+    margin = ((0, 0), (height, height), (width, width))
+    padded = torch.from_numpy(np.pad(image.numpy(), margin, mode="symmetric")).float() / 255
+    warped = tv.affine(
+        padded,
+        angle=value["angle"],
+        translate=[value["shift_x"] * width, value["shift_y"] * height],
+        scale=value["scale"],
+        shear=[0.0, 0.0],
+        interpolation=InterpolationMode.BILINEAR,
+    )
+    return warped[:, height : 2 * height, width : 2 * width]
+
+
+WARPS = [
+    {"angle": [10, -10, 37]},
+    {"scale": [0.8, 1.25, 1.1]},
+    {"shift_x": [0.1, -0.06, 0.013]},
+    {"shift_y": [0.1, -0.06, 0.013]},
+    {"flip": [1, 1, 0], "angle": [15, -7, 9], "scale": [0.9, 1.2, 1.1], "shift_x": 0.07},
+]
+
+
+@pytest.mark.parametrize("columns", WARPS)
+def test_affine_is_torchvisions(columns):
+    images, draws = photos(3), set_columns(identity(3), **columns)
+    found = augmented(images, draws)
+    expected = torch.stack([reference_warp(*pair) for pair in zip(images, draws, strict=True)])
+    assert (expected - images / 255).abs().amax((1, 2, 3)).min() > 0.02
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-4)
+
+
+FACTORS = [0.6, 0.85, 1.0, 1.15, 1.3, 1.5]
+
+
+@pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
+def test_colour_is_torchvisions(name):
+    images = photos()
+    adjust = getattr(tv, f"adjust_{name}")
+    pairs = zip(images.float() / 255, FACTORS, strict=True)
+    expected = torch.stack([adjust(image, factor) for image, factor in pairs])
+    found = augmented(images, set_columns(identity(6), **{name: FACTORS}))
+    assert ((expected == 0) | (expected == 1)).any()  # the clamp at the end is torchvision's
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+def test_colours_together_are_torchvisions_where_it_does_not_clamp():
+    images = photos(low=90, high=150)
+    draws = set_columns(
+        identity(6), brightness=FACTORS, contrast=FACTORS[::-1], saturation=[*FACTORS[1:], 0.7]
+    )
+    expected = []
+    for image, draw in zip(images.float() / 255, draws, strict=True):
+        brightness, contrast, saturation = draw[5:8].tolist()
+        image = tv.adjust_contrast(tv.adjust_brightness(image, brightness), contrast)
+        expected.append(tv.adjust_saturation(image, saturation))
+    expected = torch.stack(expected)
+    assert 0 < expected.min() < expected.max() < 1
+    torch.testing.assert_close(augmented(images, draws), expected, rtol=0, atol=1e-4)
+
+
+def test_erase_is_torchvisions_with_the_mean_colour():
+    images = photos(3)
+    draws = set_columns(
+        identity(3), erase_y0=0.25, erase_x0=[0, 0.2, 0.5], erase_y1=0.5, erase_x1=[0, 0.5, 1]
+    )
+    expected = augment.normalize(images, MEAN, STD)
+    for i, (left, width) in enumerate([(0, 0), (6, 9), (15, 15)]):
+        expected[i] = tv.erase(expected[i], 10, left, 10, width, torch.zeros(3, 1, 1))
+    found = augment.apply(images, draws, MEAN, STD, "strong")
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+def test_everything_together_is_torchvisions():
+    images = photos(24, low=90, high=150)
+    draws = augment.draw(24, "strong", generator(1))
+    found = augment.apply(images, draws, MEAN, STD, "strong")
+    height, width = SIZE
+    erased = 0
+    for i, draw in enumerate(draws):
+        pixels = reference_warp(images[i], draw)
+        pixels = tv.adjust_brightness(pixels, draw[5].item())
+        pixels = tv.adjust_contrast(pixels, draw[6].item())
+        pixels = tv.normalize(tv.adjust_saturation(pixels, draw[7].item()), MEAN, STD)
+        y0, x0, y1, x1 = (draw[8:] * torch.tensor([height, width] * 2)).round().int().tolist()
+        pixels = tv.erase(pixels, y0, x0, y1 - y0, x1 - x0, torch.zeros(3, 1, 1))
+        erased += y1 > y0
+        torch.testing.assert_close(found[i], pixels, rtol=0, atol=1e-3)
+    assert 0 < erased < 24
+
+
+@pytest.mark.parametrize("strength", augment.STRENGTHS)
+def test_draws_have_the_stated_distribution(strength):
+    n = 20_000
+    draws = augment.draw(n, strength, generator()).double()
+    width = augment.RANGES[strength]
+    value = dict(zip(augment.COLUMNS, draws.unbind(1), strict=True))
+    groups = {"angle": ("angle",), "scale": ("scale",), "shift": ("shift_x", "shift_y")}
+    groups["colour"] = ("brightness", "contrast", "saturation")
+    for group, names in groups.items():
+        for name in names:
+            middle = 0 if group in ("angle", "shift") else 1
+            if width[group] == 0:
+                assert (value[name] == middle).all()
+                continue
+            uniform = stats.uniform(middle - width[group], 2 * width[group])
+            assert stats.kstest(value[name].numpy(), uniform.cdf).pvalue > 1e-3, name
+    erased = value["erase_y1"] > value["erase_y0"]
+    for chance, event in (("flip", value["flip"]), ("erase", erased.double())):
+        assert set(event.tolist()) <= {0, 1}
+        assert event.mean().item() == pytest.approx(width[chance], abs=0.015)
+    assert draws[:, 8:].min() >= 0
+    assert draws[:, 8:].max() <= 1
+    if erased.any():
+        tall = (value["erase_y1"] - value["erase_y0"])[erased]
+        wide = (value["erase_x1"] - value["erase_x0"])[erased]
+        share = stats.uniform(augment.ERASE_AREA[0], np.diff(augment.ERASE_AREA)[0])
+        assert stats.kstest((tall * wide).numpy(), share.cdf).pvalue > 1e-3
+        assert (tall / wide).min() == pytest.approx(augment.ERASE_RATIO[0], rel=0.01)
+        assert (tall / wide).max() == pytest.approx(augment.ERASE_RATIO[1], rel=0.01)
+    varied = draws[:, draws.std(0) > 0]
+    if strength != "none":
+        independent = np.corrcoef(varied[:, :8].T.numpy()) - np.eye(8)
+        assert np.abs(independent).max() < 0.03
+
+
+def test_samples_differ_and_the_seed_decides():
+    images = photos(1).expand(16, -1, -1, -1)
+    for strength in ("light", "strong"):
+        draws = augment.draw(16, strength, generator(3))
+        found = augment.apply(images, draws, MEAN, STD, strength).flatten(1)
+        assert torch.pdist(found).min() > 1
+        assert torch.equal(draws, augment.draw(16, strength, generator(3)))
+        assert not torch.equal(draws, augment.draw(16, strength, generator(4)))
+        again = augment.apply(images, draws, MEAN, STD, strength).flatten(1)
+        assert torch.equal(found, again)
+
+
+def test_the_split_into_batches_changes_nothing():
+    images, draws = photos(16), augment.draw(16, "strong", generator())
+    whole = augment.apply(images, draws, MEAN, STD, "strong")
+    for size in (1, 5, 8):
+        batches = zip(images.split(size), draws.split(size), strict=True)
+        parts = [augment.apply(*batch, MEAN, STD, "strong") for batch in batches]
+        torch.testing.assert_close(torch.cat(parts), whole, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("strength", augment.STRENGTHS)
+def test_nothing_waits_for_the_device(strength):
+    """On the meta device there are no values: reading one, or a shape that needs one, raises."""
+    images = torch.empty(4, 3, *SIZE, dtype=torch.uint8, device="meta")
+    draws = augment.draw(4, strength, generator()).to("meta")
+    mean = std = torch.empty(3, device="meta")
+    found = augment.apply(images, draws, mean, std, strength)
+    assert (found.shape, found.dtype) == ((4, 3, *SIZE), torch.float32)
+    for kind in augment.MIXES:
+        _, drawn = augment.draw_mix(4, kind, 1.0, SIZE, generator())
+        assert augment.mix(found, found, drawn.to("meta"), kind)[0].shape == found.shape
+
+
+def drawn_mix(kind, n=5000, alpha=0.4, size=SIZE, seed=0):
+    return augment.draw_mix(n, kind, alpha, size, generator(seed))
+
+
+@pytest.mark.parametrize("kind", augment.MIXES)
+def test_partners_are_any_other_sample(kind):
+    partner, draws = drawn_mix(kind)
+    own = torch.arange(5000)
+    assert (partner != own).all()
+    assert stats.kstest(((partner - own) % 5000).numpy() / 5000, "uniform").pvalue > 1e-3
+    assert drawn_mix(kind, n=1)[0].tolist() == [0]
+    again = drawn_mix(kind)
+    assert torch.equal(partner, again[0])
+    assert torch.equal(draws, again[1])
+    assert not torch.equal(draws, drawn_mix(kind, seed=1)[1])
+
+
+def test_mixup_is_the_plain_formula():
+    images = augment.normalize(photos(8), MEAN, STD)
+    partner, draws = drawn_mix("mixup", n=8)
+    mixed, share = augment.mix(images, images[partner], draws, "mixup")
+    for i in range(8):
+        expected = share[i] * images[i] + (1 - share[i]) * images[partner[i]]
+        torch.testing.assert_close(mixed[i], expected)
+    assert share.std() > 0.1
+
+
+@pytest.mark.parametrize("alpha", [0.2, 1.0, 3.0])
+def test_mixup_share_is_beta(alpha):
+    share = drawn_mix("mixup", alpha=alpha)[1][:, 4].double().numpy()
+    assert stats.kstest(share, stats.beta(alpha, alpha).cdf).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("kind", ["cutmix", "cutmix_half"])
+def test_cut_share_is_the_share_of_own_pixels(kind):
+    _, draws = drawn_mix(kind, n=400, alpha=1.0)
+    own, other = torch.zeros(400, 3, *SIZE), torch.ones(400, 3, *SIZE)
+    mixed, share = augment.mix(own, other, draws, kind)
+    assert set(mixed.unique().tolist()) == {0, 1}
+    torch.testing.assert_close(share, 1 - mixed.mean((1, 2, 3)))
+    for i, (y0, x0, y1, x1) in enumerate(draws[:, :4].int().tolist()):
+        assert mixed[i, :, y0:y1, x0:x1].all()
+    assert len(share.unique()) >= (3 if kind == "cutmix_half" else 100)
+
+
+def test_cutmix_box_has_the_paper_distribution():
+    """Sides are sqrt(1 - lambda) of the photo's, the centre is uniform, the rest is clipped."""
+    size = (400, 300)
+    _, draws = drawn_mix("cutmix", alpha=1.0, size=size)
+    y0, x0, y1, x1, _ = draws.double().unbind(1)
+    random = np.random.default_rng(7)
+    side = np.sqrt(1 - random.beta(1.0, 1.0, 20_000))
+    for low, high, length in ((y0, y1, size[0]), (x0, x1, size[1])):
+        centre = random.random(20_000)
+        box = np.clip([centre - side / 2, centre + side / 2], 0, 1) * length
+        assert stats.ks_2samp((high - low).numpy(), box[1] - box[0]).pvalue > 1e-3
+        assert low.min() == 0
+        assert high.max() == length
+        assert (high >= low).all()
+    inside = (y0 > 0) & (y1 < size[0]) & (x0 > 0) & (x1 < size[1])
+    aspect = ((y1 - y0) / (x1 - x0))[inside & (x1 - x0 > 60)]
+    assert len(aspect) > 50
+    assert aspect.numpy() == pytest.approx(size[0] / size[1], rel=0.04)
+
+
+def test_half_cuts_a_vertical_line_on_a_random_side():
+    _, draws = drawn_mix("cutmix_half", alpha=None, size=(400, 300))
+    y0, x0, y1, x1, share = draws.unbind(1)
+    assert (y0 == 0).all()
+    assert (y1 == 400).all()
+    own_left = x1 == 300
+    assert ((x0 == 0) | own_left).all()
+    assert ((x0 == 0) ^ own_left).all()
+    assert own_left.float().mean().item() == pytest.approx(0.5, abs=0.03)
+    low, high = augment.HALF
+    assert low - 0.5 / 300 <= share.min() < low + 0.005
+    assert high - 0.005 < share.max() <= high + 0.5 / 300
