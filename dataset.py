@@ -51,6 +51,17 @@ def read_photo(path):
     return photo
 
 
+def default_matte_dir(root):
+    """Where mattes lie unless told otherwise: beside the images folder."""
+    root = Path(root).resolve()
+    return root.parent / ("mattes" if root.name == "images" else f"{root.name}_mattes")
+
+
+def matte_path(matte_dir, method, name):
+    """The file of one matte: the photo's path below `method`, as .png."""
+    return Path(matte_dir, method, PurePosixPath(name).with_suffix(".png"))
+
+
 def is_junk(name):
     """True for what file managers and notebooks leave behind (`._a.jpg`, `.DS_Store`, ...)."""
     return name.startswith(".")
@@ -136,7 +147,7 @@ def age_group(age, old_from=OLD_FROM):
 
 def target(frame, head):
     """int64 (N,) classes that a head (a key of labels.HEADS) is to predict."""
-    return frame["age_group" if head == "age" else head].to_numpy(np.int64)
+    return np.array(frame["age_group" if head == "age" else head], np.int64)
 
 
 def _home(data_dir, table):

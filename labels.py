@@ -32,6 +32,12 @@ def decode(label):
     return {"mask": label // 6, "gender": label // 3 % 2, "age": label % 3}
 
 
+def combine(predictions):
+    """(N,) classes 0..17 from the codes of the heads: {"label"} or the three attributes."""
+    codes = {head: np.asarray(value, np.int64) for head, value in predictions.items()}
+    return codes["label"] if "label" in codes else encode(**codes)
+
+
 def join(probs):
     """(N, 18) probabilities from those of the heads.
 

@@ -1,0 +1,110 @@
+"""One run in several processes (torchrun), with the results of one process.
+
+The batch is cut among the processes, gradients are averaged by DistributedDataParallel, and the
+batch statistics of normalisation layers are those of the whole batch.
+"""
+
+import contextlib
+import os
+import types
+
+import torch
+from torch import distributed as dist
+from torch import nn
+from torch.distributed.nn.functional import all_reduce
+
+from common import UserError, world_size
+
+
+def pick_device(name):
+    """torch.device of --device: auto takes this process's GPU if there is one."""
+    local = int(os.environ.get("LOCAL_RANK", 0))
+    if name == "auto":
+        name = f"cuda:{local % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"--device {name}: give auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise UserError(f"--device {name}: torch sees no GPU; use --device cpu")
+        device = torch.device("cuda", device.index if device.index is not None else local)
+        if device.index >= torch.cuda.device_count():
+            raise UserError(f"--device {name}: there are {torch.cuda.device_count()} GPUs")
+        torch.cuda.set_device(device)
+    return device
+
+
+@contextlib.contextmanager
+def process_group(device):
+    """Joins the processes of torchrun for the time of the block; nothing with one process."""
+    if world_size() == 1:
+        yield
+        return
+    threads = torch.get_num_threads()
+    if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        torch.set_num_threads(max(1, threads // local))
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def barrier():
+    if world_size() > 1:
+        dist.barrier()
+
+
+def sum_over_ranks(tensor):
+    """The tensor summed over the processes, in place; itself with one process."""
+    if world_size() > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def wrap(model, device):
+    """The model for training: with several processes, DDP with whole-batch normalisation."""
+    if world_size() == 1:
+        return model
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.forward = types.MethodType(_synchronised_forward, module)
+    devices = [device.index] if device.type == "cuda" else None
+    return nn.parallel.DistributedDataParallel(model, device_ids=devices)
+
+
+def _synchronised_forward(norm, x):
+    """Batch normalisation over the batches of all processes.
+
+    torch's SyncBatchNorm has no CPU form and drops the activation inside timm's BatchNormAct2d.
+    """
+    if not norm.training:
+        return type(norm).forward(norm, x)
+    axes = [axis for axis in range(x.dim()) if axis != 1]
+    wide = x.float()
+    count = wide.new_full((1,), x.numel() / x.shape[1])
+    sums = all_reduce(torch.cat([wide.sum(axes), wide.square().sum(axes), count]))
+    channels = x.shape[1]
+    total = sums[-1]
+    mean = sums[:channels] / total
+    variance = (sums[channels:-1] / total - mean.square()).clamp_min(0)
+    if norm.track_running_stats:
+        with torch.no_grad():
+            norm.num_batches_tracked += 1
+            momentum = norm.momentum
+            if momentum is None:
+                momentum = 1 / norm.num_batches_tracked
+            norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), momentum)
+            unbiased = variance * total / (total - 1)
+            norm.running_var.lerp_(unbiased.to(norm.running_var.dtype), momentum)
+    shape = [1, channels] + [1] * (x.dim() - 2)
+    y = (wide - mean.view(shape)) * torch.rsqrt(variance + norm.eps).view(shape)
+    if norm.affine:
+        y = y * norm.weight.view(shape) + norm.bias.view(shape)
+    y = y.to(x.dtype)
+    for name in ("drop", "act"):  # of timm's BatchNormAct2d
+        layer = getattr(norm, name, None)
+        y = layer(y) if layer is not None else y
+    return y

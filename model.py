@@ -1,0 +1,153 @@
+"""A timm backbone with one or more heads, its way to 18 probabilities, and its file."""
+
+import difflib
+import json
+from pathlib import Path
+
+import timm
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import nn
+
+from common import UserError, atomic, read_json, write_json
+from labels import HEADS
+
+WEIGHTS = Path(__file__).resolve().parent / "weights"
+# What each layout trains: {task: the heads of its model}.
+LAYOUTS = {
+    "joint": {"label": ("label",)},
+    "split": {"mask": ("mask",), "gender": ("gender",), "age": ("age",)},
+    "shared": {"shared": ("mask", "gender", "age")},
+}
+
+
+class Classifier(nn.Module):
+    """A backbone and one linear layer whose outputs are divided among the heads.
+
+    forward: float (n, 3, H, W), normalised -> {head: (n, classes of the head) logits}.
+    """
+
+    def __init__(self, backbone, heads, features):
+        super().__init__()
+        self.backbone, self.heads = backbone, tuple(heads)
+        self.sizes = [HEADS[head] for head in heads]
+        self.head = nn.Linear(features, sum(self.sizes))
+        nn.init.normal_(self.head.weight, std=0.01)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, images):
+        logits = self.head(self.backbone(images))
+        return dict(zip(self.heads, logits.split(self.sizes, dim=1), strict=True))
+
+
+def check_name(name):
+    """The name if timm has such a model, else a UserError with the nearest ones."""
+    if timm.is_model(name):
+        return name
+    near = difflib.get_close_matches(name, timm.list_models(), 3)
+    hint = f"; did you mean {', '.join(near)}?" if near else ""
+    raise UserError(f"timm has no model {name!r}{hint}")
+
+
+def create(name, heads, size, weights="none", drop_rate=0.0, drop_path=0.0):
+    """A Classifier.
+
+    name: any of timm's; heads: keys of labels.HEADS; size: (H, W) of the input;
+    weights: "none" (random), "auto" (weights/<name>.safetensors if it is there, else timm's own
+    download) or the path of a file with the backbone's weights.
+    UserError if the name, the weights or the combination with `size` do not work.
+    """
+    options = {"num_classes": 0, "drop_rate": drop_rate, "pretrained": weights != "none"}
+    if drop_path:
+        options["drop_path_rate"] = drop_path
+    config = timm.get_pretrained_cfg(check_name(name))
+    if config is not None and config.fixed_input_size:
+        options["img_size"] = tuple(size)
+    source = _weight_file(name, weights)
+    if source:
+        options["pretrained_cfg_overlay"] = {"file": str(source)}
+    try:
+        backbone = timm.create_model(name, **options)
+    except Exception as error:  # a hub, a file or a model may fail in any way of its own
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if weights == "none":
+            raise UserError(f"--model {name} cannot be built for {size}: {reason}") from None
+        if source:
+            raise UserError(f"{source} does not hold weights of {name}: {reason}") from None
+        raise UserError(
+            f"the weights of {name} could not be downloaded ({reason}); connect, or put them at "
+            f"weights/{name}.safetensors, or start from random ones with --weights none"
+        ) from None
+    return Classifier(backbone, heads, _features(backbone, size, name))
+
+
+def _weight_file(name, weights):
+    if weights == "none":
+        return None
+    if weights != "auto":
+        if not Path(weights).is_file():
+            raise UserError(f"--weights {weights}: no such file; give a file, auto or none")
+        return Path(weights)
+    local = WEIGHTS / f"{name}.safetensors"
+    return local if local.is_file() else None
+
+
+def _features(backbone, size, name):
+    """The width of the backbone's output, which timm's attributes do not tell for every model."""
+    training = backbone.training
+    try:
+        with torch.no_grad():
+            return backbone.eval()(torch.zeros(1, 3, *size)).shape[1]
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"--model {name} cannot take photos of {size}: {reason}") from None
+    finally:
+        backbone.train(training)
+
+
+def normalization(model):
+    """(mean, std) that the backbone was trained with: two lists of 3 floats in 0..1."""
+    config = timm.data.resolve_model_data_config(model.backbone)
+    return list(config["mean"]), list(config["std"])
+
+
+def probabilities(logits):
+    """{head: (n, classes) float32 that sum to 1} of a Classifier's output."""
+    return {head: value.float().softmax(1) for head, value in logits.items()}
+
+
+def save_model(model, path, info):
+    """Writes `path` (safetensors) and, beside it, its info as readable JSON.
+
+    info: all that inference needs besides the weights: model, heads, size, mean, std, and the
+    view. It is kept inside the file too, so that the two cannot come apart.
+    """
+    state = {key: value.contiguous().cpu() for key, value in model.state_dict().items()}
+    with atomic(path) as temporary:
+        temporary.write_bytes(save(state, metadata={"info": json.dumps(info, sort_keys=True)}))
+    write_json(Path(path).with_suffix(".json"), info)
+
+
+def load_model(path, device="cpu"):
+    """(Classifier in eval mode, info) of a file that save_model wrote. Runs no code of the file."""
+    try:
+        with safe_open(path, "pt") as file:
+            info = json.loads((file.metadata() or {})["info"])
+        state = load_file(path)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: the run has no model there") from None
+    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise UserError(f"{path} is no model of this project or is damaged ({error})") from None
+    model = create(info["model"], info["heads"], info["size"])
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{path} does not fit {info['model']}: {reason}") from None
+    return model.to(device).eval(), info
+
+
+def read_info(path):
+    """The info beside a model's file."""
+    return read_json(Path(path).with_suffix(".json"))

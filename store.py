@@ -1,0 +1,274 @@
+"""The pixel store: every photo decoded, composited, cropped and resized once, kept as uint8.
+
+Resizing costs more than decoding, and both cost more than anything else on the host; so each
+(photos, view, crop, size) is one memory-mapped .npy file of shape (N, C, H, W) in the cache
+folder. Folds, epochs, models and runs share it; on a GPU with room it is copied there once.
+"""
+
+import hashlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from common import UserError, atomic, cores, locked, progress, read_json, write_json
+from dataset import default_matte_dir, matte_path, read_photo
+
+VERSION = 1  # raise it when the same request would give other pixels
+MEAN_COLOUR = (124, 116, 104)  # of ImageNet, RGB
+FILLS = ("black", "mean", "blur", "random")
+CROPS = ("none", "center", "person")
+
+
+@dataclass(frozen=True)
+class View:
+    """What a model sees of a photo.
+
+    method: "none" (the photo) or a method of matte.METHODS (its background removed).
+    fill: what stands in place of the background (FILLS); "random" is a fresh background of
+        another photo each time in training, and "mean" elsewhere.
+    crop: CROPS; "center" is the middle 5/8 x 2/3 (320 x 256 of 512 x 384), "person" the box of
+        head and shoulders in the matte of `crop_method`.
+    """
+
+    method: str
+    fill: str
+    crop: str
+    crop_method: str
+    size: tuple
+
+
+def views(bg, fill, crop, size):
+    """The Views of an option such as --bg none+rembg: twins share the crop, so they align."""
+    methods = bg.split("+")
+    removed = [method for method in methods if method != "none"]
+    crop_method = (removed or ["rembg_grabcut"])[0] if crop == "person" else "none"
+    return [
+        View(method, fill if method != "none" else "none", crop, crop_method, tuple(size))
+        for method in methods
+    ]
+
+
+def matte_methods(view_list):
+    """The methods whose mattes these views need."""
+    needed = {view.method for view in view_list} | {view.crop_method for view in view_list}
+    return sorted(needed - {"none"})
+
+
+class Pixels:
+    """The pixels of N photos in V views, as batches on a device.
+
+    broken: {index: message} of photos that could not be read (their pixels are zero).
+    """
+
+    def __init__(self, layers, broken, device, resident=None):
+        size = sum(array.nbytes for view in layers for array in view.values())
+        self.device, self.broken, self.views = torch.device(device), broken, len(layers)
+        if resident is None and self.device.type == "cuda":
+            resident = size < 0.5 * torch.cuda.mem_get_info(self.device)[0]
+        self.layers = [
+            {name: torch.from_numpy(array) for name, array in view.items()} for view in layers
+        ]
+        if resident:
+            self.layers = [
+                {name: layer.to(self.device) for name, layer in view.items()}
+                for view in self.layers
+            ]
+
+    def batch(self, photos, view, backgrounds=None):
+        """uint8 (n, 3, H, W) on the device.
+
+        photos: int64 (n,) indices. view: int64 (n,) view of each, or one int for all.
+        backgrounds: int64 (n,) photos whose backgrounds a "random" fill takes; None for "mean".
+        """
+        if self.views == 1 or isinstance(view, int):
+            index = 0 if self.views == 1 else view
+            return self._view(self.layers[index], photos, backgrounds)
+        parts = [torch.nonzero(view == v).flatten() for v in range(self.views)]
+        found = [
+            self._view(layers, photos[part], None if backgrounds is None else backgrounds[part])
+            for layers, part in zip(self.layers, parts, strict=True)
+        ]
+        order = torch.argsort(torch.cat(parts)).to(self.device, non_blocking=True)
+        return torch.cat(found)[order]
+
+    def _view(self, layers, photos, backgrounds):
+        if backgrounds is None or "plate" not in layers:
+            return self._take(layers["pixels"], photos)
+        alpha = self._take(layers["matte"], photos).to(torch.int32)
+        photo, plate = self._take(layers["photo"], photos), self._take(layers["plate"], backgrounds)
+        return ((photo * alpha + plate * (255 - alpha) + 127) // 255).to(torch.uint8)
+
+    def _take(self, layer, index):
+        if layer.device == self.device:
+            return layer[index.to(self.device, non_blocking=True)]
+        return layer[index].pin_memory().to(self.device, non_blocking=True)
+
+
+def load(root, names, view_list, cache_dir, matte_dir=None, on_error="stop", device="cpu"):
+    """Pixels of photos `names` below `root`; what the cache lacks is made first.
+
+    The mattes that the views need must be there (matte.ensure). A photo that cannot be read is a
+    UserError, or with on_error="skip" stands in Pixels.broken.
+    """
+    matte_dir = Path(matte_dir or default_matte_dir(root))
+    layers, broken = [], {}
+    for view in view_list:
+        kinds = {"pixels": view}
+        if view.fill == "random":
+            kinds = {"pixels": _refill(view, "mean"), "photo": _refill(view, "none")}
+            kinds |= {"matte": _refill(view, "matte"), "plate": _refill(view, "plate")}
+        arrays = {}
+        for kind, wanted in kinds.items():
+            arrays[kind], bad = _open(root, names, wanted, Path(cache_dir), matte_dir, on_error)
+            broken |= bad
+        layers.append(arrays)
+    return Pixels(layers, broken, device)
+
+
+def _refill(view, fill):
+    return View(view.method, fill, view.crop, view.crop_method, view.size)
+
+
+def _open(root, names, view, cache_dir, matte_dir, on_error):
+    """(uint8 (N, C, H, W) memory map, broken) of one layer, built if it is not in the cache."""
+    inputs = _fingerprint(root, names, view, matte_dir)
+    path = cache_dir / f"{hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:20]}.npy"
+    note = path.with_suffix(".json")
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    with locked(path.with_suffix(".lock"), wait=True):
+        if not (path.exists() and note.exists()):
+            broken = _build(path, root, names, view, matte_dir, on_error)
+            write_json(note, {"view": inputs["view"], "photos": len(names), "broken": broken})
+    broken = {int(index): message for index, message in read_json(note)["broken"].items()}
+    if broken and on_error == "stop":
+        raise UserError(_broken_line(broken))
+    return np.load(path, mmap_mode="c"), broken
+
+
+def _fingerprint(root, names, view, matte_dir):
+    """All that the pixels depend on: files by size and time of change, and the view."""
+    files = []
+    methods = matte_methods([view])
+    for name in names:
+        paths = [Path(root, name)]
+        paths += [matte_path(matte_dir, method, name) for method in methods]
+        for path in paths:
+            try:
+                stat = path.stat()
+                files.append((stat.st_size, stat.st_mtime_ns))
+            except OSError:
+                files.append(None)
+    return {
+        "version": VERSION,
+        "root": str(Path(root).resolve()),
+        "names": list(names),
+        "view": [view.method, view.fill, view.crop, view.crop_method, list(view.size)],
+        "stat": files,
+    }
+
+
+def _build(path, root, names, view, matte_dir, on_error):
+    """Writes one layer with all cores; returns {index: message} of the photos left at zero."""
+    channels = 1 if view.fill == "matte" else 3
+    broken = {}
+
+    def job(index):
+        name = names[index]
+        try:
+            out[index] = _render(Path(root, name), name, view, matte_dir)
+        except UserError as error:
+            broken[index] = str(error)
+
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # the pool below has the cores already
+    try:
+        with atomic(path) as temporary:
+            shape = (len(names), channels, *view.size)
+            out = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
+            with ThreadPoolExecutor(cores()) as pool:
+                what = view.method if view.method != "none" else "photos"
+                list(progress(pool.map(job, range(len(names))), total=len(names), desc=what))
+            if broken and on_error == "stop":
+                raise UserError(_broken_line(broken))
+            out.flush()
+    finally:
+        cv2.setNumThreads(threads)
+    return dict(sorted(broken.items()))
+
+
+def _broken_line(broken):
+    first = broken[min(broken)]
+    more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
+    return f"{first}{more}; mend or remove it, or leave such photos out with --on_error skip"
+
+
+def _render(path, name, view, matte_dir):
+    """uint8 (C, H, W) of one photo under a view."""
+    photo = read_photo(path)
+    if view.method != "none":
+        alpha = read_matte(matte_path(matte_dir, view.method, name), photo.shape[:2])
+        photo = _layer(photo, alpha, view.fill)
+    top, bottom, left, right = 0, photo.shape[0], 0, photo.shape[1]
+    if view.crop == "center":
+        top, bottom, left, right = center_box(*photo.shape[:2])
+    photo = photo[top:bottom, left:right]
+    height, width = view.size
+    shrinks = photo.shape[0] >= height and photo.shape[1] >= width
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    photo = cv2.resize(photo, (width, height), interpolation=method)
+    return photo.reshape(height, width, -1).transpose(2, 0, 1)
+
+
+def read_matte(path, shape):
+    """uint8 (H, W) foreground share of a matte file; UserError if missing or of another shape."""
+    alpha = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) if path.is_file() else None
+    if alpha is None:
+        raise UserError(f"{path}: no readable matte; make it with preprocess.py")
+    if alpha.shape != tuple(shape):
+        raise UserError(f"{path}: is {alpha.shape}, its photo {tuple(shape)}; remove the matte")
+    return alpha
+
+
+def center_box(height, width):
+    """(top, bottom, left, right) of the middle 5/8 x 2/3: 320 x 256 of 512 x 384."""
+    tall, wide = round(height * 5 / 8), round(width * 2 / 3)
+    top, left = (height - tall) // 2, (width - wide) // 2
+    return top, top + tall, left, left + wide
+
+
+def _layer(photo, alpha, fill):
+    if fill == "none":
+        return photo
+    if fill == "matte":
+        return alpha
+    if fill == "plate":
+        return _background(photo, alpha)
+    back = np.zeros_like(photo)
+    if fill == "mean":
+        back[:] = MEAN_COLOUR
+    elif fill == "blur":
+        back = _background(photo, alpha)
+    share = alpha[..., None].astype(np.uint16)
+    return ((photo * share + back * (255 - share) + 127) // 255).astype(np.uint8)
+
+
+def _background(photo, alpha):
+    """The background alone, blurred, so that it also covers the place of the person.
+
+    A normalised blur: the person weighs nothing, so no colour of theirs bleeds into it.
+    """
+    height, width = alpha.shape
+    small = (max(width // 8, 1), max(height // 8, 1))
+    weight = 1 - cv2.resize(alpha, small, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    weight += 1e-4  # a matte that covers all leaves an even blur
+    colour = cv2.resize(photo, small, interpolation=cv2.INTER_AREA) * weight[..., None]
+    sigma = small[0] / 8
+    colour = (
+        cv2.GaussianBlur(colour, (0, 0), sigma) / cv2.GaussianBlur(weight, (0, 0), sigma)[..., None]
+    )
+    return cv2.resize(np.clip(colour, 0, 255).astype(np.uint8), (width, height))

@@ -1,0 +1,126 @@
+"""Trains one model of the 18 classes, three attribute models, or one backbone with three heads.
+
+python train.py --data_dir data/train
+python train.py --split_heads --bg rembg --lr 1e-3 age=3e-4
+python train.py --k_fold 5 --weighted_sampler --criterion focal
+python train.py --resume runs/exp
+"""
+
+import argparse
+import sys
+from contextlib import nullcontext
+
+import distributed
+import engine
+import experiment
+import options
+import store
+from common import UserError, locked, rank, run, say
+from dataset import read_train, target
+from labels import HEADS
+from model import LAYOUTS
+
+
+def parse_args(argv=None):
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    options.training_flags(parser)
+    args = parser.parse_args(argv)
+    if args.resume:
+        resumed = experiment.read_args(args.resume, argv)
+        for name in experiment.HOW:
+            setattr(resumed, name, getattr(args, name))
+        args = resumed
+    options.check(args)
+    return args
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    device = distributed.pick_device(args.device)
+    with distributed.process_group(device):
+        table = read_train(args.data_dir)
+        for note in table.notes:
+            say(f"{args.data_dir}: {note}")
+        folder = experiment.open_run(args, table)
+        say(f"run {folder}")
+        pixels = load_pixels(args, table, device)
+        folds = experiment.folds_to_train(args, folder)
+        with experiment.stop_on_signals() as stopping:
+            try:
+                for fold in folds:
+                    train_fold(args, folder, fold, table, pixels, device, stopping)
+            except engine.Stopped:
+                say(f"stopped; go on with: python train.py --resume {folder}")
+                sys.exit(130)
+        if rank() == 0:
+            result = experiment.collect(folder)
+            say(experiment.summary(result) if result else f"{folder}: other folds are to come")
+        return folder
+
+
+def load_pixels(args, table, device):
+    """{task: store.Pixels}; tasks with the same view and size share one."""
+    loaded, result = {}, {}
+    for task in LAYOUTS[options.layout_of(args)]:
+        chosen = options.for_task(args, task)
+        views = tuple(store.views(*(chosen[key] for key in ("bg", "bg_fill", "crop", "resize"))))
+        if views not in loaded:
+            loaded[views] = store.load(
+                table.root,
+                list(table.frame.image),
+                views,
+                args.cache_dir,
+                on_error=args.on_error,
+                device=device,
+            )
+        result[task] = loaded[views]
+    for name in sorted({table.frame.image[i] for p in result.values() for i in p.broken}):
+        say(f"left out, unreadable: {name}")
+    return result
+
+
+def train_fold(args, folder, fold, table, pixels, device, stopping):
+    """Trains the tasks of one fold together, epoch by epoch, and writes its predictions."""
+    place = experiment.fold_folder(folder, fold)
+    with locked(place / ".lock", wait=False) if rank() == 0 else nullcontext(True) as free:
+        if not free:
+            raise UserError(f"{place} is being trained by another process; leave it to it")
+        train, valid = experiment.people_of(folder, fold, table.frame, pixels)
+        tasks = make_tasks(args, fold, place, table.frame, train, valid, pixels, device)
+        boards = experiment.Boards(place, tasks)
+        labels = table.frame.label.to_numpy()[valid]
+        while waiting := [task for task in tasks if not task.finished]:
+            epoch = min(task.epoch for task in waiting)
+            for task in waiting:
+                if task.epoch == epoch:
+                    task.run_epoch(stopping)
+                    boards.add(task)
+            experiment.report_epoch(place, fold, epoch, tasks, labels)
+            if stopping():
+                raise engine.Stopped
+        if rank() == 0:
+            experiment.finish_fold(place, fold, table.frame.iloc[valid], tasks)
+
+
+def make_tasks(args, fold, place, frame, train, valid, pixels, device):
+    """The engine.Tasks of the layout, each where its saved state left it."""
+    tasks = []
+    for name, heads in LAYOUTS[options.layout_of(args)].items():
+        chosen = options.for_task(args, name)
+        codes = {head: target(frame, head) for head in HEADS}
+        data = engine.Data(pixels[name], list(frame.image), train, valid, codes, codes)
+        info = {key: chosen[key] for key in ("bg", "bg_fill", "crop")}
+        key, run_options = (args.seed, fold), args
+        task = engine.Task(name, heads, chosen, data, info, place / name, key, device, run_options)
+        task.resume()
+        tasks.append(task)
+    return tasks
+
+
+if __name__ == "__main__":
+    run(main)
