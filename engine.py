@@ -4,12 +4,10 @@ Everything random derives from (seed, fold, task, epoch), so a run that is kille
 ends with the same bytes as one that was not.
 """
 
-import hashlib
 import math
 import pickle
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,68 +20,17 @@ import augment
 import distributed
 import loss
 import model as models
+from batches import Epoch, seed_of
 from common import UserError, atomic, progress, rank, world_size, write_csv
-from dataset import sampling_weights
 from labels import HEADS, combine
 from metrics import macro_f1
+from schedule import learning_rate
 
 FUSED = ("adam", "adamw", "sgd", "nadam")  # whose torch implementation has a fused step
 
 
 class Stopped(Exception):
     """A signal asked to stop; the state is saved."""
-
-
-@dataclass
-class Data:
-    """What one task trains on in one fold.
-
-    pixels: a store.Pixels of N photos; names: their N names; train, valid: int64 arrays of
-    photos; targets: {head: int64 (N,)}, of training; truth: the same, of validation.
-    """
-
-    pixels: object
-    names: list
-    train: np.ndarray
-    valid: np.ndarray
-    targets: dict
-    truth: dict
-
-
-def seed_of(*parts):
-    """A seed of 63 bits from (seed, fold, task, epoch, ...)."""
-    text = "/".join(map(str, parts))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
-
-
-def learning_rate(options, position, scores):
-    """The learning rate at `position`, in epochs since the start, as a float.
-
-    Linear warm-up, then cosine to 0, or lr_decay every lr_decay_step epochs (step), or once per
-    lr_patience epochs that did not improve on the best of `scores` (plateau).
-    """
-    lr, epochs = options["lr"], options["epochs"]
-    warm = min(options["warmup_epochs"], epochs / 2)
-    if position < warm:
-        return lr * position / warm
-    if options["scheduler"] == "cosine":
-        return lr * 0.5 * (1 + math.cos(math.pi * (position - warm) / (epochs - warm)))
-    if options["scheduler"] == "step":
-        return lr * options["lr_decay"] ** (position // options["lr_decay_step"])
-    if options["scheduler"] == "plateau":
-        return lr * options["lr_decay"] ** plateaus(scores, options["lr_patience"])
-    return lr
-
-
-def plateaus(scores, patience):
-    """How often `patience` scores in a row did not exceed the best before them."""
-    best, waited, count = -math.inf, 0, 0
-    for score in scores:
-        waited = 0 if score > best else waited + 1
-        best = max(best, score)
-        if waited == patience:
-            waited, count = 0, count + 1
-    return count
 
 
 def precision(amp, device):
@@ -100,20 +47,20 @@ def precision(amp, device):
 
 
 @torch.inference_mode()
-def predict(model, pixels, photos, info, batch_size=256, amp="auto", tta=(False,)):
+def predict(model, pixels, photos, info, batch_size=256, tta=(False,)):
     """{head: (n, classes) float32 probabilities} of photos, averaged over views and flips.
 
-    photos: int64 (n,) indices into pixels; info: mean and std; tta: the horizontal flips to
-    average over. Under torchrun each process predicts its share, and all get the whole.
+    photos: int64 (n,) indices into pixels; info: that of save_model; tta: the horizontal flips
+    to average over. Under torchrun each process predicts its share, and all get the whole.
     """
-    autocast, _ = precision(amp, pixels.device)
+    autocast, _ = precision(info["amp"], pixels.device)
     mean, std = (torch.tensor(info[key], device=pixels.device) for key in ("mean", "std"))
     photos = torch.as_tensor(photos)
     sums = {h: torch.zeros(len(photos), HEADS[h], device=pixels.device) for h in info["heads"]}
     for rows in torch.arange(rank(), len(photos), world_size()).split(batch_size):
         for view in range(pixels.views):
             batch = augment.normalize(pixels.batch(photos[rows], view), mean, std)
-            if info.get("channels_last"):
+            if info["channels_last"]:
                 batch = batch.contiguous(memory_format=torch.channels_last)
             for flip in tta:
                 with autocast:
@@ -156,6 +103,7 @@ class Task:
             "std": std,
             "size": options["resize"],
             "channels_last": options["channels_last"],
+            "amp": options["amp"],
         }
         self.mean, self.std = (torch.tensor(v, device=device) for v in (mean, std))
         fused = {"fused": True} if options["optimizer"] in FUSED else {}
@@ -173,32 +121,18 @@ class Task:
         if options["compile"]:
             self.wrapped = torch.compile(self.wrapped)
         self.autocast, self.scaler = precision(options["amp"], device)
-        self._set_targets()
+        self.criteria = {head: self._criterion(head) for head in heads}
         self.epoch, self.history, self.predictions, self.best = 0, [], [], None
         self.progress = {}  # of an epoch that was interrupted
         self.updates = 0
 
-    def _set_targets(self):
-        """Targets on the device, the criterion of each head, and the sampling weights."""
-        options, data = self.options, self.data
-        self.targets = {h: torch.from_numpy(data.targets[h]).to(self.device) for h in self.heads}
-        self.criteria = {}
-        for head in self.heads:
-            weights = None
-            if options["class_weights"][head]:
-                counts = np.bincount(data.targets[head][data.train], minlength=HEADS[head])
-                weights = loss.class_weights(counts, options["class_weights"][head])
-            self.criteria[head] = loss.criterion(
-                options["criterion"][head], HEADS[head], options["label_smoothing"][head], weights
-            )
-        self.sampling = None
-        if options["weighted_sampler"]:
-            # A model of several heads balances the 18 classes, as the joint model does.
-            head = self.heads[0] if len(self.heads) == 1 else "label"
-            weights = sampling_weights(
-                data.targets[head][data.train], head, options["weighted_sampler"]
-            )
-            self.sampling = torch.from_numpy(weights)
+    def _criterion(self, head):
+        weights, power = None, self.options["class_weights"][head]
+        if power:
+            classes = self.data.targets[head][self.data.train]
+            weights = loss.class_weights(np.bincount(classes, minlength=HEADS[head]), power)
+        name, smoothing = self.options["criterion"][head], self.options["label_smoothing"][head]
+        return loss.criterion(name, HEADS[head], smoothing, weights)
 
     # ---- one epoch
 
@@ -225,66 +159,12 @@ class Task:
             self._save()
         return row
 
-    def _deal(self):
-        """All that is random about an epoch, drawn at once for all of its samples."""
-        options = self.options
-        generator = torch.Generator().manual_seed(seed_of(*self.key, self.epoch))
-        train, views = torch.from_numpy(self.data.train), self.data.pixels.views
-        n = len(train) * views
-        if self.sampling is None:
-            pick = torch.randperm(n, generator=generator)
-        else:
-            pick = torch.multinomial(self.sampling.repeat(views), n, True, generator=generator)
-        draws = augment.draw(n, options["augmentation"], generator)
-        dealt = {
-            "photo": train[pick % len(train)],
-            "view": pick // len(train),
-            "draws": draws.to(self.device),
-            "background": train[torch.randint(len(train), (n,), generator=generator)],
-        }
-        self.mixing = next((kind for kind in augment.MIXES if options[kind]), None)
-        if self.mixing:
-            alpha, size = float(options[self.mixing]), options["resize"]
-            dealt["partner"], mix = augment.draw_mix(n, self.mixing, alpha, size, generator)
-            dealt["mix"] = mix.to(self.device)
-        return dealt
-
-    def _batch(self, dealt, rows):
-        """(images, {head: own classes}, {head: targets}) of some rows of a dealt epoch."""
-        images = self._images(dealt, rows)
-        photos = dealt["photo"][rows].to(self.device, non_blocking=True)
-        own = {head: self.targets[head][photos] for head in self.heads}
-        targets = own
-        if self.mixing:
-            partners = dealt["partner"][rows]
-            images, share = augment.mix(
-                images, self._images(dealt, partners), dealt["mix"][rows], self.mixing
-            )
-            photos = dealt["photo"][partners].to(self.device, non_blocking=True)
-            share = share[:, None]
-            targets = {}
-            for head, classes in own.items():
-                one_hot = torch.eye(HEADS[head], device=self.device)
-                other = one_hot[self.targets[head][photos]]
-                targets[head] = one_hot[classes] * share + other * (1 - share)
-        if self.options["channels_last"]:
-            images = images.contiguous(memory_format=torch.channels_last)
-        return images, own, targets
-
-    def _images(self, dealt, rows):
-        start = time.perf_counter()
-        pixels = self.data.pixels.batch(
-            dealt["photo"][rows], dealt["view"][rows], dealt["background"][rows]
-        )
-        self.waited += time.perf_counter() - start
-        draws = dealt["draws"][rows]
-        return augment.apply(pixels, draws, self.mean, self.std, self.options["augmentation"])
-
     def _train(self, stopping):
         """One epoch of steps, or the rest of one; the device is waited for at its end only."""
         options, every = self.options, self.options["accumulate"]
-        dealt = self._deal()
-        count = len(dealt["photo"])
+        seed = seed_of(*self.key, self.epoch)
+        samples = Epoch(self.data, self.heads, options, seed, (self.mean, self.std))
+        count = samples.size
         steps = math.ceil(count / options["batch_size"])
         edges = [count * step // steps for step in range(steps + 1)]  # equal batches, none left out
         losses = self.progress.get("losses", torch.zeros(steps, device=self.device))
@@ -292,7 +172,7 @@ class Task:
         first = self.progress.get("step", 0)
         scores = [row["macro_f1"] for row in self.history if "macro_f1" in row]
         self.wrapped.train()
-        self.waited, start = 0.0, time.perf_counter()
+        start = time.perf_counter()
         bar = progress(range(first, steps), initial=first, total=steps, desc=self._title())
         for step in bar:
             # Dropout: the same whether the epoch was interrupted or not.
@@ -302,21 +182,24 @@ class Task:
                 group["lr"] = lr * group.get("lr_scale", 1.0)
             low, high = edges[step], edges[step + 1]
             share = [low + (high - low) * r // world_size() for r in (rank(), rank() + 1)]
-            images, own, targets = self._batch(dealt, slice(*share))
+            images, own, targets = samples.batch(slice(*share))
+            if options["channels_last"]:
+                images = images.contiguous(memory_format=torch.channels_last)
             group_end = min((step // every + 1) * every, steps)
             total = edges[group_end] - edges[step // every * every]
             with self.autocast:
                 logits = self.wrapped(images)
             value = sum(self.criteria[h](logits[h], targets[h], total) for h in self.heads)
-            self._backward(value * world_size(), last=step + 1 == group_end)
+            last = step + 1 == group_end
+            self._backward(value * world_size(), last)
             losses[step] = value.detach() * (total / (high - low))
             right = torch.stack([logits[h].argmax(1) == own[h] for h in self.heads])
             hits += right.all(0).sum()
             looks = (step + 1) % self.log_interval == 0 or step + 1 == steps
             if looks:
-                self._look(losses[: step + 1], dealt["photo"], edges, bar)
+                self._look(losses[: step + 1], samples.photos, edges, bar)
             # Several processes must agree on where to stop, which costs a message.
-            if (looks or world_size() == 1) and step + 1 < steps and stopping():
+            if last and (looks or world_size() == 1) and step + 1 < steps and stopping():
                 self._stop(step + 1, losses, hits, time.perf_counter() - start)
         seconds = time.perf_counter() - start
         done = count - edges[first]
@@ -327,7 +210,7 @@ class Task:
             "train_loss": float((losses * sizes).sum() / count),
             "train_accuracy": float(hits / count),
             "images_per_s": done / seconds,
-            "wait_share": self.waited / seconds,
+            "wait_share": samples.waited / seconds,
         }
 
     def _backward(self, value, last):
@@ -370,15 +253,9 @@ class Task:
     def _evaluate(self):
         """Scores the validation photos; notes whether this epoch is the best so far."""
         model = (self.ema.module if self.ema else self.model).eval()
-        probs = predict(
-            model,
-            self.data.pixels,
-            self.data.valid,
-            self.info,
-            self.valid_batch_size,
-            self.options["amp"],
-        )
-        truth = {head: self.data.truth[head][self.data.valid] for head in self.heads}
+        data = self.data
+        probs = predict(model, data.pixels, data.valid, self.info, self.valid_batch_size)
+        truth = {head: data.truth[head][data.valid] for head in self.heads}
         codes = {head: value.argmax(1).astype(np.uint8) for head, value in probs.items()}
         self.predictions.append(codes)
         right = np.all([codes[head] == truth[head] for head in self.heads], axis=0)
@@ -386,13 +263,9 @@ class Task:
         score = self._score(codes, truth)
         if self.best is None or score > self.best["score"]:
             self.best = {"epoch": self.epoch + 1, "score": score, "probs": probs}
+        logs = [np.log(np.maximum(p[rows, truth[head]], 1e-12)) for head, p in probs.items()]
         return {
-            "val_loss": float(
-                -sum(
-                    np.log(np.maximum(probs[head][rows, truth[head]], 1e-12)).mean()
-                    for head in self.heads
-                )
-            ),
+            "val_loss": float(-np.sum(logs) / len(rows)),
             "val_accuracy": float(right.mean()),
             "macro_f1": score,
         }

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import augment
 import loss
+import matte
 import store
 from common import UserError
 from labels import ATTRIBUTES
@@ -19,7 +20,7 @@ from model import LAYOUTS, check_name
 
 OVERRIDE = re.compile(rf"^({'|'.join(ATTRIBUTES)})=(.*)$")
 SCHEDULERS = ("cosine", "step", "plateau", "none")
-VIEW_METHODS = ("none",)
+VIEW_METHODS = ("none", *matte.METHODS)
 # Options that a head has, not a model: with a shared backbone they too may differ by attribute.
 PER_HEAD = ("criterion", "label_smoothing", "class_weights")
 
@@ -205,6 +206,16 @@ def _run_flags(parser):
         help="an unreadable photo stops, or is left out and counted (default: stop)",
     )
     add("--cache_dir", default="cache", help="folder of the decoded photos (default: cache)")
+    add(
+        "--matte_dir",
+        help="folder of the mattes, which are made where they are missing (default: mattes/ "
+        "beside the images)",
+    )
+    add(
+        "--rembg_model",
+        default="u2netp",
+        help="matting network of rembg: a name or an .onnx file (default: u2netp)",
+    )
     group = parser.add_argument_group("run")
     add = group.add_argument
     add("--name", default="exp", help="name of the run; exp2, exp3 ... follow (default: exp)")

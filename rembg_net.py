@@ -5,14 +5,11 @@ model goes through rembg's session classes, since each normalises photos in its 
 """
 
 import hashlib
-import logging
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from PIL import Image
 
@@ -92,6 +89,8 @@ def find_model(name):
     A name is looked up in weights/, then in rembg's own cache, then downloaded by rembg.
     UserError for a missing file, an unknown name, or a download that fails.
     """
+    if name in UNFIT:
+        raise UserError(f"--rembg_model {name}: is no model that finds people; try u2netp")
     path = Path(name)
     if path.suffix == ".onnx":
         if not path.is_file():
@@ -101,8 +100,6 @@ def find_model(name):
         path = WEIGHTS / f"{name}.onnx"
     else:
         path = _from_rembg(name)
-    if name in UNFIT:
-        raise UserError(f"--rembg_model {name}: is no model that finds people; try u2netp")
     with path.open("rb") as file:
         return Model(name, path, hashlib.file_digest(file, "sha256").hexdigest())
 
@@ -120,7 +117,9 @@ def _from_rembg(name):
     if name not in classes or not classes[name].is_local():
         known = " ".join(sorted(key for key in classes if key not in UNFIT))
         raise UserError(f"--rembg_model {name}: rembg has no such model; it has {known}")
-    logging.getLogger("pooch").setLevel(logging.ERROR)
+    import pooch  # rembg's downloader
+
+    pooch.get_logger().setLevel("ERROR")
     try:
         return Path(classes[name].download_models())
     except Exception as error:  # whatever rembg, pooch and requests raise without a network
@@ -165,7 +164,13 @@ def open_net(model, device, threads):
     return Net(model, session, batches)
 
 
-def gpu_works():
+def runtime_version():
+    import onnxruntime
+
+    return onnxruntime.__version__
+
+
+def has_cuda():
     """True if this onnxruntime was built for CUDA."""
     import onnxruntime
 
@@ -214,7 +219,3 @@ def _dimension(size):
         size >>= 7
     number = bytes([8, *digits, size])
     return bytes([10, len(number)]) + number
-
-
-def rembg_loaded():
-    return "rembg" in sys.modules

@@ -45,7 +45,7 @@ def build_errors(tables, rows, data, groups, best):
 
 
 def build_suspects(tables, rows, data, groups, wrong_people):
-    """Section "Suspect labels". wrong_people: names, where the truth is known, else None."""
+    """Section "Suspect labels". wrong_people: names, where the truth is known, or None."""
     found = suspects.rank(rows, [run.probs for group in groups for run in group.runs])
     tables["suspects"] = found[suspects.COLUMNS]
     intro = (
@@ -54,7 +54,7 @@ def build_suspects(tables, rows, data, groups, wrong_people):
         "suspects.csv has them in the format of label_fixes.csv, ready to review."
     )
     blocks = []
-    if wrong_people is not None:
+    if wrong_people:
         result = suspects.against_truth(found, wrong_people)
         blocks.append(
             page.text(
@@ -74,7 +74,7 @@ def build_suspects(tables, rows, data, groups, wrong_people):
         images = [(eda.photo_uri(data.root / image), image) for image in photos[:3]]
         items.append(page.card(images, title, lines))
     caption = "The surest first."
-    nobody = "No label is less likely than another."
+    nobody = "No other label is likelier than the one given."
     blocks += [
         page.cards(items),
         page.keep(tables, "suspects", found[suspects.COLUMNS], caption, limit=30, empty=nobody),

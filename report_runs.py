@@ -287,24 +287,27 @@ def _one_option(tables, rows, groups):
     labels, persons, lines = rows.label.to_numpy(int), rows.person.to_numpy(), []
     for (option, old, new), pairs in runs.matched_pairs(groups).items():
         seeds = {len(group.runs) for pair in pairs for group in pair}
-        if len(seeds) > 1 and len(pairs) > 1:
-            continue  # unequal numbers of seeds make no pairs to pool
-        a = [run for one, _ in pairs for run in one.predictions]
-        b = [run for _, other in pairs for run in other.predictions]
-        row = metrics.compare(labels, persons, a, b, paired=len(pairs) > 1)["macro_f1"]
-        lines.append(
-            {"option": option, "from": old, "to": new, "conditions": len(pairs)}
-            | {key: row[key] for key in ("difference", "low", "high", "p")}
-        )
-    tables["one_option"] = frame = pd.DataFrame(lines)
+        # Unequal numbers of seeds make no pairs: then each condition stands alone.
+        for pool in [pairs] if len(seeds) == 1 else [[pair] for pair in pairs]:
+            a = [run for one, _ in pool for run in one.predictions]
+            b = [run for _, other in pool for run in other.predictions]
+            row = metrics.compare(labels, persons, a, b, paired=len(pool) > 1)["macro_f1"]
+            lines.append(
+                {"option": option, "from": old, "to": new, "conditions": len(pool)}
+                | {key: row[key] for key in ("difference", "low", "high", "p")}
+            )
     if not lines:
         return []
+    frame = pd.DataFrame(lines).assign(holm=runs.holm([line["p"] for line in lines]))
+    frame["verdict"] = [verdict(row) for row in frame.to_dict("records")]
+    tables["one_option"] = frame
     shown = frame[["option", "from", "to", "conditions"]].copy()
-    shown["difference"] = [page.signed(value) for value in frame.difference]
-    shown["95 % interval"] = [
-        page.span(low, high, True) for low, high in zip(frame.low, frame.high, strict=True)
+    shown["difference, 95 % interval"] = [
+        _with_span(*cells, sign=True)
+        for cells in frame[["difference", "low", "high"]].itertuples(index=False, name=None)
     ]
     shown["p"] = [page.chance(value) for value in frame.p]
+    shown["verdict"] = frame.verdict
     note = (
         "Runs that differ in one option only. Over several conditions the difference is their "
         "mean, and people and conditions are both resampled."

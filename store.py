@@ -8,13 +8,14 @@ folder. Folds, epochs, models and runs share it; on a GPU with room it is copied
 import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 
+import matte
 from common import UserError, atomic, cores, locked, progress, read_json, write_json
 from dataset import default_matte_dir, matte_path, read_photo
 
@@ -112,26 +113,36 @@ class Pixels:
 def load(root, names, view_list, cache_dir, matte_dir=None, on_error="stop", device="cpu"):
     """Pixels of photos `names` below `root`; what the cache lacks is made first.
 
-    The mattes that the views need must be there (matte.ensure). A photo that cannot be read is a
-    UserError, or with on_error="skip" stands in Pixels.broken.
+    The mattes that the views need must be there (see make_mattes). A photo that cannot be read is
+    a UserError, or with on_error="skip" stands in Pixels.broken.
     """
     matte_dir = Path(matte_dir or default_matte_dir(root))
     layers, broken = [], {}
     for view in view_list:
-        kinds = {"pixels": view}
+        fills = {"pixels": view.fill}
         if view.fill == "random":
-            kinds = {"pixels": _refill(view, "mean"), "photo": _refill(view, "none")}
-            kinds |= {"matte": _refill(view, "matte"), "plate": _refill(view, "plate")}
+            fills = {"pixels": "mean", "photo": "none", "matte": "matte", "plate": "plate"}
         arrays = {}
-        for kind, wanted in kinds.items():
+        for kind, fill in fills.items():
+            wanted = replace(view, fill=fill)
             arrays[kind], bad = _open(root, names, wanted, Path(cache_dir), matte_dir, on_error)
             broken |= bad
         layers.append(arrays)
     return Pixels(layers, broken, device)
 
 
-def _refill(view, fill):
-    return View(view.method, fill, view.crop, view.crop_method, view.size)
+def make_mattes(root, names, view_list, matte_dir, rembg_model, device, on_error):
+    """Makes the mattes that views need and lack.
+
+    Returns {method: what its mattes were made with}, which a run records. Under torchrun each
+    process makes its share, and waits for the others.
+    """
+    made = {}
+    for method in matte_methods(view_list):
+        device = "auto" if torch.device(device).type == "cuda" else "cpu"
+        meta = matte.ensure(root, names, method, matte_dir, rembg_model, device, on_error)
+        made[method] = meta["options"]
+    return made
 
 
 def _open(root, names, view, cache_dir, matte_dir, on_error):
@@ -210,12 +221,16 @@ def _broken_line(broken):
 def _render(path, name, view, matte_dir):
     """uint8 (C, H, W) of one photo under a view."""
     photo = read_photo(path)
+    shape = photo.shape[:2]
     if view.method != "none":
-        alpha = read_matte(matte_path(matte_dir, view.method, name), photo.shape[:2])
+        alpha = read_matte(matte_path(matte_dir, view.method, name), shape)
         photo = _layer(photo, alpha, view.fill)
-    top, bottom, left, right = 0, photo.shape[0], 0, photo.shape[1]
+    top, bottom, left, right = 0, shape[0], 0, shape[1]
     if view.crop == "center":
-        top, bottom, left, right = center_box(*photo.shape[:2])
+        top, bottom, left, right = center_box(*shape)
+    elif view.crop == "person":
+        alpha = read_matte(matte_path(matte_dir, view.crop_method, name), shape)
+        top, bottom, left, right = person_box(alpha, view.size)
     photo = photo[top:bottom, left:right]
     height, width = view.size
     shrinks = photo.shape[0] >= height and photo.shape[1] >= width
@@ -239,6 +254,33 @@ def center_box(height, width):
     tall, wide = round(height * 5 / 8), round(width * 2 / 3)
     top, left = (height - tall) // 2, (width - wide) // 2
     return top, top + tall, left, left + wide
+
+
+def person_box(alpha, size):
+    """(top, bottom, left, right) of head and shoulders in a matte, in the proportions of `size`.
+
+    The head is found as the largest circle that still touches the top of the person: going down,
+    the inscribed radius grows with the depth until the middle of the head, then falls behind.
+    Without a person in the matte it is center_box().
+    """
+    height, width = alpha.shape
+    inside = (alpha > 127).astype(np.uint8)
+    rows = np.flatnonzero(inside.sum(1) > width / 20)
+    if not len(rows) or inside.mean() > 0.97:
+        return center_box(height, width)
+    top = rows[0]
+    # Beyond the sides of the photo the person goes on; above it there is nothing.
+    padded = cv2.copyMakeBorder(inside, 1, 0, 0, 0, cv2.BORDER_CONSTANT, value=0)
+    depth = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:]
+    radius, below = depth.max(1)[top:], np.arange(1, height - top + 1)
+    behind = np.flatnonzero((radius < 0.75 * below) & (below > height / 16))
+    middle = behind[0] if len(behind) else len(below) - 1
+    radius, centre = radius[middle], depth[top + middle].argmax()
+    tall = min(3.9 * radius, height, width * size[0] / size[1])
+    wide = tall * size[1] / size[0]
+    first = int(np.clip(round(top - 0.3 * radius), 0, height - tall))
+    left = int(np.clip(round(centre - wide / 2), 0, width - wide))
+    return first, first + round(tall), left, left + round(wide)
 
 
 def _layer(photo, alpha, fill):

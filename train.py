@@ -10,6 +10,7 @@ import argparse
 import sys
 from contextlib import nullcontext
 
+import batches
 import distributed
 import engine
 import experiment
@@ -48,12 +49,12 @@ def main(argv=None):
             say(f"{args.data_dir}: {note}")
         folder = experiment.open_run(args, table)
         say(f"run {folder}")
-        pixels = load_pixels(args, table, device)
+        pixels, mattes = load_pixels(args, table, device)
         folds = experiment.folds_to_train(args, folder)
         with experiment.stop_on_signals() as stopping:
             try:
                 for fold in folds:
-                    train_fold(args, folder, fold, table, pixels, device, stopping)
+                    train_fold(args, folder, fold, table, pixels, mattes, device, stopping)
             except engine.Stopped:
                 say(f"stopped; go on with: python train.py --resume {folder}")
                 sys.exit(130)
@@ -64,34 +65,34 @@ def main(argv=None):
 
 
 def load_pixels(args, table, device):
-    """{task: store.Pixels}; tasks with the same view and size share one."""
-    loaded, result = {}, {}
+    """{task: store.Pixels}, {method: what its mattes are made with}.
+
+    Tasks with the same view and size share one store; missing mattes are made first.
+    """
+    names, loaded, result, mattes = list(table.frame.image), {}, {}, {}
     for task in LAYOUTS[options.layout_of(args)]:
         chosen = options.for_task(args, task)
         views = tuple(store.views(*(chosen[key] for key in ("bg", "bg_fill", "crop", "resize"))))
         if views not in loaded:
-            loaded[views] = store.load(
-                table.root,
-                list(table.frame.image),
-                views,
-                args.cache_dir,
-                on_error=args.on_error,
-                device=device,
-            )
+            matting = (args.matte_dir, args.rembg_model, device, args.on_error)
+            mattes |= store.make_mattes(table.root, names, views, *matting)
+            distributed.barrier()
+            places = (args.cache_dir, args.matte_dir, args.on_error)
+            loaded[views] = store.load(table.root, names, views, *places, device)
         result[task] = loaded[views]
-    for name in sorted({table.frame.image[i] for p in result.values() for i in p.broken}):
+    for name in sorted({names[i] for pixels in result.values() for i in pixels.broken}):
         say(f"left out, unreadable: {name}")
-    return result
+    return result, mattes
 
 
-def train_fold(args, folder, fold, table, pixels, device, stopping):
+def train_fold(args, folder, fold, table, pixels, mattes, device, stopping):
     """Trains the tasks of one fold together, epoch by epoch, and writes its predictions."""
     place = experiment.fold_folder(folder, fold)
     with locked(place / ".lock", wait=False) if rank() == 0 else nullcontext(True) as free:
         if not free:
             raise UserError(f"{place} is being trained by another process; leave it to it")
         train, valid = experiment.people_of(folder, fold, table.frame, pixels)
-        tasks = make_tasks(args, fold, place, table.frame, train, valid, pixels, device)
+        tasks = make_tasks(args, fold, place, table.frame, train, valid, pixels, mattes, device)
         boards = experiment.Boards(place, tasks)
         labels = table.frame.label.to_numpy()[valid]
         while waiting := [task for task in tasks if not task.finished]:
@@ -107,14 +108,15 @@ def train_fold(args, folder, fold, table, pixels, device, stopping):
             experiment.finish_fold(place, fold, table.frame.iloc[valid], tasks)
 
 
-def make_tasks(args, fold, place, frame, train, valid, pixels, device):
+def make_tasks(args, fold, place, frame, train, valid, pixels, mattes, device):
     """The engine.Tasks of the layout, each where its saved state left it."""
     tasks = []
     for name, heads in LAYOUTS[options.layout_of(args)].items():
         chosen = options.for_task(args, name)
         codes = {head: target(frame, head) for head in HEADS}
-        data = engine.Data(pixels[name], list(frame.image), train, valid, codes, codes)
+        data = batches.Data(pixels[name], list(frame.image), train, valid, codes, codes)
         info = {key: chosen[key] for key in ("bg", "bg_fill", "crop")}
+        info |= {"rembg_model": args.rembg_model, "mattes": mattes}
         key, run_options = (args.seed, fold), args
         task = engine.Task(name, heads, chosen, data, info, place / name, key, device, run_options)
         task.resume()

@@ -1,0 +1,35 @@
+"""What all tests share: no network, one thread a process, one drawn competition."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+# Before anything imports torch or the hub's client, which read these once.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_CACHE"] = str(Path(tempfile.gettempdir(), f"empty-hub-{os.getpid()}"))
+os.environ["OMP_NUM_THREADS"] = "1"
+for variable in ("SM_CHANNEL_TRAIN", "SM_MODEL_DIR", "RANK", "WORLD_SIZE"):
+    os.environ.pop(variable, None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Some tests fork, which a thread pool would not survive."""
+    import cv2
+    import torch
+
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory):
+    """The folder of a drawn competition of 24 people (168 photos) and 6 in eval. Do not write."""
+    import demo
+
+    out = tmp_path_factory.mktemp("drawn") / "competition"
+    words = ["--people", "24", "--eval_people", "6", "--size", "128", "96", "--seed", "0"]
+    demo.main(["--out", str(out), *words])
+    return out
