@@ -6,6 +6,7 @@ batch statistics of normalisation layers are those of the whole batch.
 
 import contextlib
 import os
+import signal
 import types
 
 import torch
@@ -13,7 +14,7 @@ from torch import distributed as dist
 from torch import nn
 from torch.distributed.nn.functional import all_reduce
 
-from common import UserError, world_size
+from common import UserError, say, world_size
 
 
 def pick_device(name):
@@ -108,3 +109,32 @@ def _synchronised_forward(norm, x):
         layer = getattr(norm, name, None)
         y = layer(y) if layer is not None else y
     return y
+
+
+@contextlib.contextmanager
+def stop_on_signals():
+    """Yields stopping(): True once SIGINT or SIGTERM came to any process; a second one kills."""
+    came = []
+
+    def handler(number, frame):
+        if came:
+            raise KeyboardInterrupt
+        came.append(number)
+        say("stopping after this step (once more to stop at once) ...")
+
+    def stopping():
+        if world_size() == 1:
+            return bool(came)
+        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+        flag = torch.tensor([float(bool(came))], device=device)
+        dist.all_reduce(flag)
+        return bool(flag.item())
+
+    previous = {
+        number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield stopping
+    finally:
+        for number, old in previous.items():
+            signal.signal(number, old)

@@ -143,7 +143,7 @@ class Task:
         saved there and Stopped is raised.
         """
         start = time.perf_counter()
-        row = {"epoch": self.epoch + 1} | self._train(stopping)
+        row = {"epoch": self.epoch + 1} | self.train_epoch(stopping)
         if len(self.data.valid):
             row |= self._evaluate()
         else:
@@ -159,7 +159,7 @@ class Task:
             self._save()
         return row
 
-    def _train(self, stopping):
+    def train_epoch(self, stopping):
         """One epoch of steps, or the rest of one; the device is waited for at its end only."""
         options, every = self.options, self.options["accumulate"]
         seed = seed_of(*self.key, self.epoch)

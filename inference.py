@@ -18,6 +18,7 @@ import distributed
 import engine
 import experiment
 import metrics
+import results
 import store
 from common import UserError, rank, read_json, run, say, write_csv
 from dataset import find_images, read_eval
@@ -189,7 +190,7 @@ def decision_weights(args):
                 f"{folder} and {args.model_dir[0]} predict different people: "
                 "--decision f1 needs runs of the same folds"
             )
-    probs = average([t[experiment.PROBS].to_numpy() for t in tables], args.ensemble_weights)
+    probs = average([t[results.PROBS].to_numpy() for t in tables], args.ensemble_weights)
     labels = first.label.to_numpy()
     nested = metrics.nested_decision(probs, labels, first.fold.to_numpy())
     say(
@@ -202,7 +203,7 @@ def decision_weights(args):
 def write(args, names, probs, answers):
     folder = Path(args.output_dir)
     if args.save_probs:
-        table = pd.DataFrame(probs.round(7), columns=experiment.PROBS)
+        table = pd.DataFrame(probs.round(7), columns=results.PROBS)
         table.insert(0, "ImageID", names)
         write_csv(folder / "output_probs.csv", table)
     write_csv(folder / "output.csv", pd.DataFrame({"ImageID": names, "ans": answers}))

@@ -15,6 +15,7 @@ import distributed
 import engine
 import experiment
 import options
+import results
 import store
 from common import UserError, locked, rank, run, say
 from dataset import read_train, target
@@ -51,7 +52,7 @@ def main(argv=None):
         say(f"run {folder}")
         pixels, mattes = load_pixels(args, table, device)
         folds = experiment.folds_to_train(args, folder)
-        with experiment.stop_on_signals() as stopping:
+        with distributed.stop_on_signals() as stopping:
             try:
                 for fold in folds:
                     train_fold(args, folder, fold, table, pixels, mattes, device, stopping)
@@ -59,8 +60,8 @@ def main(argv=None):
                 say(f"stopped; go on with: python train.py --resume {folder}")
                 sys.exit(130)
         if rank() == 0:
-            result = experiment.collect(folder)
-            say(experiment.summary(result) if result else f"{folder}: other folds are to come")
+            result = results.collect(folder)
+            say(results.summary(result) if result else f"{folder}: other folds are to come")
         return folder
 
 
@@ -93,7 +94,7 @@ def train_fold(args, folder, fold, table, pixels, mattes, device, stopping):
             raise UserError(f"{place} is being trained by another process; leave it to it")
         train, valid = experiment.people_of(folder, fold, table.frame, pixels)
         tasks = make_tasks(args, fold, place, table.frame, train, valid, pixels, mattes, device)
-        boards = experiment.Boards(place, tasks)
+        boards = results.Boards(place, tasks)
         labels = table.frame.label.to_numpy()[valid]
         while waiting := [task for task in tasks if not task.finished]:
             epoch = min(task.epoch for task in waiting)
@@ -101,11 +102,11 @@ def train_fold(args, folder, fold, table, pixels, mattes, device, stopping):
                 if task.epoch == epoch:
                     task.run_epoch(stopping)
                     boards.add(task)
-            experiment.report_epoch(place, fold, epoch, tasks, labels)
+            results.report_epoch(place, fold, epoch, tasks, labels)
             if stopping():
                 raise engine.Stopped
         if rank() == 0:
-            experiment.finish_fold(place, fold, table.frame.iloc[valid], tasks)
+            results.finish_fold(place, fold, table.frame.iloc[valid], tasks)
 
 
 def make_tasks(args, fold, place, frame, train, valid, pixels, mattes, device):

@@ -1,0 +1,128 @@
+"""Ratios of two speeds measured in turn in one run, which a noisy machine cannot spoil.
+
+    python scripts/benchmark.py epoch --data_dir data/train --resize 128 96
+    python scripts/benchmark.py layouts --data_dir data/train --resize 128 96
+
+epoch    images/s of a training epoch over images/s of the bare step (forward, backward,
+         optimizer) of the same model on one batch that lies in memory
+layouts  seconds of an epoch of three attribute models, decoding included once, over those of
+         the 18-class model, decoding included too
+
+Flags after the first word are those of train.py.
+"""
+
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import distributed
+import experiment
+import train
+from common import UserError, run
+from dataset import read_train
+
+ROUNDS = 5
+
+
+def tasks_of(argv, folder):
+    """(tasks, seconds to load the pixels) of a hold-out run in `folder`."""
+    args = train.parse_args([*argv, "--model_dir", str(folder)])
+    device = distributed.pick_device(args.device)
+    table = read_train(args.data_dir)
+    place = experiment.open_run(args, table)
+    start = time.perf_counter()
+    pixels, mattes = train.load_pixels(args, table, device)
+    seconds = time.perf_counter() - start
+    people = experiment.people_of(place, 0, table.frame, pixels)
+    made = train.make_tasks(args, 0, place / "fold0", table.frame, *people, pixels, mattes, device)
+    return made, seconds
+
+
+def bare_step(task, images, targets):
+    """One forward, backward and optimizer step, nothing else."""
+    with task.autocast:
+        logits = task.wrapped(images)
+    sum(task.criteria[head](logits[head], targets[head]) for head in task.heads).backward()
+    task.optimizer.step()
+    task.optimizer.zero_grad()
+
+
+def synchronize(device):
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def epoch(argv):
+    """Rounds of some bare steps, then an epoch, then the bare steps again."""
+    with tempfile.TemporaryDirectory() as folder:
+        (task, *_), _ = tasks_of(argv, folder)
+        size = task.options["batch_size"]
+        height, width = task.options["resize"]
+        images = torch.randn(size, 3, height, width, device=task.device)
+        if task.options["channels_last"]:
+            images = images.contiguous(memory_format=torch.channels_last)
+        targets = {
+            head: torch.from_numpy(task.data.targets[head][:size]).to(task.device)
+            for head in task.heads
+        }
+
+        def bare(steps):
+            task.wrapped.train()
+            synchronize(task.device)
+            start = time.perf_counter()
+            for _ in range(steps):
+                bare_step(task, images, targets)
+            synchronize(task.device)
+            return steps * size / (time.perf_counter() - start)
+
+        bare(3)
+        steps = max(10, len(task.data.train) // size // 2)
+        ratios = []
+        for _ in range(ROUNDS):
+            before = bare(steps)
+            speed = task.train_epoch(lambda: False)["images_per_s"]
+            around = (before + bare(steps)) / 2
+            ratios.append(speed / around)
+            print(f"epoch {speed:.1f} images/s, bare step {around:.1f} images/s: {ratios[-1]:.3f}")
+        print(f"epoch over bare step: median {statistics.median(ratios):.3f} of {ROUNDS} rounds")
+
+
+def layouts(argv):
+    """Epochs of the joint and the split layout in turn, each with its share of the decoding."""
+    with tempfile.TemporaryDirectory() as folder:
+        cache = Path(folder, "cache")
+        argv = [*argv, "--cache_dir", str(cache)]
+        joint, decoding_joint = tasks_of(argv, folder)
+        shutil.rmtree(cache)
+        split, decoding_split = tasks_of([*argv, "--split_heads"], folder)
+        ratios = []
+        for _ in range(ROUNDS):
+            seconds = []
+            for tasks, decoding in ((joint, decoding_joint), (split, decoding_split)):
+                start = time.perf_counter()
+                for task in tasks:
+                    task.run_epoch(lambda: False)
+                seconds.append(decoding + time.perf_counter() - start)
+            ratios.append(seconds[1] / seconds[0])
+            print(f"joint {seconds[0]:.1f} s, split {seconds[1]:.1f} s: {ratios[-1]:.3f}")
+        print(f"split over joint: median {statistics.median(ratios):.3f} of {ROUNDS} rounds")
+
+
+WHAT = {"epoch": epoch, "layouts": layouts}
+
+
+def main(argv=None):
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] not in WHAT:
+        raise UserError(f"give one of {', '.join(WHAT)} first, then flags of train.py")
+    WHAT[argv[0]](argv[1:])
+
+
+if __name__ == "__main__":
+    run(main)

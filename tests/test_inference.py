@@ -1,0 +1,186 @@
+"""Submissions: order, the same pixels as in training, ensembles, wrong input."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import inference
+import train
+from common import UserError
+from results import PROBS
+
+
+@pytest.fixture(scope="module")
+def home(drawn, tmp_path_factory):
+    return tmp_path_factory.mktemp("inference")
+
+
+@pytest.fixture(scope="module")
+def runs(drawn, home):
+    """A joint run of two folds with one view, and a split hold-out run with two."""
+    base = [
+        "--data_dir",
+        str(drawn / "train"),
+        "--model_dir",
+        str(home / "runs"),
+        "--cache_dir",
+        str(home / "cache"),
+        "--matte_dir",
+        str(home / "mattes"),
+        "--model",
+        "test_efficientnet",
+        "--weights",
+        "none",
+        "--epochs",
+        "1",
+        "--lr",
+        "5e-3",
+    ]
+    joint = train.main([*base, "--k_fold", "2", "--resize", "32", "24", "--crop", "center"])
+    split = train.main(
+        [
+            *base,
+            "--split_heads",
+            "--resize",
+            "32",
+            "24",
+            "age=40,30",
+            "--bg",
+            "none",
+            "mask=none+grabcut",
+            "--bg_fill",
+            "random",
+        ]
+    )
+    return joint, split
+
+
+@pytest.fixture
+def predict(home, drawn, tmp_path):
+    def go(*words, data=("--data_dir", str(drawn / "eval"))):
+        base = ["--cache_dir", str(home / "cache"), "--output_dir", str(tmp_path / "out")]
+        inference.main(
+            [*base, "--matte_dir", str(home / "mattes"), *data, "--save_probs", *map(str, words)]
+        )
+        probs = pd.read_csv(tmp_path / "out/output_probs.csv", dtype={"ImageID": str})
+        answers = pd.read_csv(tmp_path / "out/output.csv", dtype={"ImageID": str})
+        assert answers.columns.tolist() == ["ImageID", "ans"]
+        assert answers.ImageID.tolist() == probs.ImageID.tolist()
+        return probs.set_index("ImageID")[PROBS], answers.set_index("ImageID").ans
+
+    return go
+
+
+def test_submission_follows_info_csv(runs, predict, drawn):
+    info = pd.read_csv(drawn / "eval/info.csv", dtype=str)
+    for run in runs:
+        probs, answers = predict("--model_dir", run)
+        assert answers.index.tolist() == info.ImageID.tolist()
+        assert (answers.to_numpy() == probs.to_numpy().argmax(1)).all()
+        np.testing.assert_allclose(probs.sum(axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_photo_gets_the_probabilities_that_training_gave_it(runs, predict, drawn, which):
+    """Of a run of folds, the model that did not see the photo is one of the two averaged."""
+    data = ("--images", str(drawn / "train/images"))
+    oof = pd.read_csv(runs[which] / "oof.csv", dtype={"image": str}).set_index("image")[PROBS]
+    if which == 1:
+        probs, _ = predict("--model_dir", runs[1], data=data)
+        np.testing.assert_allclose(probs.loc[oof.index], oof, atol=2e-6)
+    else:
+        probs, _ = predict("--model_dir", runs[0], data=data)
+        others = 2 * probs.loc[oof.index] - oof  # those of the model that did see it
+        assert others.to_numpy().min() > -1e-5
+        np.testing.assert_allclose(others.sum(axis=1), 1, atol=1e-4)
+
+
+def test_ensembles_average_and_vote(runs, predict):
+    a, b = (predict("--model_dir", run)[0] for run in runs)
+    both, _ = predict("--model_dir", *runs)
+    np.testing.assert_allclose(both, (a + b) / 2, atol=1e-6)
+    weighted, _ = predict("--model_dir", *runs, "--ensemble_weights", 3, 1)
+    np.testing.assert_allclose(weighted, (3 * a + b) / 4, atol=1e-6)
+    votes, answers = predict("--model_dir", *runs, "--vote")
+    assert (votes.to_numpy() > 0.24).sum(1).max() <= 3  # two folds and one run
+    alone = predict("--model_dir", runs[1], "--vote")[1]
+    assert (alone == b.to_numpy().argmax(1)).all()
+    assert set(answers) <= set(range(18))
+
+
+def test_flip_averages_both_sides(runs, predict, drawn, tmp_path):
+    import cv2
+
+    mirrored = tmp_path / "mirrored"
+    mirrored.mkdir()
+    names = sorted(path.name for path in (drawn / "eval/images").glob("*.jpg"))[:6]
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    for name in names:
+        photo = cv2.imread(str(drawn / "eval/images" / name))
+        cv2.imwrite(str(plain / f"{name}.png"), photo)
+        cv2.imwrite(str(mirrored / f"{name}.png"), photo[:, ::-1])
+    a, _ = predict("--model_dir", runs[0], data=("--images", str(plain)))
+    b, _ = predict("--model_dir", runs[0], data=("--images", str(mirrored)))
+    both, _ = predict("--model_dir", runs[0], "--tta", "flip", data=("--images", str(plain)))
+    # a flip after resizing and one before it may round a level of colour apart
+    np.testing.assert_allclose(both, (a + b.to_numpy()) / 2, atol=5e-3)
+
+
+def test_decision_f1_uses_the_oof(runs, predict, capsys):
+    probs, answers = predict("--model_dir", runs[0], "--decision", "f1")
+    assert "nested by fold" in capsys.readouterr().out
+    import metrics
+
+    oof = pd.read_csv(runs[0] / "oof.csv")
+    weights = metrics.decision_weights(oof[PROBS].to_numpy(), oof.label.to_numpy())
+    assert (answers == (probs.to_numpy() * weights).argmax(1)).all()
+    with pytest.raises(UserError, match="different people"):
+        predict("--model_dir", *runs, "--decision", "f1")
+
+
+def test_unreadable_photo_stops_or_gets_the_mean(runs, predict, drawn, tmp_path, capsys):
+    data = tmp_path / "eval"
+    shutil.copytree(drawn / "eval", data)
+    info = pd.read_csv(data / "info.csv", dtype=str).ImageID
+    (data / "images" / info[1]).write_bytes(b"")
+    (data / "images" / info[2]).unlink()
+    given = ("--data_dir", str(data))
+    with pytest.raises(UserError, match=info[1]):
+        predict("--model_dir", runs[0], data=given)
+    assert not (tmp_path / "out/output.csv").exists()
+    probs, answers = predict("--model_dir", runs[0], "--on_error", "skip", data=given)
+    assert answers.index.tolist() == info.tolist()
+    mean = probs.drop(index=[info[1], info[2]]).mean()
+    np.testing.assert_allclose(probs.loc[info[1]], mean, atol=1e-6)
+    assert f"unreadable, gets the mean prediction: {info[2]}" in capsys.readouterr().out
+
+
+def test_wrong_runs_are_named(runs, predict, tmp_path):
+    with pytest.raises(UserError, match=r"no config\.json"):
+        predict("--model_dir", tmp_path)
+    half = tmp_path / "half"
+    shutil.copytree(runs[0], half)
+    (half / "fold1/metrics.json").unlink()
+    with pytest.raises(UserError, match="fold 1 is not finished"):
+        predict("--model_dir", half)
+    (half / "fold1/metrics.json").write_text("{}")
+    weights = half / "fold1/label/best.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(UserError, match="damaged"):
+        predict("--model_dir", half)
+
+
+def test_mattes_of_another_model_are_refused(runs, predict, tmp_path):
+    import json
+
+    other = tmp_path / "other"
+    shutil.copytree(runs[1], other)
+    path = other / "fold0/mask/best.json"
+    info = json.loads(path.read_text())
+    info["mattes"]["grabcut"]["version"] = -1
+    path.write_text(json.dumps(info))
+    with pytest.raises(UserError, match="grabcut mattes"):
+        predict("--model_dir", other)

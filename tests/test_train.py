@@ -1,0 +1,317 @@
+"""The way from photos to a run folder, on the drawn competition with a tiny model."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+from sklearn.metrics import f1_score
+
+import train
+from common import UserError
+from dataset import read_train
+from labels import decode
+
+PROBS = [f"p{i}" for i in range(18)]
+
+
+@pytest.fixture(scope="module")
+def go(drawn, tmp_path_factory):
+    """A function that trains a tiny model on the drawn competition and returns its run folder."""
+    home = tmp_path_factory.mktemp("train")
+
+    def run(*words):
+        base = ["--data_dir", str(drawn / "train"), "--model_dir", str(home / "runs")]
+        base += ["--cache_dir", str(home / "cache"), "--model", "test_efficientnet"]
+        base += ["--weights", "none", "--resize", "32", "24", "--epochs", "2"]
+        return train.main([*base, *words])
+
+    return run
+
+
+def oof_of(folder):
+    return pd.read_csv(folder / "oof.csv", dtype={"image": str, "person": str})
+
+
+def test_joint_run_describes_itself(go, drawn):
+    folder = go("--name", "joint")
+    table = read_train(drawn / "train").frame
+    oof, result = oof_of(folder), json.loads((folder / "metrics.json").read_text())
+    folds = pd.read_csv(folder / "folds.csv", dtype={"person": str}).set_index("person").fold
+    held_out = table[table.person.map(folds) == 0].sort_values("image")
+    assert 0 < held_out.person.nunique() < table.person.nunique()
+    assert oof.image.tolist() == held_out.image.tolist()
+    assert oof.label.tolist() == held_out.label.tolist()
+    np.testing.assert_allclose(oof[PROBS].sum(axis=1), 1, atol=1e-5)
+    answers = oof[PROBS].to_numpy().argmax(1)
+    expected = f1_score(oof.label, answers, labels=range(18), average="macro", zero_division=0)
+    assert result["macro_f1"] == pytest.approx(expected)
+    for name, codes in decode(oof.label.to_numpy()).items():
+        theirs = f1_score(
+            codes,
+            decode(answers)[name],
+            average="macro",
+            zero_division=0,
+            labels=range(2 if name == "gender" else 3),
+        )
+        assert result["attributes"][name]["macro_f1"] == pytest.approx(theirs)
+    config = json.loads((folder / "config.json").read_text())
+    assert config["options"]["lr"] == {"": 1e-3}
+    assert config["data"]["images"] == len(table)
+    assert list(folder.glob("fold0/label/events.out.tfevents.*"))
+    log = pd.read_csv(folder / "fold0/label/log.csv")
+    assert log.epoch.tolist() == [1, 2]
+    best = json.loads((folder / "fold0/label/best.json").read_text())
+    assert best["score"] == pytest.approx(log.macro_f1.max())
+    assert best["epoch"] == log.epoch[log.macro_f1.argmax()]
+
+
+def test_next_run_gets_the_next_number(go):
+    assert [go("--name", "twice", "--epochs", "1").name for _ in range(2)] == ["twice", "twice2"]
+
+
+def test_split_trains_each_attribute_by_its_own_options(go):
+    folder = go(
+        "--split_heads",
+        "--name",
+        "split",
+        "--epochs",
+        "1",
+        "age=3",
+        "--resize",
+        "32",
+        "24",
+        "gender=40,30",
+        "--criterion",
+        "cross_entropy",
+        "age=focal",
+    )
+    logs = {
+        task: pd.read_csv(folder / f"fold0/{task}/log.csv") for task in ("mask", "gender", "age")
+    }
+    assert {task: len(log) for task, log in logs.items()} == {"mask": 1, "gender": 1, "age": 3}
+    assert json.loads((folder / "fold0/gender/best.json").read_text())["size"] == [40, 30]
+    together = pd.read_csv(folder / "fold0/log.csv")
+    assert together.epoch.tolist() == [1, 2, 3]
+    oof = oof_of(folder)
+    best_age = int(logs["age"].macro_f1.argmax())
+    answers = oof[PROBS].to_numpy().argmax(1)
+    # mask and gender had one epoch, so the epoch of the best age has the answers of the OOF
+    expected = f1_score(oof.label, answers, labels=range(18), average="macro", zero_division=0)
+    assert together.macro_f1[best_age] == pytest.approx(expected)
+    ages = f1_score(oof.label % 3, answers % 3, labels=range(3), average="macro", zero_division=0)
+    assert logs["age"].macro_f1.max() == pytest.approx(ages)
+
+
+def test_shared_backbone_has_three_heads(go):
+    folder = go(
+        "--shared_backbone",
+        "--name",
+        "shared",
+        "--epochs",
+        "1",
+        "--criterion",
+        "cross_entropy",
+        "age=f1*0.4+focal*0.6",
+    )
+    state = load_file(folder / "fold0/shared/best.safetensors")
+    assert state["head.weight"].shape[0] == 3 + 2 + 3
+    np.testing.assert_allclose(oof_of(folder)[PROBS].sum(axis=1), 1, atol=1e-5)
+
+
+def test_same_seed_same_run_and_other_seed_other_run(go):
+    words = ("--epochs", "1", "--mixup", "--weighted_sampler", "--drop_rate", "0.3")
+    runs = [go("--name", "seed", "--seed", seed, *words) for seed in ("1", "1", "2")]
+    bytes_of = [(run / "fold0/label/best.safetensors").read_bytes() for run in runs]
+    assert bytes_of[0] == bytes_of[1] != bytes_of[2]
+    assert (runs[0] / "oof.csv").read_bytes() == (runs[1] / "oof.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--cutmix_half", "--ema", "0.9", "--clip_grad"),
+        ("--cutmix", "--accumulate", "3", "--scheduler", "step", "--optimizer", "sgd"),
+        ("--augmentation", "strong", "--scheduler", "plateau", "--class_weights", "0.5",
+         "--label_smoothing", "0.1", "--channels_last", "off"),
+        ("--amp", "bf16", "--early_stop", "1", "--val_ratio", "0.4"),
+    ],
+)  # fmt: skip
+def test_options_train(go, words):
+    folder = go("--name", "options", *words)
+    log = pd.read_csv(folder / "fold0/label/log.csv")
+    assert np.isfinite(log.train_loss).all() and log.train_loss.min() > 0
+
+
+def test_learns_what_is_there_to_learn(go):
+    """A mask on or off is easy: far above the .24 of guessing the most frequent."""
+    folder = go(
+        "--split_heads",
+        "--name",
+        "learns",
+        "--epochs",
+        "1",
+        "mask=12",
+        "--lr",
+        "3e-3",
+        "--batch_size",
+        "16",
+        "--augmentation",
+        "none",
+    )
+    log = pd.read_csv(folder / "fold0/mask/log.csv")
+    assert log.train_loss.iloc[-1] < 0.7 * log.train_loss.iloc[0]
+
+
+def test_accumulated_batches_step_as_one(go):
+    """Two batches of 35 step as one of 70, for a model without batch statistics."""
+    words = (
+        "--model",
+        "test_vit",
+        "--resize",
+        "32",
+        "32",
+        "--epochs",
+        "1",
+        "--optimizer",
+        "sgd",
+        "--augmentation",
+        "none",
+        "--lr",
+        "0.1",
+        "--warmup_epochs",
+        "0",
+        "--scheduler",
+        "none",
+        "--name",
+        "sum",
+    )
+    halves = go(*words, "--batch_size", "35", "--accumulate", "2")
+    whole = go(*words, "--batch_size", "70")
+    ours, theirs = (load_file(run / "fold0/label/best.safetensors") for run in (halves, whole))
+    for key, value in ours.items():
+        torch.testing.assert_close(value, theirs[key], atol=2e-4, rtol=1e-3)
+
+
+def test_k_fold_predicts_everybody_once(go, drawn):
+    folder = go("--k_fold", "3", "--epochs", "1", "--name", "folds")
+    oof, table = oof_of(folder), read_train(drawn / "train").frame.sort_values("image")
+    assert oof.image.tolist() == table.image.tolist()
+    folds = pd.read_csv(folder / "folds.csv", dtype={"person": str}).set_index("person").fold
+    assert (oof.fold == oof.person.map(folds)).all()
+    result = json.loads((folder / "metrics.json").read_text())
+    pooled = f1_score(
+        oof.label,
+        oof[PROBS].to_numpy().argmax(1),
+        labels=range(18),
+        average="macro",
+        zero_division=0,
+    )
+    assert result["macro_f1"] == pytest.approx(pooled)
+    assert [part["fold"] for part in result["folds"]] == [0, 1, 2]
+    words = ("--k_fold", "3", "--epochs", "1", "--name", "apart")
+    for part in (["2"], ["0"], ["1"]):
+        apart = go(*words, "--fold", *part)
+        assert (apart / "oof.csv").exists() == (part == ["1"])
+    assert (apart / "oof.csv").read_bytes() == (folder / "oof.csv").read_bytes()
+    with pytest.raises(UserError, match="--lr"):
+        go(*words, "--fold", "0", "--lr", "1e-4")
+    with pytest.raises(UserError, match="--fold 3"):
+        go(*words, "--fold", "3")
+
+
+def test_training_on_everybody_has_a_model_and_no_score(go):
+    folder = go("--val_ratio", "0", "--epochs", "1", "--name", "all")
+    assert (folder / "fold0/label/best.safetensors").exists()
+    assert not (folder / "oof.csv").exists()
+    assert "macro_f1" not in json.loads((folder / "metrics.json").read_text())
+
+
+def test_views_train_together_and_keep_people_apart(go, drawn, tmp_path):
+    folder = go(
+        "--bg",
+        "none+grabcut",
+        "--bg_fill",
+        "random",
+        "--crop",
+        "person",
+        "--epochs",
+        "1",
+        "--matte_dir",
+        str(tmp_path),
+        "--name",
+        "views",
+    )
+    assert oof_of(folder).image.is_unique
+    info = json.loads((folder / "fold0/label/best.json").read_text())
+    assert (info["bg"], info["crop"]) == ("none+grabcut", "person")
+    assert "grabcut" in info["mattes"]
+
+
+def test_not_finite_loss_names_the_batch(go):
+    with pytest.raises(UserError, match=r"batch \d+ \(.*(mask|normal).*lower --lr"):
+        go(
+            "--lr",
+            "1e30",
+            "--optimizer",
+            "sgd",
+            "--warmup_epochs",
+            "0",
+            "--name",
+            "nan",
+            "--epochs",
+            "4",
+            "--batch_size",
+            "8",
+        )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--data_dir", "nowhere"), "nowhere is no folder"),
+        (("--fold", "0", "--k_fold", "99"), "--k_fold 99"),
+        (("--device", "cuda:77"), "--device cuda:77"),
+        (("--device", "abacus"), "--device abacus"),
+        (("--resume", "nowhere"), "--resume nowhere"),
+    ],
+)
+def test_wrong_input_is_one_clear_line(go, words, message):
+    with pytest.raises(UserError, match=message):
+        train.main(words) if "--resume" in words else go(*words)
+
+
+def test_resume_takes_no_other_options(go):
+    folder = go("--epochs", "1", "--name", "done")
+    with pytest.raises(UserError, match="--lr"):
+        train.main(["--resume", str(folder), "--lr", "1"])
+    before = (folder / "oof.csv").read_bytes()
+    assert train.main(["--resume", str(folder)]) == folder
+    assert (folder / "oof.csv").read_bytes() == before
+
+
+def test_unreadable_photo_stops_or_is_left_out(go, drawn, tmp_path, capsys):
+    import shutil
+
+    data = tmp_path / "train"
+    shutil.copytree(drawn / "train", data)
+    victim = read_train(data).frame.image[3]
+    (data / "images" / victim).write_bytes(b"no photo")
+    with pytest.raises(UserError, match=victim.split("/")[1].split(".")[0]):
+        go("--data_dir", str(data), "--name", "broken")
+    folder = go(
+        "--data_dir",
+        str(data),
+        "--on_error",
+        "skip",
+        "--k_fold",
+        "2",
+        "--epochs",
+        "1",
+        "--name",
+        "broken",
+    )
+    assert f"left out, unreadable: {victim}" in capsys.readouterr().out
+    assert victim not in set(oof_of(folder).image)
