@@ -122,7 +122,7 @@ def read_train(data_dir):
     people, rows, notes = {}, [], _Notes()
     for line, row in _read_csv(path, COLUMNS):
         gender, age = _person(path, line, row)
-        person = row["path"]
+        person = row["path"] = PurePosixPath(row["path"]).as_posix()  # ./a and a/ are a
         if person in people:
             raise UserError(f"{path} line {line}: {person} stands on line {people[person]} too")
         people[person] = line

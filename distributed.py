@@ -12,7 +12,6 @@ import types
 import torch
 from torch import distributed as dist
 from torch import nn
-from torch.distributed.nn.functional import all_reduce
 
 from common import UserError, say, world_size
 
@@ -76,6 +75,18 @@ def wrap(model, device):
     return nn.parallel.DistributedDataParallel(model, device_ids=devices)
 
 
+class _Sum(torch.autograd.Function):
+    """The sum over the processes, through which gradients flow."""
+
+    @staticmethod
+    def forward(context, x):
+        return sum_over_ranks(x.clone())
+
+    @staticmethod
+    def backward(context, gradient):
+        return sum_over_ranks(gradient.clone())
+
+
 def _synchronised_forward(norm, x):
     """Batch normalisation over the batches of all processes.
 
@@ -86,7 +97,7 @@ def _synchronised_forward(norm, x):
     axes = [axis for axis in range(x.dim()) if axis != 1]
     wide = x.float()
     count = wide.new_full((1,), x.numel() / x.shape[1])
-    sums = all_reduce(torch.cat([wide.sum(axes), wide.square().sum(axes), count]))
+    sums = _Sum.apply(torch.cat([wide.sum(axes), wide.square().sum(axes), count]))
     channels = x.shape[1]
     total = sums[-1]
     mean = sums[:channels] / total

@@ -148,11 +148,11 @@ def _start(job, names, mine, overwrite):
 
 
 def _kept_options(folder):
-    """The options in a method's meta.json; None in a new folder, {} if mattes have no meta.json."""
+    """The options in a method's meta.json; None without mattes, {} if they have no meta.json."""
+    if not any(folder.rglob("*.png")):
+        return None
     path = folder / "meta.json"
-    if path.exists():
-        return read_json(path).get("options", {})
-    return {} if any(folder.rglob("*.png")) else None
+    return read_json(path).get("options", {}) if path.exists() else {}
 
 
 def _words(options):

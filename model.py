@@ -134,17 +134,18 @@ def load_model(path, device="cpu"):
     try:
         with safe_open(path, "pt") as file:
             info = json.loads((file.metadata() or {})["info"])
+            name, heads, size = info["model"], info["heads"], info["size"]
         state = load_file(path)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: the run has no model there") from None
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+    except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
         raise UserError(f"{path} is no model of this project or is damaged ({error})") from None
-    model = create(info["model"], info["heads"], info["size"])
+    model = create(name, heads, size)
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{path} does not fit {info['model']}: {reason}") from None
+        raise UserError(f"{path} does not fit {name}: {reason}") from None
     return model.to(device).eval(), info
 
 

@@ -5,98 +5,28 @@
 {"": 3e-4, "age": 1e-4}; for_task() resolves it for one task.
 """
 
-import argparse
 import os
-import re
 from pathlib import Path
 
 import augment
+import flags
 import loss
 import matte
 import store
 from common import UserError
-from labels import ATTRIBUTES
 from model import LAYOUTS, check_name
 
-OVERRIDE = re.compile(rf"^({'|'.join(ATTRIBUTES)})=(.*)$")
 SCHEDULERS = ("cosine", "step", "plateau", "none")
 VIEW_METHODS = ("none", *matte.METHODS)
 # Options that a head has, not a model: with a shared backbone they too may differ by attribute.
 PER_HEAD = ("criterion", "label_smoothing", "class_weights")
 
 
-class PerTask(argparse.Action):
-    """Parses `BASE [BASE ...] [attribute=VALUE[,VALUE ...]]` to {"": base, attribute: value}.
-
-    parse: str -> value; count: how many values make one (then it is a list); const: the value
-    of the flag without words.
-    """
-
-    def __init__(self, *args, parse=str, count=1, bare=None, **kwargs):
-        self.parse, self.count, self.bare = parse, count, bare
-        kwargs["default"] = {"": kwargs["default"]}
-        super().__init__(*args, nargs="+" if bare is None else "*", **kwargs)
-
-    def __call__(self, parser, namespace, words, option_string=None):
-        value = dict(self.default)
-        base = []
-        for word in words:
-            override = OVERRIDE.match(word)
-            if override:
-                value[override[1]] = self._value(override[2].split(","), override[1])
-            else:
-                base.append(word)
-        if base:
-            value[""] = self._value(base)
-        elif not words:
-            value[""] = self.bare
-        setattr(namespace, self.dest, value)
-
-    def _value(self, words, attribute=None):
-        where = f" for {attribute}" if attribute else ""
-        if len(words) != self.count:
-            raise argparse.ArgumentError(self, f"takes {self.count} values{where}, not {words}")
-        try:
-            values = [self.parse(word) for word in words]
-        except (ValueError, UserError) as error:
-            raise argparse.ArgumentError(self, f"{error}{where}") from None
-        return values if self.count > 1 else values[0]
-
-
-def number(kind, low, high=float("inf"), above=False):
-    """A parser of an int or float in low..high; `above` leaves out low itself."""
-
-    def parse(word):
-        try:
-            value = kind(word)
-        except ValueError:
-            raise UserError(f"{word!r} is no {kind.__name__}") from None
-        if not (low < value if above else low <= value) or not value <= high:
-            top = "" if high == float("inf") else f" and at most {high}"
-            raise UserError(f"{word} is not {'above' if above else 'at least'} {low}{top}")
-        return value
-
-    return parse
-
-
-def one_of(*choices):
-    def parse(word):
-        if word not in choices:
-            raise UserError(f"{word!r} is none of {', '.join(choices)}")
-        return word
-
-    return parse
-
-
-def switch(word):
-    return one_of("on", "off")(word) == "on"
-
-
 def background(word):
     """--bg: methods joined by +, each once."""
     methods = word.split("+")
     for method in methods:
-        one_of(*VIEW_METHODS)(method)
+        flags.one_of(*VIEW_METHODS)(method)
     if len(set(methods)) < len(methods):
         raise UserError(f"{word!r} names a view twice")
     return word
@@ -126,47 +56,29 @@ def training_flags(parser):
     _run_flags(parser)
     _layout_flags(parser)
     group = parser.add_argument_group("what a model sees (each may be overridden by attribute)")
-    add = _adder(group)
+    add = flags.adder(group)
     add("--bg", "none", background, "view: " + "|".join(VIEW_METHODS) + ", or some joined by +")
     add(
         "--bg_fill",
         "mean",
-        one_of(*store.FILLS),
+        flags.one_of(*store.FILLS),
         "in place of the background: "
         "black|mean|blur|random (another photo's background each time, in training only)",
     )
-    add("--crop", "none", one_of(*store.CROPS), "none|center|person (head and shoulders)")
-    add("--resize", [128, 96], number(int, 8), "height and width", count=2)
-    add("--augmentation", "light", one_of(*augment.STRENGTHS), "none|light|strong")
-    add("--mixup", 0.0, number(float, 0), "Beta parameter of mixup, 0 is off", bare=0.2)
-    add("--cutmix", 0.0, number(float, 0), "Beta parameter of CutMix, 0 is off", bare=1.0)
-    add("--cutmix_half", False, switch, "CutMix of vertical halves", bare=True)
+    add("--crop", "none", flags.one_of(*store.CROPS), "none|center|person (head and shoulders)")
+    add("--resize", [128, 96], flags.number(int, 8), "height and width", count=2)
+    add("--augmentation", "light", flags.one_of(*augment.STRENGTHS), "none|light|strong")
+    add("--mixup", 0.0, flags.number(float, 0), "Beta parameter of mixup, 0 is off", bare=0.2)
+    add("--cutmix", 0.0, flags.number(float, 0), "Beta parameter of CutMix, 0 is off", bare=1.0)
+    add("--cutmix_half", False, flags.switch, "CutMix of vertical halves", bare=True)
     add(
         "--weighted_sampler",
         0.0,
-        number(float, 0),
+        flags.number(float, 0),
         "draw images by (class frequency)^-POWER; without a value 1",
         bare=1.0,
     )
     _model_flags(parser)
-
-
-def _adder(group):
-    def add(flag, default, parse, help, count=1, bare=None):
-        shown = " ".join(map(str, default)) if isinstance(default, list) else default
-        shown = {False: "off", True: "on"}.get(shown, shown) if isinstance(shown, bool) else shown
-        group.add_argument(
-            flag,
-            action=PerTask,
-            default=default,
-            parse=parse,
-            count=count,
-            bare=bare,
-            metavar="V",
-            help=f"{help} (default: {shown})",
-        )
-
-    return add
 
 
 def _run_flags(parser):
@@ -180,13 +92,13 @@ def _run_flags(parser):
     )
     add(
         "--k_fold",
-        type=_typed(number(int, 0)),
+        type=flags.typed(flags.number(int, 0)),
         default=0,
         help="train this many folds and validate everybody once; 0 is one hold-out (default: 0)",
     )
     add(
         "--fold",
-        type=_typed(number(int, 0)),
+        type=flags.typed(flags.number(int, 0)),
         nargs="+",
         metavar="K",
         help="only these folds of the run --name; other processes may train the others "
@@ -194,7 +106,7 @@ def _run_flags(parser):
     )
     add(
         "--val_ratio",
-        type=_typed(number(float, 0, 0.99)),
+        type=flags.typed(flags.number(float, 0, 0.99)),
         default=0.2,
         help="share of the people held out; 0 trains on everybody (default: 0.2)",
     )
@@ -233,26 +145,16 @@ def _run_flags(parser):
     add("--device", default="auto", help="auto|cpu|cuda|cuda:1 ... (default: auto)")
     add(
         "--log_interval",
-        type=_typed(number(int, 1)),
+        type=flags.typed(flags.number(int, 1)),
         default=20,
         help="steps between two looks at the loss (default: 20)",
     )
     add(
         "--valid_batch_size",
-        type=_typed(number(int, 1)),
+        type=flags.typed(flags.number(int, 1)),
         default=256,
         help="batch size of validation (default: 256)",
     )
-
-
-def _typed(parse):
-    def typed(word):
-        try:
-            return parse(word)
-        except UserError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return typed
 
 
 def _layout_flags(parser):
@@ -268,7 +170,7 @@ def _layout_flags(parser):
 
 def _model_flags(parser):
     group = parser.add_argument_group("model and optimisation (each may be overridden)")
-    add = _adder(group)
+    add = flags.adder(group)
     add("--model", "tf_efficientnet_lite0", check_name, "backbone, any timm name")
     add(
         "--weights",
@@ -276,58 +178,69 @@ def _model_flags(parser):
         weights,
         "auto (weights/<model>.safetensors, else timm's download), none (random) or a file",
     )
-    add("--drop_rate", 0.0, number(float, 0, 0.95), "dropout before the head")
-    add("--drop_path", 0.0, number(float, 0, 0.95), "stochastic depth")
+    add("--drop_rate", 0.0, flags.number(float, 0, 0.95), "dropout before the head")
+    add("--drop_path", 0.0, flags.number(float, 0, 0.95), "stochastic depth")
     add(
         "--criterion",
         "cross_entropy",
         criterion,
         "cross_entropy, focal, f1, or a sum such as f1*0.4+focal*0.6",
     )
-    add("--label_smoothing", 0.0, number(float, 0, 0.95), "share of the target spread evenly")
+    add("--label_smoothing", 0.0, flags.number(float, 0, 0.95), "share of the target spread evenly")
     add(
         "--class_weights",
         0.0,
-        number(float, 0),
+        flags.number(float, 0),
         "weigh the loss by (class frequency)^-POWER; without a value 1",
         bare=1.0,
     )
-    add("--epochs", 8, number(int, 1), "epochs")
-    add("--batch_size", 64, number(int, 1), "images a step, over all processes")
-    add("--accumulate", 1, number(int, 1), "batches an optimizer step")
+    add("--epochs", 8, flags.number(int, 1), "epochs")
+    add("--batch_size", 32, flags.number(int, 1), "images a step, over all processes")
+    add("--accumulate", 1, flags.number(int, 1), "batches an optimizer step")
     add("--optimizer", "adamw", optimizer, "any name of timm's factory")
-    add("--lr", 1e-3, number(float, 0, above=True), "highest learning rate")
-    add("--weight_decay", 0.05, number(float, 0), "weight decay")
-    add("--scheduler", "cosine", one_of(*SCHEDULERS), "|".join(SCHEDULERS))
-    add("--warmup_epochs", 1.0, number(float, 0), "epochs of linear warm-up")
-    add("--lr_decay_step", 20, number(int, 1), "epochs a step of the scheduler step")
-    add("--lr_patience", 3, number(int, 1), "epochs without a better macro F1 before plateau acts")
-    add("--lr_decay", 0.5, number(float, 0, 1, above=True), "factor of step and plateau")
-    add("--clip_grad", 0.0, number(float, 0), "largest norm of the gradient, 0 is off", bare=1.0)
+    add("--lr", 1e-3, flags.number(float, 0, above=True), "highest learning rate")
+    add("--weight_decay", 0.05, flags.number(float, 0), "weight decay")
+    add("--scheduler", "cosine", flags.one_of(*SCHEDULERS), "|".join(SCHEDULERS))
+    add("--warmup_epochs", 1.0, flags.number(float, 0), "epochs of linear warm-up")
+    add("--lr_decay_step", 20, flags.number(int, 1), "epochs a step of the scheduler step")
+    add(
+        "--lr_patience",
+        3,
+        flags.number(int, 1),
+        "epochs without progress before plateau acts",
+    )
+    add("--lr_decay", 0.5, flags.number(float, 0, 1, above=True), "factor of step and plateau")
+    add(
+        "--clip_grad",
+        0.0,
+        flags.number(float, 0),
+        "largest norm of the gradient, 0 is off",
+        bare=1.0,
+    )
     add(
         "--ema",
         0.0,
-        number(float, 0, 0.99999),
+        flags.number(float, 0, 0.99999),
         "decay of averaged weights, which are then the ones evaluated and kept; 0 is off",
         bare=0.99,
     )
     add(
         "--early_stop",
         0,
-        number(int, 0),
+        flags.number(int, 0),
         "stop after so many epochs without a better macro F1 of the task, 0 is off",
         bare=5,
     )
     group = parser.add_argument_group("speed (each may be overridden)")
-    add = _adder(group)
+    add = flags.adder(group)
     add(
         "--amp",
         "auto",
-        one_of("auto", "off", "bf16", "fp16"),
+        flags.one_of("auto", "off", "bf16", "fp16"),
         "auto|off|bf16|fp16; auto is off on a CPU, bf16 on a GPU that has it, else fp16",
     )
-    add("--compile", False, switch, "torch.compile", bare=True)
-    add("--channels_last", True, switch, "memory layout on|off", bare=True)
+    add("--compile", False, flags.switch, "torch.compile", bare=True)
+    add("--channels_last", True, flags.switch, "memory layout on|off", bare=True)
 
 
 def layout_of(args):

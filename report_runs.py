@@ -329,9 +329,9 @@ def _discordant(tables, rows, data, baseline, compared):
         words = f"{group.name}: {len(won):,} photos won from {baseline.name}, {len(lost):,} lost"
         parts = [
             page.heading(f"{group.name} right, {baseline.name} wrong"),
-            page.photo_cards(data, won.head(SIDE)),
+            page.photo_cards(data, won.drop_duplicates("person").head(SIDE)),
             page.heading(f"{baseline.name} right, {group.name} wrong"),
-            page.photo_cards(data, lost.head(SIDE)),
+            page.photo_cards(data, lost.drop_duplicates("person").head(SIDE)),
         ]
         blocks.append(page.details(words, parts, opened=k == 0))
     tables["discordant"] = pd.concat(every, ignore_index=True)

@@ -259,8 +259,9 @@ def center_box(height, width):
 def person_box(alpha, size):
     """(top, bottom, left, right) of head and shoulders in a matte, in the proportions of `size`.
 
-    The head is found as the largest circle that still touches the top of the person: going down,
-    the inscribed radius grows with the depth until the middle of the head, then falls behind.
+    The head is found as a circle that still touches the top of the person: going down, the
+    inscribed radius grows with the depth until the middle of the head, then falls behind. The box
+    is 3.9 of the radius there, about 1.7 heads tall.
     Without a person in the matte it is center_box().
     """
     height, width = alpha.shape
@@ -306,11 +307,11 @@ def _background(photo, alpha):
     """
     height, width = alpha.shape
     small = (max(width // 8, 1), max(height // 8, 1))
-    weight = 1 - cv2.resize(alpha, small, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-    weight += 1e-4  # a matte that covers all leaves an even blur
-    colour = cv2.resize(photo, small, interpolation=cv2.INTER_AREA) * weight[..., None]
+    weight = 1 - alpha.astype(np.float32) / 255 + 1e-4  # a matte that covers all leaves a blur
+    colour = cv2.resize(photo * weight[..., None], small, interpolation=cv2.INTER_AREA)
+    weight = cv2.resize(weight, small, interpolation=cv2.INTER_AREA)
     sigma = small[0] / 8
     colour = (
         cv2.GaussianBlur(colour, (0, 0), sigma) / cv2.GaussianBlur(weight, (0, 0), sigma)[..., None]
     )
-    return cv2.resize(np.clip(colour, 0, 255).astype(np.uint8), (width, height))
+    return cv2.resize(np.clip(np.rint(colour), 0, 255).astype(np.uint8), (width, height))

@@ -18,11 +18,16 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # a thread pool would not survive the fork
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import cv2
 import pandas as pd
+import torch
 
 import demo
 import preprocess
 import train
+
+cv2.setNumThreads(1)
+torch.set_num_threads(1)
 
 TIMES = ["images_per_s", "wait_share", "seconds"]
 

@@ -151,6 +151,7 @@ GOOD = person(1)
         (["2", "male", "Asian", "20", "..\\a"], "leaves the images folder"),
         (["2", "male", "Asian", "20", "/etc"], "leaves the images folder"),
         (GOOD, "stands on line 2 too"),
+        ([*GOOD[:-1], f"./{GOOD[-1]}/"], "stands on line 2 too"),
     ],
 )
 def test_a_wrong_row_is_one_line_with_file_and_row(tmp_path, row, words):
@@ -302,13 +303,14 @@ def test_hold_out_of_any_table(frame, share, seed):
     pd.testing.assert_frame_equal(folds, again)
 
 
+@pytest.mark.filterwarnings("ignore:The least populated")
 @given(tables(), st.integers(2, 6), st.integers(0, 99))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_folds_are_as_balanced_as_scikit_learn(frame, k, seed):
     people = frame.drop_duplicates("person").sort_values("person", ignore_index=True)
     cell = people.gender * 3 + people.age_group
-    if cell.value_counts().min() < k:
-        return  # scikit-learn warns or refuses
+    if cell.value_counts().max() < k:
+        return  # scikit-learn refuses
     folds = dataset.split_people(frame, seed, k_fold=k)
     reference = folds.assign(fold=-1)
     splitter = StratifiedKFold(k, shuffle=True, random_state=seed)

@@ -271,18 +271,23 @@ def test_what_is_there_is_kept_and_overwritten_on_request(folder, capsys):
 def test_mattes_of_other_options_are_not_mixed(folder, tmp_path):
     other = tmp_path / "mine.onnx"
     other.write_bytes((rembg_net.WEIGHTS / "u2netp.onnx").read_bytes())
-    meta, made = make(folder, "rembg")
-    digest = meta["options"]["sha256"]
-    assert meta["options"]["rembg_model"] == "u2netp" and len(digest) == 64
+    root, names = find_images(folder)
+
+    def one(**options):
+        return matte.ensure(root, names[:1], "rembg", **options)["options"]
+
+    options = one()
+    made = matte.default_matte_dir(root) / "rembg"
+    assert options["rembg_model"] == "u2netp" and len(options["sha256"]) == 64
     with pytest.raises(UserError, match="--overwrite"):
-        make(folder, "rembg", rembg_model=str(other))
+        one(rembg_model=str(other))
     leftover = made / "gone/old.png"
     save(leftover, np.zeros((4, 4, 3), np.uint8))
-    meta, _ = make(folder, "rembg", rembg_model=str(other), overwrite=True)
-    assert meta["options"]["rembg_model"] == "custom" and not leftover.exists()
+    assert one(rembg_model=str(other), overwrite=True)["rembg_model"] == "custom"
+    assert not leftover.exists()
     (made / "meta.json").unlink()
     with pytest.raises(UserError, match=r"no meta\.json"):
-        make(folder, "rembg")
+        one()
 
 
 def test_ranks_share_the_work_and_one_list(folder, monkeypatch):

@@ -1,0 +1,206 @@
+"""Backbones, heads, weights and the model's file, against timm's own models."""
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+
+import model
+from common import UserError
+from labels import HEADS
+
+INFO = {
+    "model": "test_resnet",
+    "heads": ["mask", "gender", "age"],
+    "size": [64, 48],
+    "mean": [0.5, 0.4, 0.3],
+    "std": [0.2, 0.2, 0.2],
+}
+IMAGENET = model.WEIGHTS / "tf_efficientnet_lite0.safetensors"
+
+
+def images(size, n=2):
+    return torch.randn(n, 3, *size, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("task", [task for tasks in model.LAYOUTS.values() for task in tasks])
+def test_each_layout_gives_logits_for_its_heads(task):
+    heads = next(tasks[task] for tasks in model.LAYOUTS.values() if task in tasks)
+    made = model.create("test_resnet", heads, (64, 48)).eval()
+    logits = made(images((64, 48)))
+    assert {head: tuple(value.shape) for head, value in logits.items()} == {
+        head: (2, HEADS[head]) for head in heads
+    }
+    stacked = made.head(made.backbone(images((64, 48))))
+    assert torch.equal(torch.cat(list(logits.values()), dim=1), stacked)
+    for head, probs in model.probabilities(logits).items():
+        torch.testing.assert_close(probs, logits[head].double().softmax(1).float())
+
+
+def test_the_layouts_predict_everything():
+    for tasks in model.LAYOUTS.values():
+        heads = [head for heads in tasks.values() for head in heads]
+        assert sorted(heads) in (["label"], ["age", "gender", "mask"])
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("mobilenetv3_small_050", (64, 48)),
+        ("test_convnext", (96, 64)),
+        ("vit_tiny_patch16_224", (96, 64)),
+        ("test_efficientnet", (65, 47)),
+    ],
+)
+def test_families_of_timm_at_any_size(name, size):
+    made = model.create(name, ("label",), size, drop_rate=0.1).eval()
+    assert made(images(size))["label"].shape == (2, 18)
+    made.train()(images(size))["label"].sum().backward()
+    assert all(p.grad is not None for p in made.parameters())
+    config = timm.get_pretrained_cfg(name)
+    assert model.normalization(made) == (list(config.mean), list(config.std))
+
+
+def test_drop_path_reaches_the_backbone():
+    made = model.create("test_convnext", ("label",), (64, 48), drop_path=0.4)
+    rates = [m.drop_prob for m in made.modules() if type(m).__name__ == "DropPath"]
+    assert max(rates) == pytest.approx(0.4)
+
+
+def test_an_unknown_name_lists_near_ones():
+    with pytest.raises(UserError, match=r"timm has no model 'resnet_18'; did you mean .*resnet18"):
+        model.create("resnet_18", ("label",), (64, 48))
+    with pytest.raises(UserError, match=r"timm has no model 'zzzzzzzzz'$"):
+        model.check_name("zzzzzzzzz")
+    assert model.check_name("resnet18") == "resnet18"
+
+
+def test_a_size_that_the_backbone_cannot_take_is_named():
+    with pytest.raises(UserError, match=r"test_vit.*\(30, 20\)") as caught:
+        model.create("test_vit", ("label",), (30, 20))
+    assert "\n" not in str(caught.value)
+
+
+def saved_backbone(path, name="test_resnet", seed=1):
+    torch.manual_seed(seed)
+    reference = timm.create_model(name).eval()
+    save_file(reference.state_dict(), path)
+    return reference
+
+
+def same_features(made, reference, size):
+    with torch.no_grad():
+        return torch.equal(
+            made.backbone.eval()(images(size)),
+            reference.forward_head(reference.forward_features(images(size)), pre_logits=True),
+        )
+
+
+def test_auto_takes_the_local_file_and_a_path_takes_that_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(model, "WEIGHTS", tmp_path)
+    reference = saved_backbone(tmp_path / "test_resnet.safetensors")
+    for weights in ("auto", str(tmp_path / "test_resnet.safetensors")):
+        made = model.create("test_resnet", ("age",), (64, 48), weights)
+        assert same_features(made, reference, (64, 48))
+    assert not same_features(model.create("test_resnet", ("age",), (64, 48)), reference, (64, 48))
+
+
+@pytest.mark.skipif(not IMAGENET.is_file(), reason="scripts/fetch_weights.py has not run")
+def test_the_fetched_weights_fit_timm_strictly():
+    reference = timm.create_model("tf_efficientnet_lite0").eval()
+    reference.load_state_dict(load_file(IMAGENET), strict=True)
+    made = model.create("tf_efficientnet_lite0", ("label",), (64, 48), "auto")
+    assert same_features(made, reference, (64, 48))
+
+
+def test_wrong_weights_are_named(tmp_path):
+    saved_backbone(tmp_path / "other.safetensors", "test_efficientnet")
+    (tmp_path / "damaged.safetensors").write_bytes(b"\x00" * 100)
+    for name in ("other", "damaged"):
+        with pytest.raises(UserError, match=f"{name}.safetensors does not hold weights") as caught:
+            path = str(tmp_path / f"{name}.safetensors")
+            model.create("test_resnet", ("label",), (64, 48), path)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match=r"missing\.pt: no such file"):
+        model.create("test_resnet", ("label",), (64, 48), "missing.pt")
+
+
+def test_a_download_that_fails_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(model, "WEIGHTS", tmp_path)
+    with pytest.raises(
+        UserError, match=r"weights/test_resnet\.safetensors.*--weights none"
+    ) as caught:
+        model.create("test_resnet", ("label",), (64, 48), "auto")
+    assert "\n" not in str(caught.value)
+
+
+class Payload:
+    """Unpickling it writes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("name", ["model.safetensors", "model.pt", "model.pth"])
+def test_a_pickle_in_place_of_weights_runs_no_code(tmp_path, name):
+    proof = tmp_path / "proof"
+    for write in (lambda payload, file: pickle.dump(payload, file), torch.save):
+        with (tmp_path / name).open("wb") as file:
+            write({"state_dict": Payload(proof)}, file)
+        with pytest.raises(UserError, match=name):
+            model.create("test_resnet", ("label",), (64, 48), str(tmp_path / name))
+        with pytest.raises(UserError, match=name):
+            model.load_model(tmp_path / name)
+        assert not proof.exists()
+
+
+def test_a_saved_model_comes_back_the_same(tmp_path):
+    torch.manual_seed(0)
+    made = model.create("test_resnet", INFO["heads"], INFO["size"], drop_rate=0.5)
+    made(images((64, 48)))  # moves the running statistics
+    made.to(memory_format=torch.channels_last).eval()
+    path = tmp_path / "fold0" / "best.safetensors"
+    model.save_model(made, path, INFO)
+    again, info = model.load_model(path)
+    assert info == INFO == model.read_info(path)
+    assert json.loads((path.parent / "best.json").read_text(encoding="utf-8")) == INFO
+    assert not again.training
+    for head, logits in made(images((64, 48))).items():
+        torch.testing.assert_close(again(images((64, 48)))[head], logits)
+    for (key, a), (other, b) in zip(
+        made.state_dict().items(), again.state_dict().items(), strict=True
+    ):
+        assert key == other and torch.equal(a, b)
+    assert sorted(p.name for p in path.parent.iterdir()) == ["best.json", "best.safetensors"]
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    path = tmp_path / "best.safetensors"
+    model.save_model(model.create("test_resnet", INFO["heads"], INFO["size"]), path, INFO)
+    whole = path.read_bytes()
+    for content in (b"", whole[:20], whole[: len(whole) // 2], whole[:-1], b"\xff" * 100):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"best\.safetensors is no model") as caught:
+            model.load_model(path)
+        assert "\n" not in str(caught.value)
+    saved_backbone(path)
+    with pytest.raises(UserError, match=r"best\.safetensors is no model"):
+        model.load_model(path)
+    save_file({}, path, metadata={"info": "{}"})
+    with pytest.raises(UserError, match=r"best\.safetensors is no model"):
+        model.load_model(path)
+    with pytest.raises(UserError, match=r"nowhere\.safetensors does not exist"):
+        model.load_model(tmp_path / "nowhere.safetensors")
+    made = model.create("test_resnet", INFO["heads"], INFO["size"])
+    del made.head.bias
+    model.save_model(made, path, INFO)
+    with pytest.raises(UserError, match=r"best\.safetensors does not fit test_resnet"):
+        model.load_model(path)

@@ -1,0 +1,220 @@
+"""The flags of training: overrides by attribute, wrong words, help, contradictions."""
+
+import argparse
+import re
+
+import pytest
+from timm.optim import list_optimizers
+
+import options
+from common import UserError
+
+
+def parser():
+    made = argparse.ArgumentParser(prog="train.py")
+    options.training_flags(made)
+    return made
+
+
+def parse(words=""):
+    return parser().parse_args(words.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "expected"),
+    [
+        ("", "lr", {"": 1e-3}),
+        ("--lr 3e-4", "lr", {"": 3e-4}),
+        ("--lr 3e-4 age=1e-4", "lr", {"": 3e-4, "age": 1e-4}),
+        ("--lr age=1e-4 3e-4 mask=1", "lr", {"": 3e-4, "age": 1e-4, "mask": 1.0}),
+        ("--lr age=1e-4", "lr", {"": 1e-3, "age": 1e-4}),
+        ("--resize 128 96 age=224,168", "resize", {"": [128, 96], "age": [224, 168]}),
+        ("--resize mask=64,48", "resize", {"": [128, 96], "mask": [64, 48]}),
+        ("--model resnet18 age=resnet34", "model", {"": "resnet18", "age": "resnet34"}),
+        ("--scheduler cosine age=step", "scheduler", {"": "cosine", "age": "step"}),
+        (
+            "--criterion focal age=f1*0.4+focal*0.6",
+            "criterion",
+            {"": "focal", "age": "f1*0.4+focal*0.6"},
+        ),
+        ("--epochs 6 age=10", "epochs", {"": 6, "age": 10}),
+        ("--optimizer SGD", "optimizer", {"": "sgd"}),
+        ("", "weighted_sampler", {"": 0.0}),
+        ("--weighted_sampler", "weighted_sampler", {"": 1.0}),
+        ("--weighted_sampler 0.5", "weighted_sampler", {"": 0.5}),
+        ("--weighted_sampler age=0.5", "weighted_sampler", {"": 0.0, "age": 0.5}),
+        ("--class_weights", "class_weights", {"": 1.0}),
+        ("", "cutmix_half", {"": False}),
+        ("--cutmix_half", "cutmix_half", {"": True}),
+        ("--cutmix_half off age=on", "cutmix_half", {"": False, "age": True}),
+        ("--channels_last off", "channels_last", {"": False}),
+        ("--lr 1 --lr 2", "lr", {"": 2.0}),
+    ],
+)
+def test_a_value_and_its_overrides(words, name, expected):
+    assert getattr(parse(words), name) == expected
+    types = [type(value) for value in getattr(parse(words), name).values()]
+    assert types == [type(value) for value in expected.values()]
+
+
+def test_one_parse_leaves_no_trace_in_the_next():
+    both = parser()
+    both.parse_args(["--resize", "8", "8", "age=9,9", "--lr", "age=6"])
+    assert vars(both.parse_args([])) == vars(parse())
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        ("--lr fast", ["--lr", "'fast' is no float"]),
+        ("--lr 0", ["--lr", "0 is not above 0"]),
+        ("--lr nan", ["--lr", "nan"]),
+        ("--lr inf", ["--lr", "inf"]),
+        ("--lr 1e-3 age=low", ["--lr", "'low' is no float", "for age"]),
+        ("--lr 1e-3 1e-4", ["--lr", "takes 1 values"]),
+        ("--lr", ["--lr"]),
+        ("--lr 1e-3 race=1", ["--lr", "race=1"]),
+        ("--epochs 1.5", ["--epochs", "'1.5' is no int"]),
+        ("--epochs 0", ["--epochs", "0 is not at least 1"]),
+        ("--resize 128", ["--resize", "takes 2 values"]),
+        ("--resize 128 96 age=224", ["--resize", "takes 2 values for age"]),
+        ("--resize 4 4", ["--resize", "at least 8"]),
+        ("--scheduler linear", ["--scheduler", "cosine, step, plateau, none"]),
+        ("--scheduler cosine age=linear", ["--scheduler", "cosine, step, plateau, none", "age"]),
+        ("--augmentation heavy", ["--augmentation", "none, light, strong"]),
+        ("--bg_fill white", ["--bg_fill", "black, mean, blur, random"]),
+        ("--crop face", ["--crop", "none, center, person"]),
+        ("--amp fp8", ["--amp", "auto, off, bf16, fp16"]),
+        ("--cutmix_half yes", ["--cutmix_half", "on, off"]),
+        ("--bg green", ["--bg", "'green' is none of none"]),
+        ("--bg none+none", ["--bg", "names a view twice"]),
+        ("--criterion hinge", ["--criterion", "cross_entropy, focal, f1"]),
+        ("--model resnet1", ["--model", "timm has no model 'resnet1'", "resnet18"]),
+        ("--optimizer sdg", ["--optimizer", "timm has no optimizer 'sdg'"]),
+        ("--weights missing.safetensors", ["--weights", "missing.safetensors: no such file"]),
+        ("--drop_rate 1", ["--drop_rate", "at most 0.95"]),
+        ("--val_ratio 1", ["--val_ratio", "at most 0.99"]),
+        ("--on_error ignore", ["--on_error", "stop", "skip"]),
+        ("--split_heads --shared_backbone", ["--shared_backbone", "not allowed with"]),
+        ("--learning_rate 1", ["unrecognized arguments: --learning_rate"]),
+    ],
+)
+def test_wrong_words_end_with_code_2_naming_the_flag_and_the_choices(words, parts, capsys):
+    with pytest.raises(SystemExit) as caught:
+        parse(words)
+    assert caught.value.code == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message.startswith("train.py: error: ")
+    assert all(part in message for part in parts), message
+
+
+def valued_flags():
+    """The flags that take a value, as actions of argparse."""
+    actions = [action for action in parser()._actions if action.dest != "help"]
+    assert len(actions) > 40
+    return [action for action in actions if action.nargs != 0]
+
+
+def test_each_flag_has_a_help_line_that_tells_its_default():
+    assert all(action.help for action in parser()._actions)
+    for action in valued_flags():
+        told = re.search(r"\(default: (.+)\)$", action.help)
+        assert told, action.option_strings
+        if action.default is not None and "$" not in told[1]:
+            again = parse(f"{action.option_strings[0]} {told[1]}")
+            assert vars(again) == vars(parse()), action.option_strings
+
+
+def test_help_is_grouped_and_can_be_printed(capsys):
+    with pytest.raises(SystemExit) as caught:
+        parse("--help")
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert "--weighted_sampler" in text and "data:" in text and "speed" in text
+
+
+def test_the_words_and_defaults_of_the_baseline(monkeypatch):
+    defaults = parse()
+    assert (defaults.seed, defaults.val_ratio, defaults.log_interval) == (42, 0.2, 20)
+    assert (defaults.name, defaults.data_dir, defaults.model_dir) == ("exp", "data/train", "runs")
+    for name, value in {
+        "resize": [128, 96],
+        "batch_size": 64,
+        "lr": 1e-3,
+        "criterion": "cross_entropy",
+        "lr_decay_step": 20,
+    }.items():
+        assert getattr(defaults, name) == {"": value}
+    parse(
+        "--seed 42 --epochs 1 --augmentation light --resize 128 96 --batch_size 64 "
+        "--valid_batch_size 1000 --model resnet18 --optimizer SGD --lr 1e-3 --val_ratio 0.2 "
+        "--criterion cross_entropy --lr_decay_step 20 --log_interval 20 --name exp "
+        "--data_dir d --model_dir m"
+    )
+    monkeypatch.setenv("SM_CHANNEL_TRAIN", "/data/train/images")
+    monkeypatch.setenv("SM_MODEL_DIR", "/models")
+    assert (parse().data_dir, parse().model_dir) == ("/data/train/images", "/models")
+    assert parse("--data_dir here").data_dir == "here"
+
+
+def test_every_optimizer_of_timm_has_a_name_here():
+    assert {options.optimizer(name) for name in list_optimizers()} == set(list_optimizers())
+
+
+def test_for_task_gives_each_model_its_own_values():
+    args = parse("--split_heads --lr 3e-4 age=1e-4 --resize 128 96 age=224,168 --criterion f1")
+    options.check(args)
+    for task in ("mask", "gender", "age"):
+        chosen = options.for_task(args, task)
+        assert set(chosen) == set(options.per_task(args))
+        assert chosen["lr"] == (1e-4 if task == "age" else 3e-4)
+        assert chosen["resize"] == ([224, 168] if task == "age" else [128, 96])
+        assert chosen["criterion"] == {task: "f1"}
+        assert chosen["epochs"] == parse().epochs[""]
+
+
+def test_for_task_of_one_model():
+    args = parse("--lr 2")
+    options.check(args)
+    chosen = options.for_task(args, "label")
+    assert (chosen["lr"], chosen["criterion"]) == (2.0, {"label": "cross_entropy"})
+
+
+def test_with_a_shared_backbone_only_the_criteria_differ_by_head():
+    args = parse("--shared_backbone --criterion focal age=f1 --class_weights 0 mask=1 --lr 2")
+    options.check(args)
+    chosen = options.for_task(args, "shared")
+    assert chosen["criterion"] == {"mask": "focal", "gender": "focal", "age": "f1"}
+    assert chosen["class_weights"] == {"mask": 1.0, "gender": 0.0, "age": 0.0}
+    assert chosen["lr"] == 2.0
+    for flag, value in {"lr": "1", "epochs": "3", "model": "resnet18", "ema": "0.9"}.items():
+        with pytest.raises(UserError, match=f"--{flag} age=.*--split_heads"):
+            options.check(parse(f"--shared_backbone --{flag} age={value}"))
+
+
+def test_overrides_need_the_models_that_they_name():
+    for words in ("--lr 1 age=2", "--criterion focal age=f1", "--weighted_sampler mask=1"):
+        with pytest.raises(UserError, match="--split_heads"):
+            options.check(parse(words))
+        options.check(parse(f"--split_heads {words}"))
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        ("--mixup --cutmix", "--mixup and --cutmix exclude"),
+        ("--cutmix_half --mixup 0.4", "--mixup and --cutmix_half exclude"),
+        ("--split_heads --cutmix age=1 --cutmix_half", "--cutmix and --cutmix_half exclude"),
+        ("--criterion f1 --label_smoothing 0.1", "--criterion f1 uses neither"),
+        ("--split_heads --criterion age=f1 --class_weights", "--criterion f1 uses neither"),
+    ],
+)
+def test_contradictions_are_refused(words, parts):
+    with pytest.raises(UserError, match=parts) as caught:
+        options.check(parse(words))
+    assert "\n" not in str(caught.value)
+
+
+def test_what_only_looks_like_a_contradiction_passes():
+    options.check(parse("--split_heads --mixup 0 age=0.2 --cutmix 1 age=0"))
+    options.check(parse("--criterion f1*0.4+focal*0.6 --label_smoothing 0.1"))
