@@ -4,13 +4,14 @@ python preprocess.py --data_dir data/train --bg grabcut rembg rembg_grabcut
 """
 
 import argparse
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 import matte
-from common import UserError, atomic, progress, rank, run, say
+from common import UserError, atomic, progress, rank, run, say, world_size
 from dataset import default_matte_dir, find_images, matte_path, read_photo
 
 PEOPLE = 12  # in the preview
@@ -79,6 +80,27 @@ def main(argv=None):
     names = names[: args.limit]
     matte_dir = args.matte_dir or default_matte_dir(root)
     truths = find_truths(args.score, names) if args.score else None
+    with nullcontext() if world_size() == 1 else waiting_at_the_end():
+        make(args, root, names, matte_dir)
+    if rank() == 0:
+        preview(root, names, args.bg, matte_dir)
+    if truths:
+        say("method           photos        IoU     median  5th perc. boundary F")
+        for method in dict.fromkeys(args.bg):
+            say(score_line(method, truths, matte_dir))
+
+
+@contextmanager
+def waiting_at_the_end():
+    """Under torchrun: leaves the block once all processes are at its end."""
+    import distributed  # imports torch, which one process does without
+
+    with distributed.process_group(distributed.pick_device("cpu")):
+        yield
+        distributed.barrier()
+
+
+def make(args, root, names, matte_dir):
     for method in dict.fromkeys(args.bg):
         matte.ensure(
             root,
@@ -91,12 +113,6 @@ def main(argv=None):
             workers=args.workers,
             overwrite=args.overwrite,
         )
-    if rank() == 0:
-        preview(root, names, args.bg, matte_dir)
-    if truths:
-        say("method           photos        IoU     median  5th perc. boundary F")
-        for method in dict.fromkeys(args.bg):
-            say(score_line(method, truths, matte_dir))
 
 
 def preview(root, names, methods, matte_dir):
