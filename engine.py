@@ -123,7 +123,7 @@ class Task:
         self.autocast, self.scaler = precision(options["amp"], device)
         self.criteria = {head: self._criterion(head) for head in heads}
         self.epoch, self.history, self.predictions, self.best = 0, [], [], None
-        self.progress = {}  # of an epoch that was interrupted
+        self.partial = {}  # of an epoch that was interrupted
         self.updates = 0
 
     def _criterion(self, head):
@@ -148,9 +148,9 @@ class Task:
             row |= self._evaluate()
         else:
             self.best = {"epoch": self.epoch + 1, "score": 0.0, "probs": {}}
-        row["seconds"] = time.perf_counter() - start + self.progress.get("seconds", 0.0)
+        row["seconds"] = time.perf_counter() - start + self.partial.get("seconds", 0.0)
         self.history.append(row)
-        self.epoch, self.progress = self.epoch + 1, {}
+        self.epoch, self.partial = self.epoch + 1, {}
         if rank() == 0:
             if self.best["epoch"] == self.epoch:
                 kept = self.ema.module if self.ema else self.model
@@ -167,9 +167,9 @@ class Task:
         count = samples.size
         steps = math.ceil(count / options["batch_size"])
         edges = [count * step // steps for step in range(steps + 1)]  # equal batches, none left out
-        losses = self.progress.get("losses", torch.zeros(steps, device=self.device))
-        hits = self.progress.get("hits", torch.zeros((), device=self.device))
-        first = self.progress.get("step", 0)
+        losses = self.partial.get("losses", torch.zeros(steps, device=self.device))
+        hits = self.partial.get("hits", torch.zeros((), device=self.device))
+        first = self.partial.get("step", 0)
         scores = [row["macro_f1"] for row in self.history if "macro_f1" in row]
         self.wrapped.train()
         start = time.perf_counter()
@@ -286,15 +286,15 @@ class Task:
     # ---- the state
 
     def _stop(self, step, losses, hits, seconds):
-        self.progress = {
+        self.partial = {
             "step": step,
             "losses": losses,
             "hits": hits,
-            "seconds": seconds + self.progress.get("seconds", 0.0),
+            "seconds": seconds + self.partial.get("seconds", 0.0),
         }
         losses, hits = losses.clone(), hits.clone()
-        self.progress |= {"losses": distributed.sum_over_ranks(losses)}
-        self.progress |= {"hits": distributed.sum_over_ranks(hits)}
+        self.partial |= {"losses": distributed.sum_over_ranks(losses)}
+        self.partial |= {"hits": distributed.sum_over_ranks(hits)}
         if rank() == 0:
             self._save()
         raise Stopped
@@ -309,7 +309,7 @@ class Task:
             "scaler": self.scaler.state_dict() if self.scaler else None,
             "epoch": self.epoch,
             "updates": self.updates,
-            "progress": self.progress,
+            "partial": self.partial,
             "history": self.history,
             "best": best,
             "predictions": [_tensors(codes) for codes in self.predictions],
@@ -340,12 +340,12 @@ class Task:
             self.ema.module.load_state_dict(state["ema"])
         if self.scaler:
             self.scaler.load_state_dict(state["scaler"])
-        self.epoch, self.updates, self.progress, self.history = (
-            state[key] for key in ("epoch", "updates", "progress", "history")
+        self.epoch, self.updates, self.partial, self.history = (
+            state[key] for key in ("epoch", "updates", "partial", "history")
         )
-        if self.progress and rank():  # sums over the processes, which rank 0 goes on with
-            self.progress |= {
-                key: torch.zeros_like(self.progress[key]) for key in ("losses", "hits")
+        if self.partial and rank():  # sums over the processes, which rank 0 goes on with
+            self.partial |= {
+                key: torch.zeros_like(self.partial[key]) for key in ("losses", "hits")
             }
         self.predictions = [_arrays(codes) for codes in state["predictions"]]
         self.best = state["best"] and state["best"] | {"probs": _arrays(state["best"]["probs"])}

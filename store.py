@@ -153,6 +153,8 @@ def _open(root, names, view, cache_dir, matte_dir, on_error):
     cache_dir.mkdir(parents=True, exist_ok=True)
     with locked(path.with_suffix(".lock"), wait=True):
         if not (path.exists() and note.exists()):
+            for stale in cache_dir.glob(f".{path.name}.*.tmp"):  # of a build that was killed
+                stale.unlink()
             broken = _build(path, root, names, view, matte_dir, on_error)
             write_json(note, {"view": inputs["view"], "photos": len(names), "broken": broken})
     broken = {int(index): message for index, message in read_json(note)["broken"].items()}
