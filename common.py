@@ -49,6 +49,9 @@ def atomic(path):
     try:
         yield temporary
         temporary.replace(path)
+    except OSError as error:  # of a full disk, which names no file
+        error.filename = error.filename or str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -4,6 +4,7 @@ Everything random derives from (seed, fold, task, epoch), so a run that is kille
 ends with the same bytes as one that was not.
 """
 
+import io
 import math
 import pickle
 import time
@@ -314,8 +315,10 @@ class Task:
             "best": best,
             "predictions": [_tensors(codes) for codes in self.predictions],
         }
+        buffer = io.BytesIO()  # torch.save to a file hides that a disk is full
+        torch.save(state, buffer)
         with atomic(self.folder / "last.pt") as temporary:
-            torch.save(state, temporary)
+            temporary.write_bytes(buffer.getbuffer())
         self.write_log()
 
     def write_log(self):
@@ -344,9 +347,7 @@ class Task:
             state[key] for key in ("epoch", "updates", "partial", "history")
         )
         if self.partial and rank():  # sums over the processes, which rank 0 goes on with
-            self.partial |= {
-                key: torch.zeros_like(self.partial[key]) for key in ("losses", "hits")
-            }
+            self.partial |= {key: torch.zeros_like(self.partial[key]) for key in ("losses", "hits")}
         self.predictions = [_arrays(codes) for codes in state["predictions"]]
         self.best = state["best"] and state["best"] | {"probs": _arrays(state["best"]["probs"])}
 

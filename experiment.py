@@ -163,7 +163,9 @@ def read_args(folder, given):
     """
     if not (Path(folder) / "config.json").is_file():
         raise UserError(f"--resume {folder}: it has no config.json, so it is no run")
-    changing = [word for word in given if word.startswith("--") and word[2:] not in HOW]
+    changing = [
+        word for word in given if word.startswith("--") and word[2:].split("=")[0] not in HOW
+    ]
     if changing:
         raise UserError(f"{changing[0]}: a resumed run goes on with its own options; leave it out")
     return Namespace(**read_json(Path(folder) / "config.json")["options"])

@@ -7,6 +7,7 @@ folder. Folds, epochs, models and runs share it; on a GPU with room it is copied
 
 import hashlib
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -203,6 +204,8 @@ def _build(path, root, names, view, matte_dir, on_error):
         with atomic(path) as temporary:
             shape = (len(names), channels, *view.size)
             out = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
+            with temporary.open("r+b") as file:  # a full disk is an error here, a crash later
+                os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
             with ThreadPoolExecutor(cores()) as pool:
                 what = view.method if view.method != "none" else "photos"
                 list(progress(pool.map(job, range(len(names))), total=len(names), desc=what))
