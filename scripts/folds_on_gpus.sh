@@ -9,7 +9,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-folds=$(printf '%s\n' "$@" | grep -A1 -x -- '--k_fold' | tail -n 1)
+folds=$(printf '%s\n' "$@" | grep -A1 -x -- '--k_fold' | tail -n 1 || true)
 if ! [[ $folds =~ ^[0-9]+$ ]]; then
     echo "folds_on_gpus.sh: error: give --k_fold N among the flags" >&2
     exit 2
