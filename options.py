@@ -53,6 +53,7 @@ def optimizer(word):
 
 def training_flags(parser):
     """Adds every flag of train.py to an argparse parser."""
+    _data_flags(parser)
     _run_flags(parser)
     _layout_flags(parser)
     group = parser.add_argument_group("what a model sees (each may be overridden by attribute)")
@@ -79,9 +80,10 @@ def training_flags(parser):
         bare=1.0,
     )
     _model_flags(parser)
+    _optimisation_flags(parser)
 
 
-def _run_flags(parser):
+def _data_flags(parser):
     group = parser.add_argument_group("data")
     add = group.add_argument
     add(
@@ -128,6 +130,9 @@ def _run_flags(parser):
         default="u2netp",
         help="matting network of rembg: a name or an .onnx file (default: u2netp)",
     )
+
+
+def _run_flags(parser):
     group = parser.add_argument_group("run")
     add = group.add_argument
     add("--name", default="exp", help="name of the run; exp2, exp3 ... follow (default: exp)")
@@ -169,7 +174,7 @@ def _layout_flags(parser):
 
 
 def _model_flags(parser):
-    group = parser.add_argument_group("model and optimisation (each may be overridden)")
+    group = parser.add_argument_group("model and loss (each may be overridden by attribute)")
     add = flags.adder(group)
     add("--model", "tf_efficientnet_lite0", check_name, "backbone, any timm name")
     add(
@@ -194,6 +199,10 @@ def _model_flags(parser):
         "weigh the loss by (class frequency)^-POWER; without a value 1",
         bare=1.0,
     )
+
+
+def _optimisation_flags(parser):
+    add = flags.adder(parser.add_argument_group("optimisation (likewise)"))
     add("--epochs", 8, flags.number(int, 1), "epochs")
     add("--batch_size", 32, flags.number(int, 1), "images a step, over all processes")
     add("--accumulate", 1, flags.number(int, 1), "batches an optimizer step")
@@ -231,7 +240,7 @@ def _model_flags(parser):
         "stop after so many epochs without a better macro F1 of the task, 0 is off",
         bare=5,
     )
-    group = parser.add_argument_group("speed (each may be overridden)")
+    group = parser.add_argument_group("speed (likewise)")
     add = flags.adder(group)
     add(
         "--amp",
