@@ -24,4 +24,7 @@ run=$(sed -n 's/^run //p' "$log")
 $python inference.py --model_dir "$run" --data_dir "$data/eval" --output_dir "$out"
 $python scripts/score.py "$out/output.csv" "$data/truth.csv"
 
-echo "run: $run   submission: $out/output.csv   photos: $data"
+# One page on the data and the run: open it in a browser.
+$python report.py --data_dir "$data/train" --model_dir "$run" --out "$out/report.html"
+
+echo "run: $run   submission: $out/output.csv   page: $out/report.html   photos: $data"
