@@ -138,10 +138,10 @@ def make_mattes(root, names, view_list, matte_dir, rembg_model, device, on_error
     Returns {method: what its mattes were made with}, which a run records. Under torchrun each
     process makes its share, and waits for the others.
     """
+    where = "auto" if torch.device(device).type == "cuda" else "cpu"
     made = {}
     for method in matte_methods(view_list):
-        device = "auto" if torch.device(device).type == "cuda" else "cpu"
-        meta = matte.ensure(root, names, method, matte_dir, rembg_model, device, on_error)
+        meta = matte.ensure(root, names, method, matte_dir, rembg_model, where, on_error)
         made[method] = meta["options"]
     return made
 
