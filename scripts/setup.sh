@@ -15,6 +15,8 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
     }
     "$python" -m venv .venv
     .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+    # The first import compiles parts of rembg for a minute; without a message it would seem to hang.
+    .venv/bin/python -c 'import rembg'
     echo "$wanted" > "$stamp"
 fi
 .venv/bin/python scripts/fetch_weights.py
