@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from sklearn.metrics import f1_score
 
+import experiment
 import train
 from common import UserError
 from dataset import read_train
@@ -244,7 +245,14 @@ def test_views_train_together_and_keep_people_apart(go, drawn, tmp_path):
         "--name",
         "views",
     )
-    assert oof_of(folder).image.is_unique
+    oof, folds = oof_of(folder), pd.read_csv(folder / "folds.csv", dtype={"person": str})
+    assert oof.image.is_unique
+    assert set(oof.person) == set(folds.person[folds.fold == 0])
+    # Both views of each photo of the others, and of nobody else, are what was trained on.
+    frame = read_train(drawn / "train").frame
+    train, valid = experiment.people_of(folder, 0, frame, {})
+    assert not set(frame.person.iloc[train]) & set(frame.person.iloc[valid])
+    assert len(train) + len(valid) == len(frame)
     info = json.loads((folder / "fold0/label/best.json").read_text())
     assert (info["bg"], info["crop"]) == ("none+grabcut", "person")
     assert "grabcut" in info["mattes"]
