@@ -76,13 +76,13 @@ def _join(args, table):
         folder = first
     elif restarted:
         folders = [f for f in _numbered(first) if (f / "config.json").exists()]
-        same = [f for f in folders if read_json(f / "config.json")["options"] == what(args)]
+        same = [f for f in folders if read_config(f)["options"] == what(args)]
         if not same:
             return None
         folder = same[-1]
     else:
         return None
-    config = read_json(folder / "config.json")
+    config = read_config(folder)
     if config["options"] != what(args):
         differing = [k for k, v in what(args).items() if config["options"].get(k) != v]
         raise UserError(f"{folder} is a run with another --{differing[0]}: choose another --name")
@@ -161,14 +161,26 @@ def read_args(folder, given):
 
     UserError if it is no run, or if flags were given that would change what it is.
     """
-    if not (Path(folder) / "config.json").is_file():
-        raise UserError(f"--resume {folder}: it has no config.json, so it is no run")
+    config = read_config(folder)
     changing = [
         word for word in given if word.startswith("--") and word[2:].split("=")[0] not in HOW
     ]
     if changing:
         raise UserError(f"{changing[0]}: a resumed run goes on with its own options; leave it out")
-    return Namespace(**read_json(Path(folder) / "config.json")["options"])
+    return Namespace(**config["options"])
+
+
+def read_config(folder):
+    """The config.json of a run; UserError if the folder is no run, or is only half of one."""
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder} has no config.json, so it is no run of train.py")
+    config = read_json(folder / "config.json")
+    if not isinstance(config, dict) or not {"options", "layout", "data"} <= config.keys():
+        raise UserError(f"{folder}/config.json is not one that train.py wrote")
+    if not (folder / "folds.csv").is_file():
+        raise UserError(f"{folder} has no folds.csv: the run is not whole; train it anew")
+    return config
 
 
 def folds_to_train(args, folder):

@@ -20,7 +20,7 @@ import experiment
 import metrics
 import results
 import store
-from common import UserError, rank, read_json, run, say, write_csv
+from common import UserError, rank, run, say, write_csv
 from dataset import find_images, read_eval
 from labels import CLASSES, join
 from model import LAYOUTS, load_model, read_info
@@ -100,8 +100,7 @@ def main(argv=None):
 def open_run(folder):
     """[{task: path of its model} of each fold] of a finished run; else UserError."""
     folder = Path(folder)
-    if not (folder / "config.json").is_file():
-        raise UserError(f"--model_dir {folder}: it has no config.json, so it is no run")
+    config = experiment.read_config(folder)
     folds = experiment.all_folds(folder)
     missing = [fold for fold in folds if not experiment.finished(folder, fold)]
     if missing:
@@ -109,7 +108,7 @@ def open_run(folder):
             f"{folder}: fold {missing[0]} is not finished; go on with: "
             f"python train.py --resume {folder}"
         )
-    tasks = LAYOUTS[read_json(folder / "config.json")["layout"]]
+    tasks = LAYOUTS[config["layout"]]
     places = [experiment.fold_folder(folder, fold) for fold in folds]
     return [{task: place / task / "best.safetensors" for task in tasks} for place in places]
 

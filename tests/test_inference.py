@@ -161,8 +161,15 @@ def test_unreadable_photo_stops_or_gets_the_mean(runs, predict, drawn, tmp_path,
 def test_wrong_runs_are_named(runs, predict, tmp_path):
     with pytest.raises(UserError, match=r"no config\.json"):
         predict("--model_dir", tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"not one that train\.py wrote"):
+        predict("--model_dir", tmp_path)
     half = tmp_path / "half"
     shutil.copytree(runs[0], half)
+    folds = (half / "folds.csv").rename(tmp_path / "folds.csv")
+    with pytest.raises(UserError, match=r"no folds\.csv"):
+        predict("--model_dir", half)
+    folds.rename(half / "folds.csv")
     (half / "fold1/metrics.json").unlink()
     with pytest.raises(UserError, match="fold 1 is not finished"):
         predict("--model_dir", half)

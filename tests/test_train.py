@@ -283,7 +283,7 @@ def test_not_finite_loss_names_the_batch(go):
         (("--fold", "0", "--k_fold", "99"), "--k_fold 99"),
         (("--device", "cuda:77"), "--device cuda:77"),
         (("--device", "abacus"), "--device abacus"),
-        (("--resume", "nowhere"), "--resume nowhere"),
+        (("--resume", "nowhere"), r"nowhere has no config\.json"),
     ],
 )
 def test_wrong_input_is_one_clear_line(go, words, message):
