@@ -1,33 +1,32 @@
-"""Trains and evaluates one task: the epoch loop, precision, checkpoints, exact resume.
+"""Trains and evaluates one task: the epoch loop, precision, the best epoch.
 
 Everything random derives from (seed, fold, task, epoch), so a run that is killed and resumed
 ends with the same bytes as one that was not.
 """
 
-import io
+import copy
 import math
-import pickle
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
-from timm.optim import create_optimizer_v2
 from timm.utils import ModelEmaV3
 
 import augment
+import checkpoint
 import distributed
+import features
+import finetune
 import loss
 import model as models
+import schedule
 from batches import Epoch, seed_of
-from common import UserError, atomic, progress, rank, world_size, write_csv
+from common import UserError, progress, rank, world_size
 from labels import HEADS, combine
 from metrics import macro_f1
-from schedule import learning_rate
-
-FUSED = ("adam", "adamw", "sgd", "nadam")  # whose torch implementation has a fused step
 
 
 class Stopped(Exception):
@@ -57,11 +56,14 @@ def predict(model, pixels, photos, info, batch_size=256, tta=(False,)):
     autocast, _ = precision(info["amp"], pixels.device)
     mean, std = (torch.tensor(info[key], device=pixels.device) for key in ("mean", "std"))
     photos = torch.as_tensor(photos)
-    sums = {h: torch.zeros(len(photos), HEADS[h], device=pixels.device) for h in info["heads"]}
+    shapes = {head: (len(photos), *models.shape_of(info, head)) for head in info["heads"]}
+    sums = {head: torch.zeros(shape, device=pixels.device) for head, shape in shapes.items()}
     for rows in torch.arange(rank(), len(photos), world_size()).split(batch_size):
         for view in range(pixels.views):
-            batch = augment.normalize(pixels.batch(photos[rows], view), mean, std)
-            if info["channels_last"]:
+            batch = pixels.batch(photos[rows], view)
+            if batch.dim() == 4:  # else a frozen backbone's features
+                batch = augment.normalize(batch, mean, std)
+            if info["channels_last"] and batch.dim() == 4:
                 batch = batch.contiguous(memory_format=torch.channels_last)
             for flip in tta:
                 with autocast:
@@ -77,44 +79,32 @@ class Task:
 
     name: its key in model.LAYOUTS; heads; options: options.for_task(); data: Data; info: what
     save_model keeps besides; folder: fold<k>/<name>; key: (seed, fold).
-    Afterwards `history` has one row an epoch, `best` the best epoch with its probabilities, and
-    `predictions` the {head: (photos,) codes} of every epoch.
+    It starts where the state in its folder left it. `history` has one row an epoch, `best` the best
+    epoch (several, if averaged) with its probabilities, and `predictions` the {head: (photos,)
+    codes} of every epoch.
     """
 
     def __init__(self, name, heads, options, data, info, folder, key, device, run):
         self.log_interval, self.valid_batch_size = run.log_interval, run.valid_batch_size
         self.name, self.heads, self.options, self.data = name, heads, options, data
         self.folder, self.key, self.device = Path(folder), (*key, name), device
+        self.extra = self._extra_outputs()
         torch.manual_seed(seed_of(*self.key))
-        self.model = models.create(
-            options["model"],
-            heads,
-            options["resize"],
-            options["weights"],
-            options["drop_rate"],
-            options["drop_path"],
-        ).to(device)
+        choices = (options[key] for key in ("resize", "weights", "drop_rate", "drop_path"))
+        self.model = models.create(options["model"], heads, *choices, self.extra).to(device)
+        self.frozen = finetune.freeze(self.model.backbone, options["freeze"])
         if options["channels_last"]:
             self.model.to(memory_format=torch.channels_last)
         mean, std = models.normalization(self.model)
-        self.info = info | {
-            "model": options["model"],
-            "heads": list(heads),
-            "mean": mean,
-            "std": std,
-            "size": options["resize"],
-            "channels_last": options["channels_last"],
-            "amp": options["amp"],
-        }
+        same = {key: options[key] for key in ("model", "channels_last", "amp")}
+        own = {"heads": list(heads), "extra": list(self.extra), "size": options["resize"]}
+        self.info = info | same | own | {"mean": mean, "std": std}
+        if options["freeze"] == "all":
+            frozen = self.model.backbone.eval()
+            seen = features.load(data.pixels, frozen, self.info, Path(run.cache_dir))
+            self.data = replace(data, pixels=seen)
         self.mean, self.std = (torch.tensor(v, device=device) for v in (mean, std))
-        fused = {"fused": True} if options["optimizer"] in FUSED else {}
-        self.optimizer = create_optimizer_v2(
-            self.model,
-            options["optimizer"],
-            lr=options["lr"],
-            weight_decay=options["weight_decay"],
-            **fused,
-        )
+        self.optimizer = finetune.optimizer(self.model, options)
         self.ema = None
         if options["ema"]:
             self.ema = ModelEmaV3(self.model, decay=options["ema"], use_warmup=True)
@@ -126,6 +116,13 @@ class Task:
         self.epoch, self.history, self.predictions, self.best = 0, [], [], None
         self.partial = {}  # of an epoch that was interrupted
         self.updates = 0
+        checkpoint.load_state(self)
+
+    def _extra_outputs(self):
+        """What the model has besides its heads: see model.Classifier."""
+        years = self.options["age_mse"] and {"age", "label"} & set(self.heads)
+        given = self.options["age_given"] == "mask" and self.heads == ("age",)
+        return ("years",) * bool(years) + ("given_mask",) * given
 
     def _criterion(self, head):
         weights, power = None, self.options["class_weights"][head]
@@ -154,18 +151,43 @@ class Task:
         self.epoch, self.partial = self.epoch + 1, {}
         if rank() == 0:
             if self.best["epoch"] == self.epoch:
-                kept = self.ema.module if self.ema else self.model
-                info = self.info | {"epoch": self.epoch, "score": self.best["score"]}
-                models.save_model(kept, self.folder / "best.safetensors", info)
-            self._save()
+                self._keep(self.kept)
+            if self.options["average"] and self.data.valid.size:
+                checkpoint.keep_epoch(self, self.kept)
+        if self.finished and self.options["average"] and self.data.valid.size:
+            self._average()
+        if rank() == 0:
+            checkpoint.save_state(self)
         return row
+
+    @property
+    def kept(self):
+        """The model that is evaluated and kept."""
+        return self.ema.module if self.ema else self.model
+
+    def _keep(self, model):
+        info = self.info | {"epoch": self.best["epoch"], "score": self.best["score"]}
+        models.save_model(model, self.folder / "best.safetensors", info)
+
+    def _average(self):
+        """Keeps the mean of the best epochs' weights if it scores above the best of them."""
+        model = copy.deepcopy(self.kept)
+        model.load_state_dict(checkpoint.average(self))
+        probs, codes, truth = self._predict(model)
+        score = self._score(codes, truth)
+        if score > self.best["score"]:
+            self.best = {"epoch": checkpoint.best_epochs(self), "score": score, "probs": probs}
+            if rank() == 0:
+                self._keep(model)
 
     def train_epoch(self, stopping):
         """One epoch of steps, or the rest of one; the device is waited for at its end only."""
         options, every = self.options, self.options["accumulate"]
         seed = seed_of(*self.key, self.epoch)
-        samples = Epoch(self.data, self.heads, options, seed, (self.mean, self.std))
-        count = samples.size
+        size = schedule.size(options, self.epoch)
+        normalization = (self.mean, self.std)
+        samples = Epoch(self.data, self.heads, options, seed, normalization, size, self.extra)
+        count = samples.count
         steps = math.ceil(count / options["batch_size"])
         edges = [count * step // steps for step in range(steps + 1)]  # equal batches, none left out
         losses = self.partial.get("losses", torch.zeros(steps, device=self.device))
@@ -173,24 +195,26 @@ class Task:
         first = self.partial.get("step", 0)
         scores = [row["macro_f1"] for row in self.history if "macro_f1" in row]
         self.wrapped.train()
+        for module in self.frozen:
+            module.eval()
         start = time.perf_counter()
         bar = progress(range(first, steps), initial=first, total=steps, desc=self._title())
         for step in bar:
             # Dropout: the same whether the epoch was interrupted or not.
             torch.manual_seed(seed_of(*self.key, self.epoch, step, rank()))
-            lr = learning_rate(options, self.epoch + (step + 1) / steps, scores)
+            lr = schedule.learning_rate(options, self.epoch + (step + 1) / steps, scores)
             for group in self.optimizer.param_groups:
                 group["lr"] = lr * group.get("lr_scale", 1.0)
             low, high = edges[step], edges[step + 1]
             share = [low + (high - low) * r // world_size() for r in (rank(), rank() + 1)]
             images, own, targets = samples.batch(slice(*share))
-            if options["channels_last"]:
+            if options["channels_last"] and images.dim() == 4:
                 images = images.contiguous(memory_format=torch.channels_last)
             group_end = min((step // every + 1) * every, steps)
             total = edges[group_end] - edges[step // every * every]
             with self.autocast:
-                logits = self.wrapped(images)
-            value = sum(self.criteria[h](logits[h], targets[h], total) for h in self.heads)
+                logits = self.wrapped(images, targets.get("given"))
+            value = self.loss(logits, targets, total)
             last = step + 1 == group_end
             self._backward(value * world_size(), last)
             losses[step] = value.detach() * (total / (high - low))
@@ -213,6 +237,14 @@ class Task:
             "images_per_s": done / seconds,
             "wait_share": samples.waited / seconds,
         }
+
+    def loss(self, logits, targets, total):
+        """The part of this batch in the loss of the `total` samples of an optimizer step."""
+        value = sum(self.criteria[h](logits[h], targets[h], total) for h in self.heads)
+        if "years" in self.extra:
+            error = loss.years_error(logits["years"], targets["years"], total)
+            value = value + self.options["age_mse"] * error
+        return value
 
     def _backward(self, value, last):
         """Adds the gradient of one batch; after the last of a group, steps the optimizer."""
@@ -253,23 +285,34 @@ class Task:
 
     def _evaluate(self):
         """Scores the validation photos; notes whether this epoch is the best so far."""
-        model = (self.ema.module if self.ema else self.model).eval()
-        data = self.data
-        probs = predict(model, data.pixels, data.valid, self.info, self.valid_batch_size)
-        truth = {head: data.truth[head][data.valid] for head in self.heads}
-        codes = {head: value.argmax(1).astype(np.uint8) for head, value in probs.items()}
-        self.predictions.append(codes)
+        probs, codes, truth = self._predict(self.kept)
+        self.predictions.append({head: p.argmax(-1).astype(np.uint8) for head, p in probs.items()})
         right = np.all([codes[head] == truth[head] for head in self.heads], axis=0)
         rows = np.arange(len(right))
         score = self._score(codes, truth)
         if self.best is None or score > self.best["score"]:
             self.best = {"epoch": self.epoch + 1, "score": score, "probs": probs}
-        logs = [np.log(np.maximum(p[rows, truth[head]], 1e-12)) for head, p in probs.items()]
+        seen = self._given_truth(probs)
+        logs = [np.log(np.maximum(p[rows, truth[head]], 1e-12)) for head, p in seen.items()]
         return {
             "val_loss": float(-np.sum(logs) / len(rows)),
             "val_accuracy": float(right.mean()),
             "macro_f1": score,
         }
+
+    def _predict(self, model):
+        """(probabilities, codes, true codes) of the validation photos, {head: array} each.
+
+        Where the age depends on the mask state, its codes are those at the true state.
+        """
+        data = self.data
+        probs = predict(model.eval(), data.pixels, data.valid, self.info, self.valid_batch_size)
+        codes = {head: p.argmax(1) for head, p in self._given_truth(probs).items()}
+        return probs, codes, {head: data.truth[head][data.valid] for head in self.heads}
+
+    def _given_truth(self, probs):
+        mask = self.data.truth["mask"][self.data.valid]
+        return {h: p if p.ndim == 2 else p[np.arange(len(p)), mask] for h, p in probs.items()}
 
     def _score(self, codes, truth):
         """Macro F1 of the task: of its one head, or of the 18 classes of several."""
@@ -281,80 +324,16 @@ class Task:
     @property
     def finished(self):
         patience = self.options["early_stop"]
-        waited = self.epoch - self.best["epoch"] if self.best else 0
+        waited = self.epoch - np.max(self.best["epoch"]) if self.best else 0
         return self.epoch >= self.options["epochs"] or bool(patience and waited >= patience)
-
-    # ---- the state
 
     def _stop(self, step, losses, hits, seconds):
         self.partial = {
             "step": step,
-            "losses": losses,
-            "hits": hits,
+            "losses": distributed.sum_over_ranks(losses.clone()),
+            "hits": distributed.sum_over_ranks(hits.clone()),
             "seconds": seconds + self.partial.get("seconds", 0.0),
         }
-        losses, hits = losses.clone(), hits.clone()
-        self.partial |= {"losses": distributed.sum_over_ranks(losses)}
-        self.partial |= {"hits": distributed.sum_over_ranks(hits)}
         if rank() == 0:
-            self._save()
+            checkpoint.save_state(self)
         raise Stopped
-
-    def _save(self):
-        """Writes last.pt, all that resuming needs, then log.csv, which derives from it."""
-        best = self.best and self.best | {"probs": _tensors(self.best["probs"])}
-        state = {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "ema": self.ema.module.state_dict() if self.ema else None,
-            "scaler": self.scaler.state_dict() if self.scaler else None,
-            "epoch": self.epoch,
-            "updates": self.updates,
-            "partial": self.partial,
-            "history": self.history,
-            "best": best,
-            "predictions": [_tensors(codes) for codes in self.predictions],
-        }
-        buffer = io.BytesIO()  # torch.save to a file hides that a disk is full
-        torch.save(state, buffer)
-        with atomic(self.folder / "last.pt") as temporary:
-            temporary.write_bytes(buffer.getbuffer())
-        self.write_log()
-
-    def write_log(self):
-        if self.history:
-            write_csv(self.folder / "log.csv", pd.DataFrame(self.history))
-
-    def resume(self):
-        """Takes up the state in the task's folder, if there is one."""
-        path = self.folder / "last.pt"
-        if not path.exists():
-            return
-        try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            raise UserError(
-                f"{path} is damaged ({str(error).splitlines()[0]}): remove the folder "
-                f"{path.parent} to train it anew"
-            ) from None
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.ema:
-            self.ema.module.load_state_dict(state["ema"])
-        if self.scaler:
-            self.scaler.load_state_dict(state["scaler"])
-        self.epoch, self.updates, self.partial, self.history = (
-            state[key] for key in ("epoch", "updates", "partial", "history")
-        )
-        if self.partial and rank():  # sums over the processes, which rank 0 goes on with
-            self.partial |= {key: torch.zeros_like(self.partial[key]) for key in ("losses", "hits")}
-        self.predictions = [_arrays(codes) for codes in state["predictions"]]
-        self.best = state["best"] and state["best"] | {"probs": _arrays(state["best"]["probs"])}
-
-
-def _tensors(arrays):
-    return {key: torch.from_numpy(value) for key, value in arrays.items()}
-
-
-def _arrays(tensors):
-    return {key: value.cpu().numpy() for key, value in tensors.items()}

@@ -33,21 +33,29 @@ def decode(label):
 
 
 def combine(predictions):
-    """(N,) classes 0..17 from the codes of the heads: {"label"} or the three attributes."""
+    """(N,) classes 0..17 from the codes of the heads: {"label"} or the three attributes.
+
+    An age that depends on the mask state, (N, 3), is taken at the predicted one.
+    """
     codes = {head: np.asarray(value, np.int64) for head, value in predictions.items()}
-    return codes["label"] if "label" in codes else encode(**codes)
+    if "label" in codes:
+        return codes["label"]
+    mask, gender, age = (codes[name] for name in ATTRIBUTES)
+    return encode(mask, gender, age if age.ndim == 1 else age[np.arange(len(age)), mask])
 
 
 def join(probs):
     """(N, 18) probabilities from those of the heads.
 
     probs: {"label": (N, 18)} is returned as it is; {"mask": (N, 3), "gender": (N, 2),
-    "age": (N, 3)} is multiplied out, as if the attributes were independent given the photo.
+    "age": (N, 3)} is multiplied out, as if the attributes were independent given the photo; an
+    age (N, 3, 3) is that given each mask state, so that the product is the chain rule.
     """
     if "label" in probs:
         return probs["label"]
     mask, gender, age = (np.asarray(probs[name]) for name in ATTRIBUTES)
-    joint = mask[:, :, None, None] * gender[:, None, :, None] * age[:, None, None, :]
+    age = age if age.ndim == 3 else age[:, None]
+    joint = mask[:, :, None, None] * gender[:, None, :, None] * age[:, :, None, :]
     return joint.reshape(len(mask), CLASSES)
 
 

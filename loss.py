@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from common import UserError
 
+YEARS = (40.0, 12.0)  # centre and scale in years of the age that a model predicts
 GAMMA = 2.0  # of the focal loss, the paper's choice
 
 
@@ -132,3 +133,14 @@ def class_weights(counts, power):
     share = share / share.sum()
     weights = torch.where(share > 0, share.clamp_min(1e-300) ** -power, 0)
     return (weights / (share * weights).sum()).float()
+
+
+def years_error(predicted, years, total):
+    """Sum of squared errors of the age over `total` samples; both ages standardised by YEARS.
+
+    predicted: (n,) as the model gives it; years: (n,) float32, NaN where unknown, which counts 0.
+    """
+    centre, scale = YEARS
+    known = torch.isfinite(years)
+    wanted = torch.where(known, (years - centre) / scale, predicted.detach().float())
+    return (predicted.float() - wanted).square().sum() / total

@@ -25,20 +25,41 @@ LAYOUTS = {
 class Classifier(nn.Module):
     """A backbone and one linear layer whose outputs are divided among the heads.
 
-    forward: float (n, 3, H, W), normalised -> {head: (n, classes of the head) logits}.
+    extra: "years" adds an output of the age, standardised by loss.YEARS; "given_mask" makes the age
+    logits depend on the mask state: each state adds its own linear layer, which starts at zero.
+
+    forward(images, given): images are float (n, 3, H, W), normalised, or the backbone's features
+    (n, F); given is the float (n, 3) mask state, one-hot or mixed. Returns {head: (n, classes of
+    the head) logits}, and "years": (n,). With given_mask and without `given`, "age" is
+    (n, 3 mask states, 3 age groups).
     """
 
-    def __init__(self, backbone, heads, features):
+    def __init__(self, backbone, heads, features, extra=()):
         super().__init__()
         self.backbone, self.heads = backbone, tuple(heads)
         self.sizes = [HEADS[head] for head in heads]
-        self.head = nn.Linear(features, sum(self.sizes))
+        self.years = "years" in extra
+        self.head = nn.Linear(features, sum(self.sizes) + self.years)
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
+        if "given_mask" in extra:
+            self.by_mask = nn.Linear(features, HEADS["mask"] * HEADS["age"], bias=False)
+            nn.init.zeros_(self.by_mask.weight)
 
-    def forward(self, images):
-        logits = self.head(self.backbone(images))
-        return dict(zip(self.heads, logits.split(self.sizes, dim=1), strict=True))
+    def forward(self, images, given=None):
+        features = self.backbone(images) if images.dim() == 4 else images
+        logits = self.head(features)
+        classes = logits[:, :-1] if self.years else logits
+        result = dict(zip(self.heads, classes.split(self.sizes, dim=1), strict=True))
+        if self.years:
+            result["years"] = logits[:, -1]
+        if hasattr(self, "by_mask"):
+            states = self.by_mask(features).unflatten(1, (HEADS["mask"], HEADS["age"]))
+            if given is None:
+                result["age"] = result["age"][:, None] + states
+            else:
+                result["age"] = result["age"] + (states * given[:, :, None]).sum(1)
+        return result
 
 
 def check_name(name):
@@ -50,10 +71,10 @@ def check_name(name):
     raise UserError(f"timm has no model {name!r}{hint}")
 
 
-def create(name, heads, size, weights="none", drop_rate=0.0, drop_path=0.0):
+def create(name, heads, size, weights="none", drop_rate=0.0, drop_path=0.0, extra=()):
     """A Classifier.
 
-    name: any of timm's; heads: keys of labels.HEADS; size: (H, W) of the input;
+    name: any of timm's; heads: keys of labels.HEADS; size: (H, W) of the input; extra: of it;
     weights: "none" (random), "auto" (weights/<name>.safetensors if it is there, else timm's own
     download) or the path of a file with the backbone's weights.
     UserError if the name, the weights or the combination with `size` do not work.
@@ -79,7 +100,7 @@ def create(name, heads, size, weights="none", drop_rate=0.0, drop_path=0.0):
             f"the weights of {name} could not be downloaded ({reason}); connect, or put them at "
             f"weights/{name}.safetensors, or start from random ones with --weights none"
         ) from None
-    return Classifier(backbone, heads, _features(backbone, size, name))
+    return Classifier(backbone, heads, _features(backbone, size, name), extra)
 
 
 def _weight_file(name, weights):
@@ -113,8 +134,17 @@ def normalization(model):
 
 
 def probabilities(logits):
-    """{head: (n, classes) float32 that sum to 1} of a Classifier's output."""
-    return {head: value.float().softmax(1) for head, value in logits.items()}
+    """{head: (n, classes) float32 that sum to 1} of a Classifier's output without `given`.
+
+    The age of a model with given_mask is (n, 3, 3): for each mask state the three age groups.
+    """
+    return {head: value.float().softmax(-1) for head, value in logits.items() if head in HEADS}
+
+
+def shape_of(info, head):
+    """The shape of one photo's probabilities of a head, by the info of its model."""
+    given = head == "age" and "given_mask" in info.get("extra", ())
+    return (HEADS["mask"], HEADS["age"]) if given else (HEADS[head],)
 
 
 def save_model(model, path, info):
@@ -140,7 +170,7 @@ def load_model(path, device="cpu"):
         raise UserError(f"{path} does not exist: the run has no model there") from None
     except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
         raise UserError(f"{path} is no model of this project or is damaged ({error})") from None
-    model = create(name, heads, size)
+    model = create(name, heads, size, extra=info.get("extra", ()))
     try:
         model.load_state_dict(state)
     except RuntimeError as error:

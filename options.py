@@ -43,6 +43,10 @@ def weights(word):
     return word
 
 
+def stages(word):
+    return word if word == "all" else flags.number(int, 0)(word)
+
+
 def optimizer(word):
     from timm.optim import list_optimizers
 
@@ -68,6 +72,14 @@ def training_flags(parser):
     )
     add("--crop", "none", flags.one_of(*store.CROPS), "none|center|person (head and shoulders)")
     add("--resize", [128, 96], flags.number(int, 8), "height and width", count=2)
+    add(
+        "--progressive",
+        1.0,
+        flags.number(float, 0.25, 1),
+        "share of the height and width that the first epoch sees, growing to the whole over two "
+        "thirds of the epochs; 1 is off",
+        bare=0.5,
+    )
     add("--augmentation", "light", flags.one_of(*augment.STRENGTHS), "none|light|strong")
     add("--mixup", 0.0, flags.number(float, 0), "Beta parameter of mixup, 0 is off", bare=0.2)
     add("--cutmix", 0.0, flags.number(float, 0), "Beta parameter of CutMix, 0 is off", bare=1.0)
@@ -186,6 +198,27 @@ def _model_flags(parser):
     add("--drop_rate", 0.0, flags.number(float, 0, 0.95), "dropout before the head")
     add("--drop_path", 0.0, flags.number(float, 0, 0.95), "stochastic depth")
     add(
+        "--freeze",
+        0,
+        stages,
+        "the first N stages of the backbone do not learn, the stem being the first; all: none of "
+        "it learns, its outputs are computed once, and photos are not augmented",
+    )
+    add(
+        "--age_mse",
+        0.0,
+        flags.number(float, 0),
+        "weight of a squared error of the age in years (over 12) in models that predict the age",
+        bare=0.3,
+    )
+    add(
+        "--age_given",
+        "none",
+        flags.one_of("none", "mask"),
+        "mask: with --split_heads the age model depends on the mask state, which the mask model "
+        "predicts",
+    )
+    add(
         "--criterion",
         "cross_entropy",
         criterion,
@@ -209,6 +242,13 @@ def _optimisation_flags(parser):
     add("--optimizer", "adamw", optimizer, "any name of timm's factory")
     add("--lr", 1e-3, flags.number(float, 0, above=True), "highest learning rate")
     add("--weight_decay", 0.05, flags.number(float, 0), "weight decay")
+    add(
+        "--layer_decay",
+        1.0,
+        flags.number(float, 0, 1, above=True),
+        "learning rate of a layer as a share of that of the layer above it",
+        bare=0.75,
+    )
     add("--scheduler", "cosine", flags.one_of(*SCHEDULERS), "|".join(SCHEDULERS))
     add("--warmup_epochs", 1.0, flags.number(float, 0), "epochs of linear warm-up")
     add("--lr_decay_step", 20, flags.number(int, 1), "epochs a step of the scheduler step")
@@ -232,6 +272,14 @@ def _optimisation_flags(parser):
         flags.number(float, 0, 0.99999),
         "decay of averaged weights, which are then the ones evaluated and kept; 0 is off",
         bare=0.99,
+    )
+    add(
+        "--average",
+        0,
+        flags.number(int, 0),
+        "the mean of the weights of so many best epochs is kept where it scores above each; 0 is "
+        "off",
+        bare=3,
     )
     add(
         "--early_stop",
@@ -290,6 +338,10 @@ def check(args):
         mixes = [name for name in augment.MIXES if options[name]]
         if len(mixes) > 1:
             raise UserError(f"--{mixes[0]} and --{mixes[1]} exclude each other: choose one")
+        if options["freeze"] == "all" and mixes:
+            raise UserError(f"--freeze all computes features once: leave out --{mixes[0]}")
+        if options["age_given"] != "none" and layout != "split":
+            raise UserError("--age_given mask: this run has no age model; add --split_heads")
         for head, name in options["criterion"].items():
             smoothing, power = options["label_smoothing"][head], options["class_weights"][head]
             if {term for term, _ in loss.parse(name)} == {"f1"} and (smoothing or power):

@@ -1,4 +1,4 @@
-"""The learning rate as a function of the time, without state: exact to resume."""
+"""What changes with the epochs, as functions of the time without state: exact to resume."""
 
 import math
 
@@ -31,3 +31,15 @@ def plateaus(scores, patience):
         if waited == patience:
             waited, count = 0, count + 1
     return count
+
+
+def size(options, epoch):
+    """(height, width) of the photos in `epoch` (from 0): with --progressive S it grows from S of
+    --resize to the whole, reached after two thirds of the epochs.
+    """
+    start, (height, width) = options["progressive"], options["resize"]
+    if start == 1:
+        return height, width
+    done = min(1.0, epoch / max(2 * options["epochs"] / 3, 1))
+    share = start + (1 - start) * done
+    return round(height * share), round(width * share)

@@ -64,10 +64,12 @@ def matte_methods(view_list):
 class Pixels:
     """The pixels of N photos in V views, as batches on a device.
 
-    broken: {index: message} of photos that could not be read (their pixels are zero).
+    broken: {index: message} of photos that could not be read (their pixels are zero); key: names
+    what the pixels were made from; count: photos.
     """
 
-    def __init__(self, layers, broken, device, resident=None):
+    def __init__(self, layers, broken, device, resident=None, key=""):
+        self.key, self.count = key, len(layers[0]["pixels"])
         size = sum(array.nbytes for view in layers for array in view.values())
         self.device, self.broken, self.views = torch.device(device), broken, len(layers)
         if resident is None and self.device.type == "cuda":
@@ -118,7 +120,7 @@ def load(root, names, view_list, cache_dir, matte_dir=None, on_error="stop", dev
     a UserError, or with on_error="skip" stands in Pixels.broken.
     """
     matte_dir = Path(matte_dir or default_matte_dir(root))
-    layers, broken = [], {}
+    layers, broken, keys = [], {}, []
     for view in view_list:
         fills = {"pixels": view.fill}
         if view.fill == "random":
@@ -126,10 +128,12 @@ def load(root, names, view_list, cache_dir, matte_dir=None, on_error="stop", dev
         arrays = {}
         for kind, fill in fills.items():
             wanted = replace(view, fill=fill)
-            arrays[kind], bad = _open(root, names, wanted, Path(cache_dir), matte_dir, on_error)
+            path, bad = _open(root, names, wanted, Path(cache_dir), matte_dir, on_error)
+            arrays[kind] = np.load(path, mmap_mode="c")
+            keys.append(path.stem)
             broken |= bad
         layers.append(arrays)
-    return Pixels(layers, broken, device)
+    return Pixels(layers, broken, device, key="+".join(keys))
 
 
 def make_mattes(root, names, view_list, matte_dir, rembg_model, device, on_error):
@@ -147,7 +151,7 @@ def make_mattes(root, names, view_list, matte_dir, rembg_model, device, on_error
 
 
 def _open(root, names, view, cache_dir, matte_dir, on_error):
-    """(uint8 (N, C, H, W) memory map, broken) of one layer, built if it is not in the cache."""
+    """(path of a uint8 (N, C, H, W) .npy, broken) of one layer, built if the cache lacks it."""
     inputs = _fingerprint(root, names, view, matte_dir)
     path = cache_dir / f"{hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:20]}.npy"
     note = path.with_suffix(".json")
@@ -161,7 +165,7 @@ def _open(root, names, view, cache_dir, matte_dir, on_error):
     broken = {int(index): message for index, message in read_json(note)["broken"].items()}
     if broken and on_error == "stop":
         raise UserError(_broken_line(broken))
-    return np.load(path, mmap_mode="c"), broken
+    return path, broken
 
 
 def _fingerprint(root, names, view, matte_dir):

@@ -10,6 +10,8 @@ import argparse
 import sys
 from contextlib import nullcontext
 
+import numpy as np
+
 import batches
 import distributed
 import engine
@@ -115,13 +117,12 @@ def make_tasks(args, fold, place, frame, train, valid, pixels, mattes, device):
     for name, heads in LAYOUTS[options.layout_of(args)].items():
         chosen = options.for_task(args, name)
         codes = {head: target(frame, head) for head in HEADS}
-        data = batches.Data(pixels[name], list(frame.image), train, valid, codes, codes)
+        targets = codes | {"years": frame.age.to_numpy(np.float32)}
+        data = batches.Data(pixels[name], list(frame.image), train, valid, targets, codes)
         info = {key: chosen[key] for key in ("bg", "bg_fill", "crop")}
         info |= {"rembg_model": args.rembg_model, "mattes": mattes}
-        key, run_options = (args.seed, fold), args
-        task = engine.Task(name, heads, chosen, data, info, place / name, key, device, run_options)
-        task.resume()
-        tasks.append(task)
+        key = (args.seed, fold)
+        tasks.append(engine.Task(name, heads, chosen, data, info, place / name, key, device, args))
     return tasks
 
 

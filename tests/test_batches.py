@@ -62,13 +62,13 @@ def test_every_training_photo_once_with_its_own_label():
     made = data()
     samples = epoch(made)
     images, own, targets = samples.batch(ALL)
-    assert samples.size == len(images) == 30 and images.dtype == torch.float32
+    assert samples.count == len(images) == 30 and images.dtype == torch.float32
     found = colours(images)
     assert (found == found[:, :1, :1]).all()
     assert sorted(found[:, 0, 0].tolist()) == made.train.tolist()
     assert found[:, 0, 0].tolist() != made.train.tolist()
     assert own["label"].tolist() == made.targets["label"][found[:, 0, 0]].tolist()
-    assert targets is own and own["label"].dtype == torch.int64
+    assert targets == own and own["label"].dtype == torch.int64
 
 
 def test_both_views_of_a_photo_have_its_label():
@@ -76,7 +76,7 @@ def test_both_views_of_a_photo_have_its_label():
     samples = epoch(made, heads=("mask", "gender", "age"))
     images, own, _ = samples.batch(ALL)
     found = colours(images)[:, 0, 0]
-    assert samples.size == 60
+    assert samples.count == 60
     assert Counter(found.tolist()) == Counter([*made.train.tolist(), *(100 + made.train).tolist()])
     for head in ("mask", "gender", "age"):
         assert own[head].tolist() == made.targets[head][found % 100].tolist()
@@ -111,12 +111,12 @@ def test_slices_make_the_whole_and_a_seed_makes_the_epoch(options, views):
     made = data(views=views, layers=noise(60, views))
     whole = epoch(made, seed=5, **options).batch(ALL)
     again = epoch(made, seed=5, **options)
-    parts = [again.batch(slice(i, i + 7)) for i in range(0, again.size, 7)]
+    parts = [again.batch(slice(i, i + 7)) for i in range(0, again.count, 7)]
     torch.testing.assert_close(torch.cat([part[0] for part in parts]), whole[0])
     for place in (1, 2):
         joined = torch.cat([part[place]["label"] for part in parts])
         assert torch.equal(joined, whole[place]["label"])
-    rank = torch.arange(1, again.size, 2)  # as one of two processes takes its rows
+    rank = torch.arange(1, again.count, 2)  # as one of two processes takes its rows
     torch.testing.assert_close(again.batch(rank)[0], whole[0][rank])
     other = epoch(made, seed=6, **options).batch(ALL)
     assert not torch.equal(other[1]["label"], whole[1]["label"])
@@ -135,7 +135,7 @@ def test_the_weighted_sampler_draws_each_class_alike(heads, head):
     codes[1::2] = 0  # those who validate do not count
     made = data(n, codes=codes, layers=noise(2, 2))  # the draw does not look at the pixels
     samples = epoch(made, heads=heads, weighted_sampler=1.0)
-    assert samples.size == n and set(samples.photos.tolist()) <= set(made.train.tolist())
+    assert samples.count == n and set(samples.photos.tolist()) <= set(made.train.tolist())
     drawn = made.targets[head][samples.photos]
     present = np.unique(made.targets[head][made.train])
     p = 1 / len(present)
@@ -169,7 +169,7 @@ def test_mixup_blends_images_and_labels_alike():
     share = samples.mix[:, -1]
     partner = samples.photos[samples.partners]
     assert (partner != samples.photos).all() and share.min() < 0.4 < 0.6 < share.max()
-    for i in range(samples.size):
+    for i in range(samples.count):
         lam, mine, other = share[i].item(), samples.photos[i].item(), partner[i].item()
         blend = (lam * mine + (1 - lam) * other) / 255
         torch.testing.assert_close(images[i], torch.full_like(images[i], blend))
@@ -197,7 +197,7 @@ def test_cut_labels_are_the_shares_of_the_pixels(kind, value, views):
             np.testing.assert_allclose(targets[head][i], expected, atol=1e-6)
             assert targets[head][i].sum().item() == pytest.approx(1)
             assert own[head][i] == made.targets[head][samples.photos[i]]
-    assert pasted > samples.size / 2
+    assert pasted > samples.count / 2
 
 
 def test_random_backgrounds_come_from_training_photos():
