@@ -158,6 +158,8 @@ class Task:
             self._average()
         if rank() == 0:
             checkpoint.save_state(self)
+            if self.finished:
+                checkpoint.forget_epochs(self)
         return row
 
     @property
@@ -323,8 +325,10 @@ class Task:
 
     @property
     def finished(self):
-        patience = self.options["early_stop"]
-        waited = self.epoch - np.max(self.best["epoch"]) if self.best else 0
+        best, patience = self.best["epoch"] if self.best else self.epoch, self.options["early_stop"]
+        if isinstance(best, list):  # of an average, which comes last
+            return True
+        waited = self.epoch - best
         return self.epoch >= self.options["epochs"] or bool(patience and waited >= patience)
 
     def _stop(self, step, losses, hits, seconds):
