@@ -17,7 +17,8 @@ class Data:
     """What one task trains on in one fold.
 
     pixels: a store.Pixels of N photos; names: their N names; train, valid: int64 arrays of
-    photos; targets: {head: int64 (N,)}, of training; truth: the same, of validation.
+    photos; targets: {head: int64 (N,)}, of training; truth: the same, of validation, whose photos
+    come first.
     """
 
     pixels: object

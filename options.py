@@ -14,6 +14,7 @@ import loss
 import matte
 import store
 from common import UserError
+from dataset import OLD_FROM
 from model import LAYOUTS, check_name
 
 SCHEDULERS = ("cosine", "step", "plateau", "none")
@@ -54,6 +55,7 @@ def optimizer(word):
 def training_flags(parser):
     """Adds every flag of train.py to an argparse parser."""
     _data_flags(parser)
+    _label_flags(parser)
     _run_flags(parser)
     _layout_flags(parser)
     group = parser.add_argument_group("what a model sees (each may be overridden by attribute)")
@@ -129,6 +131,53 @@ def _data_flags(parser):
         "--rembg_model",
         default="u2netp",
         help="matting network of rembg: a name or an .onnx file (default: u2netp)",
+    )
+
+
+def _label_flags(parser):
+    group = parser.add_argument_group("labels of training (act on training rows only)")
+    add = group.add_argument
+    add(
+        "--label_fixes",
+        metavar="CSV",
+        help="labels to mend: id, field, from, to, confidence, note (default: none)",
+    )
+    add(
+        "--label_fixes_level",
+        choices=("sure", "all"),
+        default="sure",
+        help="the fixes that are sure, or all of the file (default: sure)",
+    )
+    add(
+        "--old_from",
+        type=flags.typed(flags.number(int, 31, 150)),
+        default=OLD_FROM,
+        help=f"years from which a person trains as old (default: {OLD_FROM})",
+    )
+    add(
+        "--drop_ages",
+        type=flags.typed(flags.number(int, 0, 149)),
+        nargs="+",
+        metavar="YEARS",
+        help="people of these ages train no model that predicts age (default: none)",
+    )
+    add(
+        "--pseudo",
+        metavar="CSV",
+        help="output_probs.csv of inference.py --save_probs: photos of eval that it is sure of "
+        "train with its answers; a teacher that learnt from the validation people hands on a "
+        "little of their labels (default: none)",
+    )
+    add(
+        "--pseudo_min",
+        type=flags.typed(flags.number(float, 0, 1)),
+        default=0.9,
+        help="least probability of such an answer, for each head of the model (default: 0.9)",
+    )
+    add(
+        "--eval_dir",
+        default=os.environ.get("SM_CHANNEL_EVAL", "data/eval"),
+        help="folder with info.csv, for --pseudo (default: $SM_CHANNEL_EVAL or data/eval)",
     )
 
 
