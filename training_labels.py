@@ -274,7 +274,9 @@ def _counts(targets, heads, rows):
     head = heads[0] if len(heads) == 1 else "label"
     codes = codes[head] if len(heads) == 1 else combine(codes)
     counts = np.bincount(codes, minlength=HEADS[head])
-    return ", ".join(f"{n} {name}" for n, name in zip(counts, NAMES[head], strict=True))
+    words = [f"{n} {name}" for n, name in zip(counts, NAMES[head], strict=True) if n]
+    absent = len(counts) - len(words)
+    return ", ".join(words + ([f"none of the other {absent} classes"] if absent else []))
 
 
 def _check_places(train, extra, matte_dir):
