@@ -19,7 +19,7 @@ class Data:
 
     pixels: a store.Pixels of N photos; names: their N names; train, valid: int64 arrays of
     photos; targets: {head: int64 (N,)}, of training, and "years": float32 (N,), NaN where
-    unknown; truth: {head: int64 (N,)}, of validation.
+    unknown; truth: {head: int64}, of validation, whose photos come first.
     """
 
     pixels: object

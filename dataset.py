@@ -97,12 +97,12 @@ def find_images(data_dir):
     return root, names
 
 
-def read_eval(data_dir):
+def read_eval(data_dir, flag="--data_dir"):
     """(root, names) of the photos that `info.csv` lists, in its order."""
-    home = _home(data_dir, "info.csv")
+    home = _home(data_dir, "info.csv", flag)
     if not home:
-        raise UserError(f"{data_dir} has no info.csv; give the eval folder (--data_dir)")
-    rows = _read_csv(home / "info.csv", ("ImageID",))
+        raise UserError(f"{data_dir} has no info.csv; give the eval folder ({flag})")
+    rows = read_rows(home / "info.csv", ("ImageID",))
     for line, row in rows:
         _check_inside(home / "info.csv", line, row["ImageID"])
     return _images_root(home), [row["ImageID"] for _, row in rows]
@@ -120,7 +120,7 @@ def read_train(data_dir):
         raise UserError(f"{data_dir} has no train.csv; give the train folder (--data_dir)")
     path, root = home / "train.csv", _images_root(home)
     people, rows, notes = {}, [], _Notes()
-    for line, row in _read_csv(path, COLUMNS):
+    for line, row in read_rows(path, COLUMNS):
         gender, age = _person(path, line, row)
         person = row["path"] = PurePosixPath(row["path"]).as_posix()  # ./a and a/ are a
         if person in people:
@@ -150,11 +150,11 @@ def target(frame, head):
     return np.array(frame["age_group" if head == "age" else head], np.int64)
 
 
-def _home(data_dir, table):
+def _home(data_dir, table, flag="--data_dir"):
     """The folder that holds `table`: `data_dir`, or its parent if it is the images folder."""
     data_dir = Path(data_dir)
     if not data_dir.is_dir():
-        raise UserError(f"{data_dir} is no folder; give the folder of the data (--data_dir)")
+        raise UserError(f"{data_dir} is no folder; give the folder of the data ({flag})")
     for home in (data_dir, *([data_dir.resolve().parent] if data_dir.name == "images" else [])):
         if (home / table).is_file():
             return home
@@ -166,8 +166,12 @@ def _images_root(data_dir):
     return data_dir / "images" if (data_dir / "images").is_dir() else data_dir
 
 
-def _read_csv(path, columns):
-    """[(line number, row as a dict of stripped str)]; UserError for missing columns or cells."""
+def read_rows(path, columns):
+    """[(line number, row as a dict)] of a csv; the cells of `columns` are stripped.
+
+    UserError for a file, a column or a cell that is missing.
+    """
+    path = Path(path)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
@@ -177,6 +181,8 @@ def _read_csv(path, columns):
             rows = [(reader.line_num, row) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is not a readable csv ({error})") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from None
     if not rows:
         raise UserError(f"{path} has no rows")
     for line, row in rows:

@@ -28,6 +28,7 @@ from common import (
 from dataset import split_people
 
 HOW = ("resume", "device", "fold")  # flags that say how to run, not what
+FILES = ("label_fixes", "pseudo")  # flags that name a file whose content is part of the run
 
 
 def fingerprint(frame):
@@ -39,6 +40,16 @@ def fingerprint(frame):
 def what(args):
     """The options that make a run what it is, as they stand in config.json."""
     return {name: value for name, value in vars(args).items() if name not in HOW}
+
+
+def hashes(args):
+    """{flag: SHA-256 (first 16 hex digits) of its file} of the given FILES."""
+    paths = {name: getattr(args, name) for name in FILES}
+    return {
+        name: hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+        for name, path in paths.items()
+        if path
+    }
 
 
 def open_run(args, table):
@@ -88,6 +99,13 @@ def _join(args, table):
         raise UserError(f"{folder} is a run with another --{differing[0]}: choose another --name")
     if config["data"]["fingerprint"] != fingerprint(table.frame):
         raise UserError(f"{folder} was trained on other photos or labels than {args.data_dir}")
+    for name, found in hashes(args).items():
+        if config["data"].get("files", {}).get(name) != found:
+            path = getattr(args, name)
+            raise UserError(
+                f"{path} (--{name}) is not what {folder} was trained with: put the old file back, "
+                "or train a new run"
+            )
     return folder
 
 
@@ -130,6 +148,7 @@ def _config(args, table):
             "people": int(table.frame.person.nunique()),
             "images": len(table.frame),
             "notes": table.notes,
+            "files": hashes(args),
         },
         "git": _git_commit(),
         "versions": {
@@ -207,7 +226,7 @@ def people_of(folder, fold, frame, pixels):
     mine = frame.person.map(folds.set_index("person").fold).to_numpy()
     readable = np.ones(len(frame), bool)
     for stored in pixels.values():
-        readable[list(stored.broken)] = False
+        readable[[row for row in stored.broken if row < len(frame)]] = False  # behind: eval
     train, valid = (
         np.flatnonzero(readable & (mine != fold)),
         np.flatnonzero(readable & (mine == fold)),

@@ -108,10 +108,10 @@ def find_baseline(groups, name):
 
 def defaults():
     """{flag: text} of train.py's flags."""
-    import options  # brings torch, which a look at the data does not need
+    import training_flags  # brings torch, which a look at the data does not need
 
     parser = argparse.ArgumentParser()
-    options.training_flags(parser)
+    training_flags.add_to(parser)
     values = {flag: runs.option_text(value) for flag, value in vars(parser.parse_args([])).items()}
     return values | {"layout": "joint"}
 

@@ -51,7 +51,8 @@ def build_suspects(tables, rows, data, groups, wrong_people):
     intro = (
         "People whose seven photos, predicted by models that never saw them, agree on something "
         "else than the label. Look before you believe: a hard photo and a wrong label look alike. "
-        "suspects.csv has them in the format of label_fixes.csv, ready to review."
+        "suspects.csv has them in the format of label_fixes.csv: review it, then train with "
+        "--label_fixes suspects.csv."
     )
     blocks = []
     if wrong_people:
@@ -67,7 +68,7 @@ def build_suspects(tables, rows, data, groups, wrong_people):
     items = []
     for row in found.head(CARDS).rename(columns={"from": "given"}).itertuples():
         photos = rows[rows.person == row.person].sort_values("mask", ascending=False).image
-        if row.field == "mask":  # the photo itself first
+        if row.field.startswith("mask"):  # the photo itself first
             photos = [row.image, *photos[photos != row.image]]
         title = f"{row.field}: {row.given} \N{RIGHTWARDS ARROW} {row.to}?"
         lines = [row.note, f"{row.years} years", f"confidence {row.confidence:.2f}"]

@@ -14,7 +14,7 @@ from labels import ATTRIBUTES, CLASS_NAMES, CLASSES, decode
 
 PROBS = [f"p{k}" for k in range(CLASSES)]
 # Options that say where and how fast, not what was learnt.
-PLACES = {"name", "seed", "data_dir", "model_dir", "matte_dir", "cache_dir", "device"}
+PLACES = {"name", "seed", "data_dir", "eval_dir", "model_dir", "matte_dir", "cache_dir", "device"}
 PLACES |= {"log_interval", "valid_batch_size", "on_error", "resume", "fold"}
 LAYOUT = {"split_heads", "shared_backbone"}  # two flags of one choice: config["layout"]
 TASKS = ("label", "shared", *ATTRIBUTES)
@@ -78,7 +78,7 @@ def option_text(value):
         return " ".join(f"{name}={text}" if name else text for name, text in parts.items())
     if isinstance(value, (list, tuple)):
         return " ".join(option_text(item) for item in value)
-    if isinstance(value, bool):
+    if isinstance(value, bool) or value is None:
         return "on" if value else "off"
     return f"{value:g}" if isinstance(value, float) else str(value)
 

@@ -113,6 +113,30 @@ class Pixels:
         return layer[index].pin_memory().to(self.device, non_blocking=True)
 
 
+class Joined(Pixels):
+    """The pixels of `first`, and behind them those of `second`, as one, without a copy."""
+
+    def __init__(self, first, second):
+        self.device, self.views = first.device, first.views
+        self.key, self.first = f"{first.key}+{second.key}", first.count
+        self.count = first.count + second.count
+        moved = {self.first + index: message for index, message in second.broken.items()}
+        self.broken = first.broken | moved
+        self.layers = [
+            {name: (layer, theirs[name]) for name, layer in ours.items()}
+            for ours, theirs in zip(first.layers, second.layers, strict=True)
+        ]
+
+    def _take(self, layer, index):
+        behind = index >= self.first
+        if not behind.any():
+            return super()._take(layer[0], index)
+        found = super()._take(layer[0], index[~behind])
+        found = torch.cat([found, super()._take(layer[1], index[behind] - self.first)])
+        order = torch.argsort(torch.cat([torch.nonzero(~behind), torch.nonzero(behind)]).flatten())
+        return found[order.to(self.device, non_blocking=True)]
+
+
 def load(root, names, view_list, cache_dir, matte_dir=None, on_error="stop", device="cpu"):
     """Pixels of photos `names` below `root`; what the cache lacks is made first.
 

@@ -21,7 +21,8 @@ def rank(rows, probs):
     carry it, the threshold of confident learning: a model that is shy of a rare class does not
     thereby call its members wrong.
 
-    Returns a frame with COLUMNS (those of label_fixes.csv) and person, image, margin, years.
+    Returns a frame with COLUMNS (those of label_fixes.csv, where `id` may be the person's folder,
+    which no two people share) and person, image, margin, years.
     `confidence` is the probability of `to` against all other values, 0..1.
     """
     runs = probs if isinstance(probs, list) else [probs]
@@ -62,10 +63,11 @@ def _disagreement(rows, name, given, logs):
         f"{row.person}" + (f" {PurePosixPath(row.image).name}" if name == "mask" else "")
         for row in people.itertuples()
     ]
+    stems = [f":{PurePosixPath(image).stem}" if name == "mask" else "" for image in people.image]
     table = pd.DataFrame(
         {
-            "id": people.id,
-            "field": name,
+            "id": people.person,
+            "field": [name + stem for stem in stems],
             "from": names[given],
             "to": names[best],
             "confidence": share[at, best].round(3),
@@ -88,7 +90,8 @@ def against_truth(found, wrong_people):
     where it is that long), and `found`, how many of those are wrong indeed.
     """
     wrong = set(wrong_people)
-    ranked = found[found.field != "mask"].drop_duplicates("person").person.tolist()[: len(wrong)]
+    people = found[~found.field.str.startswith("mask")].drop_duplicates("person").person
+    ranked = people.tolist()[: len(wrong)]
     hits = len(wrong.intersection(ranked))
     return {
         "people": len(wrong),

@@ -10,8 +10,6 @@ import argparse
 import sys
 from contextlib import nullcontext
 
-import numpy as np
-
 import batches
 import distributed
 import engine
@@ -19,9 +17,10 @@ import experiment
 import options
 import results
 import store
+import training_flags
+import training_labels
 from common import UserError, locked, rank, run, say
-from dataset import read_train, target
-from labels import HEADS
+from dataset import read_train
 from model import LAYOUTS
 
 
@@ -32,7 +31,7 @@ def parse_args(argv=None):
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    options.training_flags(parser)
+    training_flags.add_to(parser)
     args = parser.parse_args(argv)
     if args.resume:
         resumed = experiment.read_args(args.resume, argv)
@@ -50,14 +49,15 @@ def main(argv=None):
         table = read_train(args.data_dir)
         for note in table.notes:
             say(f"{args.data_dir}: {note}")
+        labels = training_labels.read(args, table)
         folder = experiment.open_run(args, table)
         say(f"run {folder}")
-        pixels, mattes = load_pixels(args, table, device)
+        pixels, mattes = load_pixels(args, labels, device)
         folds = experiment.folds_to_train(args, folder)
         with distributed.stop_on_signals() as stopping:
             try:
                 for fold in folds:
-                    train_fold(args, folder, fold, table, pixels, mattes, device, stopping)
+                    train_fold(args, folder, fold, table, labels, pixels, mattes, device, stopping)
             except engine.Stopped:
                 say(f"stopped; go on with: python train.py --resume {folder}")
                 sys.exit(130)
@@ -67,58 +67,60 @@ def main(argv=None):
         return folder
 
 
-def load_pixels(args, table, device):
-    """{task: store.Pixels}, {method: what its mattes are made with}.
+def load_pixels(args, labels, device):
+    """{task: store.Pixels}, {method: what its mattes are made with} of the photos of `labels`.
 
     Tasks with the same view and size share one store; missing mattes are made first.
     """
-    names, loaded, result, mattes = list(table.frame.image), {}, {}, {}
+    names, loaded, result, mattes = labels.names, {}, {}, {}
     for task in LAYOUTS[options.layout_of(args)]:
         chosen = options.for_task(args, task)
         views = tuple(store.views(*(chosen[key] for key in ("bg", "bg_fill", "crop", "resize"))))
         if views not in loaded:
             matting = (args.matte_dir, args.rembg_model, device, args.on_error)
-            mattes |= store.make_mattes(table.root, names, views, *matting)
+            for source in labels.sources:
+                mattes |= store.make_mattes(*source, views, *matting)
             distributed.barrier()
             places = (args.cache_dir, args.matte_dir, args.on_error)
-            loaded[views] = store.load(table.root, names, views, *places, device)
+            parts = [store.load(*source, views, *places, device) for source in labels.sources]
+            loaded[views] = store.Joined(*parts) if len(parts) > 1 else parts[0]
         result[task] = loaded[views]
     for name in sorted({names[i] for pixels in result.values() for i in pixels.broken}):
         say(f"left out, unreadable: {name}")
     return result, mattes
 
 
-def train_fold(args, folder, fold, table, pixels, mattes, device, stopping):
+def train_fold(args, folder, fold, table, labels, pixels, mattes, device, stopping):
     """Trains the tasks of one fold together, epoch by epoch, and writes its predictions."""
     place = experiment.fold_folder(folder, fold)
     with locked(place / ".lock", wait=False) if rank() == 0 else nullcontext(True) as free:
         if not free:
             raise UserError(f"{place} is being trained by another process; leave it to it")
         train, valid = experiment.people_of(folder, fold, table.frame, pixels)
-        tasks = make_tasks(args, fold, place, table.frame, train, valid, pixels, mattes, device)
+        tasks = make_tasks(args, fold, place, labels, train, valid, pixels, mattes, device)
         boards = results.Boards(place, tasks)
-        labels = table.frame.label.to_numpy()[valid]
+        truth = labels.truth["label"][valid]
         while waiting := [task for task in tasks if not task.finished]:
             epoch = min(task.epoch for task in waiting)
             for task in waiting:
                 if task.epoch == epoch:
                     task.run_epoch(stopping)
                     boards.add(task)
-            results.report_epoch(place, fold, epoch, tasks, labels)
+            results.report_epoch(place, fold, epoch, tasks, truth)
             if stopping():
                 raise engine.Stopped
         if rank() == 0:
             results.finish_fold(place, fold, table.frame.iloc[valid], tasks)
 
 
-def make_tasks(args, fold, place, frame, train, valid, pixels, mattes, device):
+def make_tasks(args, fold, place, labels, train, valid, pixels, mattes, device):
     """The engine.Tasks of the layout, each where its saved state left it."""
     tasks = []
     for name, heads in LAYOUTS[options.layout_of(args)].items():
         chosen = options.for_task(args, name)
-        codes = {head: target(frame, head) for head in HEADS}
-        targets = codes | {"years": frame.age.to_numpy(np.float32)}
-        data = batches.Data(pixels[name], list(frame.image), train, valid, targets, codes)
+        rows = labels.rows(train, heads, pixels[name].broken)
+        taught = (labels.targets, labels.truth)
+        data = batches.Data(pixels[name], labels.names, rows, valid, *taught)
         info = {key: chosen[key] for key in ("bg", "bg_fill", "crop")}
         info |= {"rembg_model": args.rembg_model, "mattes": mattes}
         key = (args.seed, fold)

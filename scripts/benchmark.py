@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import distributed
 import experiment
 import train
+import training_labels
 from common import UserError, run
 from dataset import read_train
 
@@ -35,12 +36,13 @@ def tasks_of(argv, folder):
     args = train.parse_args([*argv, "--model_dir", str(folder)])
     device = distributed.pick_device(args.device)
     table = read_train(args.data_dir)
+    labels = training_labels.read(args, table)
     place = experiment.open_run(args, table)
     start = time.perf_counter()
-    pixels, mattes = train.load_pixels(args, table, device)
+    pixels, mattes = train.load_pixels(args, labels, device)
     seconds = time.perf_counter() - start
     people = experiment.people_of(place, 0, table.frame, pixels)
-    made = train.make_tasks(args, 0, place / "fold0", table.frame, *people, pixels, mattes, device)
+    made = train.make_tasks(args, 0, place / "fold0", labels, *people, pixels, mattes, device)
     return made, seconds
 
 

@@ -12,26 +12,27 @@ import distributed
 import engine
 import experiment
 import train
+import training_labels
 from dataset import read_train
 
 
 @pytest.fixture
 def task(drawn, tmp_path):
     """A fresh task of a hold-out run of four epochs that averages the best two."""
-    args = train.parse_args(
-        ["--data_dir", str(drawn / "train"), "--model_dir", str(tmp_path), "--epochs", "4"]
-        + ["--cache_dir", str(tmp_path / "cache"), "--model", "test_efficientnet"]
-        + ["--weights", "none", "--resize", "32", "24", "--average", "2", "--lr", "0.01"]
-    )
+    words = ["--data_dir", str(drawn / "train"), "--model_dir", str(tmp_path), "--epochs", "4"]
+    words += ["--cache_dir", str(tmp_path / "cache"), "--model", "test_efficientnet"]
+    words += ["--weights", "none", "--resize", "32", "24", "--average", "2", "--lr", "0.01"]
+    args = train.parse_args(words)
     device = distributed.pick_device("cpu")
     table = read_train(args.data_dir)
     folder = experiment.open_run(args, table)
-    pixels, mattes = train.load_pixels(args, table, device)
+    labels = training_labels.read(args, table)
+    pixels, mattes = train.load_pixels(args, labels, device)
     people = experiment.people_of(folder, 0, table.frame, pixels)
 
     def make():
         place = folder / "fold0"
-        return train.make_tasks(args, 0, place, table.frame, *people, pixels, mattes, device)[0]
+        return train.make_tasks(args, 0, place, labels, *people, pixels, mattes, device)[0]
 
     return make
 

@@ -58,11 +58,9 @@ def test_a_run_on_features_predicts_as_its_whole_model(drawn, tmp_path):
     flags += ["--matte_dir", str(tmp_path / "mattes")]
     folder = train.main([*words(drawn, tmp_path), *flags])
     oof = pd.read_csv(folder / "oof.csv", dtype={"image": str}).set_index("image")
-    inference.main(
-        ["--model_dir", str(folder), "--images", str(drawn / "train"), "--save_probs"]
-        + ["--output_dir", str(tmp_path), "--matte_dir", str(tmp_path / "mattes")]
-        + ["--cache_dir", str(tmp_path / "cache")]
-    )
+    args = ["--model_dir", folder, "--images", drawn / "train", "--output_dir", tmp_path]
+    args += ["--matte_dir", tmp_path / "mattes", "--cache_dir", tmp_path / "cache"]
+    inference.main([*map(str, args), "--save_probs"])
     found = pd.read_csv(tmp_path / "output_probs.csv", index_col="ImageID").loc[oof.index]
     probs = [f"p{k}" for k in range(18)]
     assert len(oof) and oof[probs].to_numpy().std(0).max() > 0
@@ -79,5 +77,5 @@ def test_the_backbone_is_untouched(drawn, tmp_path):
 
 
 def test_mixing_features_is_refused(drawn, tmp_path):
-    with pytest.raises(UserError, match="--freeze all .* leave out --mixup"):
+    with pytest.raises(UserError, match=r"--freeze all .* leave out --mixup"):
         train.main([*words(drawn, tmp_path), "--freeze", "all", "--mixup"])

@@ -7,12 +7,13 @@ import pytest
 from timm.optim import list_optimizers
 
 import options
+import training_flags
 from common import UserError
 
 
 def parser():
     made = argparse.ArgumentParser(prog="train.py")
-    options.training_flags(made)
+    training_flags.add_to(made)
     return made
 
 
@@ -158,7 +159,7 @@ def test_the_words_and_defaults_of_the_baseline(monkeypatch):
 
 
 def test_every_optimizer_of_timm_has_a_name_here():
-    assert {options.optimizer(name) for name in list_optimizers()} == set(list_optimizers())
+    assert {training_flags.optimizer(name) for name in list_optimizers()} == set(list_optimizers())
 
 
 def test_for_task_gives_each_model_its_own_values():
