@@ -48,11 +48,11 @@ def precision(amp, device):
 
 
 @torch.inference_mode()
-def predict(model, pixels, photos, info, batch_size=256, tta=(False,)):
-    """{head: (n, classes) float32 probabilities} of photos, averaged over views and flips.
+def predict(model, pixels, photos, info, batch_size=256, tta=augment.TTA["none"]):
+    """{head: (n, classes) float32 probabilities} of photos, averaged over views and TTA.
 
-    photos: int64 (n,) indices into pixels; info: that of save_model; tta: the horizontal flips
-    to average over. Under torchrun each process predicts its share, and all get the whole.
+    photos: int64 (n,) indices into pixels; info: that of save_model; tta: a value of augment.TTA.
+    Under torchrun each process predicts its share, and all get the whole.
     """
     autocast, _ = precision(info["amp"], pixels.device)
     mean, std = (torch.tensor(info[key], device=pixels.device) for key in ("mean", "std"))
@@ -60,12 +60,13 @@ def predict(model, pixels, photos, info, batch_size=256, tta=(False,)):
     sums = {h: torch.zeros(len(photos), HEADS[h], device=pixels.device) for h in info["heads"]}
     for rows in torch.arange(rank(), len(photos), world_size()).split(batch_size):
         for view in range(pixels.views):
-            batch = augment.normalize(pixels.batch(photos[rows], view), mean, std)
-            if info["channels_last"]:
-                batch = batch.contiguous(memory_format=torch.channels_last)
-            for flip in tta:
+            images = pixels.batch(photos[rows], view)
+            for flip, scale in tta:
+                batch = augment.variant(images, mean, std, flip, scale)
+                if info["channels_last"]:
+                    batch = batch.contiguous(memory_format=torch.channels_last)
                 with autocast:
-                    logits = model(batch.flip(3) if flip else batch)
+                    logits = model(batch)
                 for head, probs in models.probabilities(logits).items():
                     sums[head][rows.to(pixels.device)] += probs
     count = pixels.views * len(tta)

@@ -112,6 +112,8 @@ def look(run, names, folds, data, matte_dir, method, cache):
     (n, 3, H, W) as the model sees them; maps: (n, H, W); mattes: (n, H, W) 0..1 under the same
     crop, or None without `method`. Of a model of several views it is the first.
     """
+    if "oof_of" in run.config:
+        raise UserError("it is a score of other runs and has no models of its own")
     result, every = {}, torch.arange(len(names))
     for task, heads in models.LAYOUTS[run.config["layout"]].items():
         paths = {k: run.folder / f"fold{k}" / task / "best.safetensors" for k in np.unique(folds)}

@@ -7,54 +7,19 @@ import pandas as pd
 import pytest
 
 import inference
-import train
 from common import UserError
 from results import PROBS
 
 
 @pytest.fixture(scope="module")
-def home(drawn, tmp_path_factory):
-    return tmp_path_factory.mktemp("inference")
+def home(tiny):
+    return tiny.home
 
 
 @pytest.fixture(scope="module")
-def runs(drawn, home):
+def runs(tiny):
     """A joint run of two folds with one view, and a split hold-out run with two."""
-    base = [
-        "--data_dir",
-        str(drawn / "train"),
-        "--model_dir",
-        str(home / "runs"),
-        "--cache_dir",
-        str(home / "cache"),
-        "--matte_dir",
-        str(home / "mattes"),
-        "--model",
-        "test_efficientnet",
-        "--weights",
-        "none",
-        "--epochs",
-        "1",
-        "--lr",
-        "5e-3",
-    ]
-    joint = train.main([*base, "--k_fold", "2", "--resize", "32", "24", "--crop", "center"])
-    split = train.main(
-        [
-            *base,
-            "--split_heads",
-            "--resize",
-            "32",
-            "24",
-            "age=40,30",
-            "--bg",
-            "none",
-            "mask=none+grabcut",
-            "--bg_fill",
-            "random",
-        ]
-    )
-    return joint, split
+    return tiny.joint, tiny.split
 
 
 @pytest.fixture
@@ -137,7 +102,7 @@ def test_decision_f1_uses_the_oof(runs, predict, capsys):
     oof = pd.read_csv(runs[0] / "oof.csv")
     weights = metrics.decision_weights(oof[PROBS].to_numpy(), oof.label.to_numpy())
     assert (answers == (probs.to_numpy() * weights).argmax(1)).all()
-    with pytest.raises(UserError, match="different people"):
+    with pytest.raises(UserError, match="predict different"):
         predict("--model_dir", *runs, "--decision", "f1")
 
 
