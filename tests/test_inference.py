@@ -94,6 +94,36 @@ def test_flip_averages_both_sides(runs, predict, drawn, tmp_path):
     np.testing.assert_allclose(both, (a + b.to_numpy()) / 2, atol=5e-3)
 
 
+@pytest.mark.parametrize("tta", ["scale", "both"])
+def test_tta_is_a_plain_loop_over_torchvisions_variants(runs, predict, drawn, home, tta):
+    import torch
+    from test_augment import identity, reference_warp, set_columns
+    from torchvision.transforms.v2 import functional as tv
+
+    import store
+    from dataset import read_eval
+    from model import load_model, probabilities
+
+    root, names = read_eval(drawn / "eval")
+    view = store.views("none", "mean", "center", (32, 24))
+    photos = store.load(root, names, view, home / "cache").batch(torch.arange(len(names)), 0)
+    flips = (0, 1) if tta == "both" else (0,)
+    total = np.zeros((len(names), 18))
+    for fold in (0, 1):
+        model, info = load_model(runs[0] / f"fold{fold}/label/best.safetensors")
+        for flip, scale in [(flip, scale) for flip in flips for scale in (0.9, 1, 1.1)]:
+            draw = set_columns(identity(1), flip=flip, scale=scale)[0]
+            warped = torch.stack([reference_warp(photo, draw) for photo in photos])
+            with torch.no_grad():
+                logits = model(tv.normalize(warped, info["mean"], info["std"]))
+            total += probabilities(logits)["label"].numpy()
+    expected = total / (2 * 3 * len(flips))
+    found, _ = predict("--model_dir", runs[0], "--tta", tta)
+    plain, _ = predict("--model_dir", runs[0])
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+    assert np.abs(plain.to_numpy() - expected).max() > 1e-3
+
+
 def test_decision_f1_uses_the_oof(runs, predict, capsys):
     probs, answers = predict("--model_dir", runs[0], "--decision", "f1")
     assert "nested by fold" in capsys.readouterr().out
