@@ -39,6 +39,13 @@ ERASE_RATIO = (0.3, 3.3)  # height over width, each as a share of the photo's
 HALF = (0.46, 0.54)  # share of the own photo in cutmix_half
 PHOTOS_A_THREAD = 4
 GREY = (0.2989, 0.587, 0.114)  # ITU-R BT.601 luma, with torchvision's digits
+# Test-time augmentation: the (flip, scale) of each variant of a photo that is averaged over.
+TTA = {
+    "none": ((False, 1.0),),
+    "flip": ((False, 1.0), (True, 1.0)),
+    "scale": ((False, 0.9), (False, 1.0), (False, 1.1)),
+    "both": tuple((flip, scale) for flip in (False, True) for scale in (0.9, 1.0, 1.1)),
+}
 
 # The columns of a table of draws. flip is 0 or 1; angle in degrees, clockwise; shift and erased
 # box as shares of width (x) and height (y); scale and the three of colour are factors.
@@ -76,6 +83,14 @@ def draw(n, strength, generator):
         *(y, x, y + tall, x + wide),
     )
     return torch.stack(columns, dim=1)
+
+
+def neutral(n, flip=False, scale=1.0):
+    """(n, len(COLUMNS)) float32 draws on the CPU that flip and scale alike, and change no more."""
+    draws = draw(n, "none", torch.Generator())
+    draws[:, COLUMNS.index("flip")] = flip
+    draws[:, COLUMNS.index("scale")] = scale
+    return draws
 
 
 def apply(images, draws, mean, std, strength="light"):
@@ -118,6 +133,17 @@ def _augment(images, draws, mean, std, strength):
 def normalize(images, mean, std):
     """(n, 3, H, W) uint8 to float32: (images / 255 - mean) / std, with mean, std as in apply()."""
     return _standardize_(images.float().div_(255), mean, std)
+
+
+def variant(images, mean, std, flip=False, scale=1.0):
+    """normalize() of the photos, mirrored with `flip`, zoomed in (scale > 1) or out about the
+    centre; the size stays. Without a zoom it is exact, with one bilinear, as in apply().
+    """
+    if scale != 1:
+        draws = neutral(len(images), flip, scale).to(images.device)
+        return apply(images, draws, mean, std, "light")
+    pixels = normalize(images, mean, std)
+    return pixels.flip(3) if flip else pixels
 
 
 def _standardize_(pixels, mean, std):

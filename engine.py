@@ -1,4 +1,4 @@
-"""Trains and evaluates one task: the epoch loop, precision, the best epoch.
+"""Trains and evaluates one task: the epoch loop, the loss, the best epoch.
 
 Everything random derives from (seed, fold, task, epoch), so a run that is killed and resumed
 ends with the same bytes as one that was not.
@@ -7,7 +7,6 @@ ends with the same bytes as one that was not.
 import copy
 import math
 import time
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +14,6 @@ import numpy as np
 import torch
 from timm.utils import ModelEmaV3
 
-import augment
 import checkpoint
 import distributed
 import features
@@ -27,51 +25,11 @@ from batches import Epoch, seed_of
 from common import UserError, progress, rank, world_size
 from labels import HEADS, combine
 from metrics import macro_f1
+from predict import precision, predict
 
 
 class Stopped(Exception):
     """A signal asked to stop; the state is saved."""
-
-
-def precision(amp, device):
-    """(autocast context, GradScaler or None) of --amp on a device."""
-    if amp == "auto":
-        amp = "off"
-        if device.type == "cuda":
-            amp = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    if amp == "off":
-        return nullcontext(), None
-    dtype = torch.bfloat16 if amp == "bf16" else torch.float16
-    scaler = torch.amp.GradScaler(device.type) if amp == "fp16" else None
-    return torch.autocast(device.type, dtype), scaler
-
-
-@torch.inference_mode()
-def predict(model, pixels, photos, info, batch_size=256, tta=(False,)):
-    """{head: (n, classes) float32 probabilities} of photos, averaged over views and flips.
-
-    photos: int64 (n,) indices into pixels; info: that of save_model; tta: the horizontal flips
-    to average over. Under torchrun each process predicts its share, and all get the whole.
-    """
-    autocast, _ = precision(info["amp"], pixels.device)
-    mean, std = (torch.tensor(info[key], device=pixels.device) for key in ("mean", "std"))
-    photos = torch.as_tensor(photos)
-    shapes = {head: (len(photos), *models.shape_of(info, head)) for head in info["heads"]}
-    sums = {head: torch.zeros(shape, device=pixels.device) for head, shape in shapes.items()}
-    for rows in torch.arange(rank(), len(photos), world_size()).split(batch_size):
-        for view in range(pixels.views):
-            batch = pixels.batch(photos[rows], view)
-            if batch.dim() == 4:  # else a frozen backbone's features
-                batch = augment.normalize(batch, mean, std)
-            if info["channels_last"] and batch.dim() == 4:
-                batch = batch.contiguous(memory_format=torch.channels_last)
-            for flip in tta:
-                with autocast:
-                    logits = model(batch.flip(3) if flip else batch)
-                for head, probs in models.probabilities(logits).items():
-                    sums[head][rows.to(pixels.device)] += probs
-    count = pixels.views * len(tta)
-    return {h: distributed.sum_over_ranks(s / count).cpu().numpy() for h, s in sums.items()}
 
 
 class Task:

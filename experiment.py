@@ -136,9 +136,7 @@ def _create(args, table):
 
 def _config(args, table):
     layout = options.layout_of(args)
-    return {
-        "command": " ".join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    return stamp() | {
         "layout": layout,
         "seed": args.seed,
         "options": what(args),
@@ -150,6 +148,14 @@ def _config(args, table):
             "notes": table.notes,
             "files": hashes(args),
         },
+    }
+
+
+def stamp():
+    """What config.json says of the moment: command, time, commit, versions, hardware."""
+    return {
+        "command": " ".join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "git": _git_commit(),
         "versions": {
             "python": platform.python_version(),
@@ -197,6 +203,9 @@ def read_config(folder):
     config = read_json(folder / "config.json")
     if not isinstance(config, dict) or not {"options", "layout", "data"} <= config.keys():
         raise UserError(f"{folder}/config.json is not one that train.py wrote")
+    if "oof_of" in config:
+        runs = " ".join(config["oof_of"])
+        raise UserError(f"{folder} has scores of inference.py --oof, no models; give {runs}")
     if not (folder / "folds.csv").is_file():
         raise UserError(f"{folder} has no folds.csv: the run is not whole; train it anew")
     return config

@@ -46,9 +46,13 @@ def feature_map(backbone, size):
 
 
 def attribute_logits(logits, attribute):
-    """(n, K) scores of an attribute's values; of 18-class logits, the log of the summed exp."""
+    """(n, K) scores of an attribute's values; of 18-class logits, the log of the summed exp.
+
+    An age that depends on the mask state is the mean over the states.
+    """
     if attribute in logits:
-        return logits[attribute]
+        scores = logits[attribute]
+        return scores.mean(1) if scores.dim() == 3 else scores
     codes = decode(np.arange(CLASSES))[attribute]
     parts = [
         logits["label"][:, torch.from_numpy(codes == k)].logsumexp(1)
@@ -112,6 +116,8 @@ def look(run, names, folds, data, matte_dir, method, cache):
     (n, 3, H, W) as the model sees them; maps: (n, H, W); mattes: (n, H, W) 0..1 under the same
     crop, or None without `method`. Of a model of several views it is the first.
     """
+    if "oof_of" in run.config:
+        raise UserError("it is a score of other runs and has no models of its own")
     result, every = {}, torch.arange(len(names))
     for task, heads in models.LAYOUTS[run.config["layout"]].items():
         paths = {k: run.folder / f"fold{k}" / task / "best.safetensors" for k in np.unique(folds)}

@@ -3,29 +3,33 @@
     python inference.py --model_dir runs/exp --data_dir data/eval --output_dir output
     python inference.py --model_dir runs/exp runs/exp2 --ensemble_weights 2 1 --tta flip
     python inference.py --model_dir runs/exp --images photos/
+    python inference.py --model_dir runs/exp runs/exp2 --tta both --oof runs/exp-tta
 
+--oof scores all this honestly: it predicts the training photos instead, each person by the models
+that never saw them, and writes a folder that report.py takes as one more run.
 View, crop, size, mean and std are read from the runs, never from flags.
 """
 
 import argparse
 import os
+import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+import augment
 import distributed
-import engine
 import experiment
 import metrics
+import oof
 import results
 import store
 from common import UserError, rank, run, say, write_csv
 from dataset import find_images, read_eval
 from labels import CLASSES, join
 from model import LAYOUTS, load_model, read_info
-
-TTA = {"none": (False,), "flip": (False, True)}
+from predict import predict
 
 
 def parse_args(argv=None):
@@ -44,7 +48,6 @@ def parse_args(argv=None):
     )
     add(
         "--data_dir",
-        default=os.environ.get("SM_CHANNEL_EVAL", "data/eval"),
         help="folder with info.csv (default: $SM_CHANNEL_EVAL or data/eval)",
     )
     add("--images", metavar="FOLDER", help="predict any folder of photos instead")
@@ -54,8 +57,23 @@ def parse_args(argv=None):
         help="where output.csv goes (default: $SM_OUTPUT_DATA_DIR or output)",
     )
     add("--save_probs", action="store_true", help="also write output_probs.csv: ImageID, p0..p17")
+    add(
+        "--oof",
+        metavar="FOLDER",
+        help="score the held-out training photos instead; FOLDER is one more run for report.py",
+    )
+    add(
+        "--train_dir",
+        help="the photos that the runs were trained on, for --oof and --decision f1 "
+        "(default: the --data_dir of the first run)",
+    )
     add = parser.add_argument_group("how").add_argument
-    add("--tta", choices=TTA, default="none", help="average over flips (default: none)")
+    add(
+        "--tta",
+        choices=augment.TTA,
+        default="none",
+        help="average over flips, zooms of .9, 1 and 1.1, or both together (default: none)",
+    )
     add("--ensemble_weights", type=float, nargs="+", help="one weight a run (default: equal)")
     add("--vote", action="store_true", help="each model votes for a class (default: average)")
     add(
@@ -80,6 +98,10 @@ def parse_args(argv=None):
         parser.error(f"--ensemble_weights takes {len(args.model_dir)} weights above 0")
     if args.batch_size < 1:
         parser.error(f"--batch_size {args.batch_size} is not at least 1")
+    for name in ("data_dir", "images", "save_probs"):
+        if args.oof and getattr(args, name):
+            parser.error(f"--oof predicts the photos of --train_dir: leave out --{name}")
+    args.data_dir = args.data_dir or os.environ.get("SM_CHANNEL_EVAL", "data/eval")
     return args
 
 
@@ -88,17 +110,20 @@ def main(argv=None):
     device = distributed.pick_device(args.device)
     with distributed.process_group(device):
         runs = [open_run(folder) for folder in args.model_dir]
+        if args.oof:
+            write_oof(args, runs, device)
+            return
         root, names = find_images(args.images) if args.images else read_eval(args.data_dir)
+        weights = decision_weights(args, runs, device) if args.decision == "f1" else 1
         stores = Stores(root, names, args, device)
         probs = [predict_run(models, stores, args) for models in runs]
         probs = fill_unreadable(average(probs, args.ensemble_weights), stores.broken, names)
-        weights = decision_weights(args) if args.decision == "f1" else 1
         if rank() == 0:
             write(args, names, probs, (probs * weights).argmax(1))
 
 
 def open_run(folder):
-    """[{task: path of its model} of each fold] of a finished run; else UserError."""
+    """{fold: {task: path of its model}} of a finished run; else UserError."""
     folder = Path(folder)
     config = experiment.read_config(folder)
     folds = experiment.all_folds(folder)
@@ -109,8 +134,11 @@ def open_run(folder):
             f"python train.py --resume {folder}"
         )
     tasks = LAYOUTS[config["layout"]]
-    places = [experiment.fold_folder(folder, fold) for fold in folds]
-    return [{task: place / task / "best.safetensors" for task in tasks} for place in places]
+    places = {fold: experiment.fold_folder(folder, fold) for fold in folds}
+    return {
+        fold: {task: place / task / "best.safetensors" for task in tasks}
+        for fold, place in places.items()
+    }
 
 
 class Stores:
@@ -142,19 +170,22 @@ class Stores:
 
 def predict_run(models, stores, args):
     """float64 (N, 18) probabilities, or with --vote shares of votes, averaged over the folds."""
-    total = np.zeros((len(stores.names), CLASSES))
-    for paths in models:
-        heads = {}
-        for path in paths.values():
-            pixels = stores.get(read_info(path))
-            model, info = load_model(path, stores.device)
-            photos = np.arange(len(stores.names))
-            heads |= engine.predict(model, pixels, photos, info, args.batch_size, TTA[args.tta])
-        probs = join(heads).astype(np.float64)
-        if args.vote:  # the mean probabilities decide between as many votes
-            probs = np.eye(CLASSES)[probs.argmax(1)] + 1e-3 * probs
-        total += probs / probs.sum(1, keepdims=True)
-    return total / len(models)
+    photos = np.arange(len(stores.names))
+    return sum(predict_fold(paths, stores, photos, args) for paths in models.values()) / len(models)
+
+
+def predict_fold(paths, stores, photos, args):
+    """float64 (n, 18) probabilities, or votes, of photos (n,) by the models of one fold."""
+    heads = {}
+    for path in paths.values():
+        pixels = stores.get(read_info(path))
+        model, info = load_model(path, stores.device)
+        tta = augment.TTA[args.tta]
+        heads |= predict(model, pixels, photos, info, args.batch_size, tta)
+    probs = join(heads).astype(np.float64)
+    if args.vote:  # the mean probabilities decide between as many votes
+        probs = np.eye(CLASSES)[probs.argmax(1)] + 1e-3 * probs
+    return probs / probs.sum(1, keepdims=True)
 
 
 def average(probs, weights):
@@ -174,29 +205,48 @@ def fill_unreadable(probs, broken, names):
     return probs
 
 
-def decision_weights(args):
-    """(18,) weights of --decision f1, from the OOF probabilities that all the runs share."""
-    tables = []
-    for folder in args.model_dir:
-        path = Path(folder, "oof.csv")
-        if not path.is_file():
-            raise UserError(f"{folder} was trained on everybody: it has no OOF for --decision f1")
-        tables.append(pd.read_csv(path, dtype={"image": str, "person": str}))
-    first = tables[0]
-    for folder, table in zip(args.model_dir, tables, strict=True):
-        if not table[["image", "label"]].equals(first[["image", "label"]]):
-            raise UserError(
-                f"{folder} and {args.model_dir[0]} predict different people: "
-                "--decision f1 needs runs of the same folds"
-            )
-    probs = average([t[results.PROBS].to_numpy() for t in tables], args.ensemble_weights)
-    labels = first.label.to_numpy()
-    nested = metrics.nested_decision(probs, labels, first.fold.to_numpy())
-    say(
-        f"OOF macro F1: argmax {metrics.macro_f1(labels, probs.argmax(1)):.4f}, "
-        f"decision f1 {metrics.macro_f1(labels, nested):.4f} (nested by fold)"
-    )
-    return metrics.decision_weights(probs, labels)
+def decision_weights(args, runs, device):
+    """(18,) weights of --decision f1, from OOF probabilities as the photos themselves get them."""
+    known = oof.read_runs(args.model_dir, args.decision)
+    if args.tta == "none" and not args.vote:
+        probs = average([run.probs for run in known], args.ensemble_weights)
+    else:
+        probs = predict_oof(args, known, runs, device)
+    oof.nested(probs, known[0].oof)
+    return metrics.decision_weights(probs, known[0].oof.label.to_numpy())
+
+
+def write_oof(args, runs, device):
+    """Scores the runs together out of fold, as --tta, --vote, --decision ... say, into --oof."""
+    oof.check_target(args.oof)
+    start, known = time.perf_counter(), oof.read_runs(args.model_dir, args.decision)
+    probs = predict_oof(args, known, runs, device)
+    if args.decision == "f1":
+        probs = oof.nested(probs, known[0].oof)
+    if rank() == 0:
+        oof.write(args.oof, known, probs, args, time.perf_counter() - start)
+
+
+def predict_oof(args, known, runs, device):
+    """float64 (N, 18) probabilities of the held-out photos, averaged over the runs.
+
+    known: of oof.read_runs(); runs: of open_run(). Photos that training left out as unreadable
+    are no part of it; UserError if another one is unreadable now.
+    """
+    table = oof.training_photos(known[0], args.train_dir)
+    mattes = (args.oof and args.matte_dir) or known[0].config["options"].get("matte_dir")
+    theirs = argparse.Namespace(**vars(args) | {"matte_dir": mattes, "on_error": "skip"})
+    names = list(table.frame.image)  # all of them, as in training, which has cached the pixels
+    stores = Stores(table.root, names, theirs, device)
+
+    def predict(paths, photos):
+        probs = predict_fold(paths, stores, photos, args)
+        for row in sorted(stores.broken.keys() & set(photos)):
+            raise UserError(f"{stores.broken[row]}; it was readable in training: restore it")
+        return probs
+
+    probs = [oof.predict(*pair, names, predict) for pair in zip(known, runs, strict=True)]
+    return average(probs, args.ensemble_weights)
 
 
 def write(args, names, probs, answers):

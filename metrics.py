@@ -341,16 +341,20 @@ def _line(scores, labels, group):
     return _f1(hit, predicted, np.bincount(labels, minlength=CLASSES)).mean(1)
 
 
-def nested_decision(probs, labels, folds):
-    """(N,) predictions by decision weights; those of a fold are picked on the other folds only,
+def nested_weights(probs, labels, folds):
+    """(N, 18) decision weights of each image; those of a fold are picked on the other folds only,
     so that the gain over argmax is one that unseen people would have. folds: (N,) ints.
     """
     probs, labels, folds = np.asarray(probs), np.asarray(labels), np.asarray(folds)
     if len(np.unique(folds)) < 2:
         raise UserError("a decision rule needs at least two folds: train with --k_fold")
-    predictions = np.empty(len(labels), dtype=int)
+    weights = np.empty(probs.shape)
     for fold in np.unique(folds):
         held = folds == fold
-        weights = decision_weights(probs[~held], labels[~held])
-        predictions[held] = (probs[held] * weights).argmax(1)
-    return predictions
+        weights[held] = decision_weights(probs[~held], labels[~held])
+    return weights
+
+
+def nested_decision(probs, labels, folds):
+    """(N,) predictions by nested_weights()."""
+    return (probs * nested_weights(probs, labels, folds)).argmax(1)

@@ -113,7 +113,7 @@ def defaults():
     parser = argparse.ArgumentParser()
     training_flags.add_to(parser)
     values = {flag: runs.option_text(value) for flag, value in vars(parser.parse_args([])).items()}
-    return values | {"layout": "joint"}
+    return values | {"layout": "joint"} | runs.PLAIN
 
 
 def wrong_people(data, people):

@@ -96,10 +96,16 @@ def finish_fold(place, fold, rows, tasks):
         probs = {head: p for task in tasks for head, p in task.best["probs"].items()}
         probs = pd.DataFrame(join(probs).astype(np.float64).round(7), columns=PROBS)
         write_csv(place / "oof.csv", pd.concat([table, probs], axis=1))
-        scores = metrics.score(table.label, probs.to_numpy())
-        result |= {key: scores[key] for key in ("macro_f1", "accuracy", "ece")}
-        result["attributes"] = {n: v["macro_f1"] for n, v in scores["attributes"].items()}
+        result |= in_short(table.label, probs.to_numpy())
     write_json(place / "metrics.json", result)
+
+
+def in_short(labels, probs):
+    """The scores of one fold."""
+    scores = metrics.score(labels, probs)
+    result = {key: scores[key] for key in ("macro_f1", "accuracy", "ece")}
+    attributes = {name: value["macro_f1"] for name, value in scores["attributes"].items()}
+    return result | {"attributes": attributes}
 
 
 def collect(folder):

@@ -17,6 +17,8 @@ PROBS = [f"p{k}" for k in range(CLASSES)]
 PLACES = {"name", "seed", "data_dir", "eval_dir", "model_dir", "matte_dir", "cache_dir", "device"}
 PLACES |= {"log_interval", "valid_batch_size", "on_error", "resume", "fold"}
 LAYOUT = {"split_heads", "shared_backbone"}  # two flags of one choice: config["layout"]
+# The options that only a folder of inference.py --oof has, as a run of train.py was predicted.
+PLAIN = {"tta": "none", "vote": "off", "decision": "argmax"}
 TASKS = ("label", "shared", *ATTRIBUTES)
 ALL = "all 18 classes"  # the curve of a fold as a whole
 
@@ -51,14 +53,18 @@ class Group:
 
     @property
     def options(self):
-        """{flag: text} of the first run; the flags of the layout are one option, `layout`."""
+        """{flag: text} of the first run; the flags of the layout are one option, `layout`, which
+        also names the runs of an ensemble.
+        """
         config = self.runs[0].config
         options = {
             flag: option_text(value)
             for flag, value in config.get("options", {}).items()
             if flag not in PLACES | LAYOUT
         }
-        return {"layout": str(config.get("layout", "?"))} | options
+        members = options.pop("ensemble", "")
+        layout = str(config.get("layout", "?")) + (f" of {members}" if members else "")
+        return {"layout": layout} | PLAIN | options
 
     @property
     def probs(self):

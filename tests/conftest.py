@@ -3,6 +3,7 @@
 import os
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -33,3 +34,28 @@ def drawn(tmp_path_factory):
     words = ["--people", "24", "--eval_people", "6", "--size", "128", "96", "--seed", "0"]
     demo.main(["--out", str(out), *words])
     return out
+
+
+@pytest.fixture(scope="session")
+def tiny(drawn, tmp_path_factory):
+    """Trained runs of a tiny model on the drawn competition. Do not write into them.
+
+    joint: two folds, one view; split: a hold-out run with two views for mask; home: their folder;
+    train(*words): one more run.
+    """
+    import train
+
+    home = tmp_path_factory.mktemp("tiny")
+
+    def go(*words):
+        base = ["--data_dir", str(drawn / "train"), "--model_dir", str(home / "runs")]
+        base += ["--cache_dir", str(home / "cache"), "--matte_dir", str(home / "mattes")]
+        base += ["--model", "test_efficientnet", "--weights", "none", "--epochs", "1"]
+        # Hot enough for a few steps to tell photos and folds apart.
+        base += ["--lr", "1e-2", "--batch_size", "8", "--warmup_epochs", "0"]
+        return train.main([*base, "--resize", "32", "24", *words])
+
+    joint = go("--k_fold", "2", "--crop", "center")
+    words = ["--resize", "32", "24", "age=40,30", "--bg", "none", "mask=none+grabcut"]
+    split = go("--split_heads", *words, "--bg_fill", "random")
+    return SimpleNamespace(home=home, joint=joint, split=split, train=go)

@@ -201,6 +201,29 @@ def test_samples_differ_and_the_seed_decides():
         assert torch.equal(found, again)
 
 
+@pytest.mark.parametrize("kind", augment.TTA)
+def test_variants_of_tta_are_torchvisions(kind):
+    images = photos(9)
+    plain = tv.normalize(images.float() / 255, MEAN, STD)
+    for flip, scale in augment.TTA[kind]:
+        draws = set_columns(identity(9), flip=flip, scale=scale)
+        assert torch.equal(augment.neutral(9, flip, scale), draws)
+        found = augment.variant(images, MEAN, STD, flip, scale)
+        if scale == 1:  # exact, whatever the device
+            same = augment.normalize(images, MEAN, STD)
+            assert torch.equal(found, same.flip(3) if flip else same)
+            continue
+        warped = [reference_warp(*pair) for pair in zip(images, draws, strict=True)]
+        expected = tv.normalize(torch.stack(warped), MEAN, STD)
+        assert (expected - plain).abs().amax((1, 2, 3)).min() > 0.1
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
+    flips, scales = (
+        {pair[k] for name in names for pair in augment.TTA[name]}
+        for k, names in enumerate((("none", "flip"), ("none", "scale")))
+    )
+    assert set(augment.TTA["both"]) == {(flip, scale) for flip in flips for scale in scales}
+
+
 def test_the_split_into_batches_changes_nothing():
     images, draws = photos(16), augment.draw(16, "strong", generator())
     whole = augment.apply(images, draws, MEAN, STD, "strong")

@@ -7,54 +7,19 @@ import pandas as pd
 import pytest
 
 import inference
-import train
 from common import UserError
 from results import PROBS
 
 
 @pytest.fixture(scope="module")
-def home(drawn, tmp_path_factory):
-    return tmp_path_factory.mktemp("inference")
+def home(tiny):
+    return tiny.home
 
 
 @pytest.fixture(scope="module")
-def runs(drawn, home):
+def runs(tiny):
     """A joint run of two folds with one view, and a split hold-out run with two."""
-    base = [
-        "--data_dir",
-        str(drawn / "train"),
-        "--model_dir",
-        str(home / "runs"),
-        "--cache_dir",
-        str(home / "cache"),
-        "--matte_dir",
-        str(home / "mattes"),
-        "--model",
-        "test_efficientnet",
-        "--weights",
-        "none",
-        "--epochs",
-        "1",
-        "--lr",
-        "5e-3",
-    ]
-    joint = train.main([*base, "--k_fold", "2", "--resize", "32", "24", "--crop", "center"])
-    split = train.main(
-        [
-            *base,
-            "--split_heads",
-            "--resize",
-            "32",
-            "24",
-            "age=40,30",
-            "--bg",
-            "none",
-            "mask=none+grabcut",
-            "--bg_fill",
-            "random",
-        ]
-    )
-    return joint, split
+    return tiny.joint, tiny.split
 
 
 @pytest.fixture
@@ -129,6 +94,36 @@ def test_flip_averages_both_sides(runs, predict, drawn, tmp_path):
     np.testing.assert_allclose(both, (a + b.to_numpy()) / 2, atol=5e-3)
 
 
+@pytest.mark.parametrize("tta", ["scale", "both"])
+def test_tta_is_a_plain_loop_over_torchvisions_variants(runs, predict, drawn, home, tta):
+    import torch
+    from test_augment import identity, reference_warp, set_columns
+    from torchvision.transforms.v2 import functional as tv
+
+    import store
+    from dataset import read_eval
+    from model import load_model, probabilities
+
+    root, names = read_eval(drawn / "eval")
+    view = store.views("none", "mean", "center", (32, 24))
+    photos = store.load(root, names, view, home / "cache").batch(torch.arange(len(names)), 0)
+    flips = (0, 1) if tta == "both" else (0,)
+    total = np.zeros((len(names), 18))
+    for fold in (0, 1):
+        model, info = load_model(runs[0] / f"fold{fold}/label/best.safetensors")
+        for flip, scale in [(flip, scale) for flip in flips for scale in (0.9, 1, 1.1)]:
+            draw = set_columns(identity(1), flip=flip, scale=scale)[0]
+            warped = torch.stack([reference_warp(photo, draw) for photo in photos])
+            with torch.no_grad():
+                logits = model(tv.normalize(warped, info["mean"], info["std"]))
+            total += probabilities(logits)["label"].numpy()
+    expected = total / (2 * 3 * len(flips))
+    found, _ = predict("--model_dir", runs[0], "--tta", tta)
+    plain, _ = predict("--model_dir", runs[0])
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+    assert np.abs(plain.to_numpy() - expected).max() > 1e-3
+
+
 def test_decision_f1_uses_the_oof(runs, predict, capsys):
     probs, answers = predict("--model_dir", runs[0], "--decision", "f1")
     assert "nested by fold" in capsys.readouterr().out
@@ -137,7 +132,7 @@ def test_decision_f1_uses_the_oof(runs, predict, capsys):
     oof = pd.read_csv(runs[0] / "oof.csv")
     weights = metrics.decision_weights(oof[PROBS].to_numpy(), oof.label.to_numpy())
     assert (answers == (probs.to_numpy() * weights).argmax(1)).all()
-    with pytest.raises(UserError, match="different people"):
+    with pytest.raises(UserError, match="predict different"):
         predict("--model_dir", *runs, "--decision", "f1")
 
 
