@@ -215,3 +215,36 @@ def test_random_backgrounds_come_from_training_photos():
     assert set(backgrounds.flatten().tolist()) <= set(made.train.tolist())
     assert len(backgrounds[:, 0, 0].unique()) > 10
     assert (found[~removed] == 100 + samples.photos[~removed][:, None, None]).all()
+
+
+def test_extra_targets_are_mixed_with_the_share_of_the_photos():
+    made = data()
+    made.targets["years"] = np.where(np.arange(60) % 5 == 0, np.nan, np.arange(60)).astype("f4")
+    chosen = OPTIONS | {"mixup": 0.5}
+    extra = ("years", "given_mask")
+    samples = Epoch(made, ("age",), chosen, 3, PLAIN, extra=extra)
+    _, own, targets = samples.batch(ALL)
+    share, unknown = samples.mix[:, 4], 0
+    for i in range(samples.count):
+        one, two = int(samples.photos[i]), int(samples.photos[samples.partners[i]])
+        w = float(share[i])
+        states = np.eye(3)[made.targets["mask"]]
+        np.testing.assert_allclose(
+            targets["given"][i], w * states[one] + (1 - w) * states[two], atol=1e-6
+        )
+        years = w * made.targets["years"][one] + (1 - w) * made.targets["years"][two]
+        unknown += bool(np.isnan(years))
+        np.testing.assert_allclose(targets["years"][i], years, rtol=1e-4)
+    assert 0 < unknown < samples.count and set(own) == {"age"}
+    plain = Epoch(made, ("age",), OPTIONS, 3, PLAIN, extra=extra).batch(ALL)[2]
+    assert plain["given"].sum(1).tolist() == [1] * 30
+
+
+def test_smaller_photos_are_means_of_areas():
+    height, width = SIZE
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 3, *SIZE), dtype=np.uint8)
+    made = data(layers=[{"pixels": pixels}])
+    small = Epoch(made, ("label",), OPTIONS, 0, PLAIN, size=(height // 2, width // 2))
+    images = small.batch(ALL)[0] * 255
+    blocks = pixels[small.photos].reshape(-1, 3, height // 2, 2, width // 2, 2).mean((3, 5))
+    np.testing.assert_allclose(images, blocks, atol=1e-3)

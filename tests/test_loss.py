@@ -226,3 +226,12 @@ def test_two_processes_have_the_loss_and_gradient_of_one():
         assert reference.abs().max() > 1e-3
         torch.testing.assert_close(value, whole)
         torch.testing.assert_close(slope, reference, rtol=1e-4, atol=1e-6)
+
+
+def test_the_error_in_years_is_the_mean_square_over_known_ages():
+    predicted = torch.tensor([0.5, -1.0, 2.0], requires_grad=True)
+    years = torch.tensor([46.0, float("nan"), 40.0])
+    value = loss.years_error(predicted, years, 3)
+    value.backward()
+    assert value.item() == pytest.approx((0.0**2 + 2.0**2) / 3)  # 46 years are (46 - 40) / 12
+    assert predicted.grad.tolist() == pytest.approx([0, 0, 2 * 2.0 / 3])

@@ -182,6 +182,32 @@ def test_a_saved_model_comes_back_the_same(tmp_path):
     assert sorted(p.name for p in path.parent.iterdir()) == ["best.json", "best.safetensors"]
 
 
+def test_extra_outputs_leave_the_heads_as_they_are(tmp_path):
+    extra = ("years", "given_mask")
+    made = model.create("test_resnet", ("age",), (64, 48), extra=extra).eval()
+    torch.nn.init.normal_(made.by_mask.weight)
+    photos, mask = images((64, 48), 4), torch.tensor([2, 0, 1, 0])
+    with torch.no_grad():
+        features = made.backbone(photos)
+        every, chosen = made(photos), made(photos, torch.eye(3)[mask])
+        mixed = made(photos, torch.full((4, 3), 1 / 3))
+        plain = features @ made.head.weight.T + made.head.bias
+        states = (features @ made.by_mask.weight.T).view(4, 3, 3)
+    torch.testing.assert_close(every["age"], plain[:, None, :3] + states)
+    torch.testing.assert_close(every["years"], plain[:, 3])
+    torch.testing.assert_close(chosen["age"], every["age"][torch.arange(4), mask])
+    torch.testing.assert_close(mixed["age"], every["age"].mean(1))
+    torch.testing.assert_close(made(features)["age"], every["age"])  # features for photos
+    probs = model.probabilities(every)
+    assert set(probs) == {"age"}
+    torch.testing.assert_close(probs["age"].sum(-1), torch.ones(4, 3))
+    info = INFO | {"heads": ["age"], "extra": list(extra)}
+    assert model.shape_of(info, "age") == (3, 3) and model.shape_of(INFO, "age") == (3,)
+    model.save_model(made, tmp_path / "a.safetensors", info)
+    again, _ = model.load_model(tmp_path / "a.safetensors")
+    torch.testing.assert_close(again(photos)["age"], every["age"])
+
+
 def test_a_damaged_file_is_named(tmp_path):
     path = tmp_path / "best.safetensors"
     model.save_model(model.create("test_resnet", INFO["heads"], INFO["size"]), path, INFO)

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from sklearn.metrics import f1_score
 
 import experiment
+import inference
 import train
 from common import UserError
 from dataset import read_train
@@ -323,3 +324,33 @@ def test_unreadable_photo_stops_or_is_left_out(go, drawn, tmp_path, capsys):
     )
     assert f"left out, unreadable: {victim}" in capsys.readouterr().out
     assert victim not in set(oof_of(folder).image)
+
+
+def test_an_age_given_the_mask_is_predicted_alike_by_inference(go, drawn, tmp_path):
+    words = ["--split_heads", "--age_given", "mask", "--age_mse", "--lr", "0.02", "--mixup", "0.2"]
+    folder = go("--name", "given", *words)
+    info = json.loads((folder / "fold0/age/best.json").read_text())
+    assert info["extra"] == ["years", "given_mask"]
+    assert json.loads((folder / "fold0/mask/best.json").read_text())["extra"] == []
+    weight = load_file(folder / "fold0/age/best.safetensors")["by_mask.weight"]
+    assert weight.abs().max() > 0  # it learnt
+    args = ["--model_dir", folder, "--train_dir", drawn / "train", "--oof", tmp_path / "again"]
+    inference.main([str(word) for word in [*args, "--cache_dir", tmp_path / "cache"]])
+    np.testing.assert_allclose(oof_of(tmp_path / "again")[PROBS], oof_of(folder)[PROBS], atol=2e-6)
+
+
+def test_age_given_needs_an_age_model(go):
+    with pytest.raises(UserError, match="--age_given mask: this run has no age model"):
+        go("--age_given", "mask")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--shared_backbone", "--age_mse", "0.5", "--progressive", "0.5"],
+        ["--layer_decay", "0.7", "--freeze", "2", "--average", "2", "--ema", "0.9"],
+    ],
+)
+def test_fine_tuning_options_train_to_a_whole_run(go, words):
+    folder = go("--name", "options", *words, "--epochs", "3")
+    assert len(oof_of(folder)) and np.isfinite(oof_of(folder)[PROBS].to_numpy()).all()
