@@ -19,9 +19,9 @@ import numpy as np
 import pandas as pd
 
 import augment
+import decision
 import distributed
 import experiment
-import metrics
 import oof
 import results
 import store
@@ -213,7 +213,7 @@ def decision_weights(args, runs, device):
     else:
         probs = predict_oof(args, known, runs, device)
     oof.nested(probs, known[0].oof)
-    return metrics.decision_weights(probs, known[0].oof.label.to_numpy())
+    return decision.weights(probs, known[0].oof.label.to_numpy())
 
 
 def write_oof(args, runs, device):

@@ -1,4 +1,4 @@
-"""Scores of 18-class predictions, the paired comparison of runs, and the decision rule.
+"""Scores of 18-class predictions, and the paired comparison of runs.
 
 The unit of chance is the person: the seven photos of one person succeed or fail together, so
 intervals resample persons, never photos.
@@ -23,7 +23,7 @@ def confusion(labels, predictions, classes):
 def per_class_f1(table):
     """(classes,) F1 of a confusion table; a class neither present nor predicted has 0."""
     true_positive = np.diagonal(table)
-    return _f1(true_positive, table.sum(0), table.sum(1))
+    return f1_of(true_positive, table.sum(0), table.sum(1))
 
 
 def macro_f1(labels, predictions, classes=CLASSES):
@@ -33,7 +33,8 @@ def macro_f1(labels, predictions, classes=CLASSES):
     return float(per_class_f1(confusion(labels, predictions, classes)).mean())
 
 
-def _f1(true_positive, predicted, true):
+def f1_of(true_positive, predicted, true):
+    """F1 of counts of any one shape; 0 where a class is neither present nor predicted."""
     total = np.asarray(predicted + true, dtype=float)
     return np.divide(2 * true_positive, total, out=np.zeros(total.shape), where=total > 0)
 
@@ -119,7 +120,7 @@ def _tables(labels, person, people, predictions):
 
 def _measures(sums):
     """(..., 5) values of MEASURES from (..., 26, 3) sums over persons."""
-    f1 = _f1(sums[..., 0], sums[..., 1], sums[..., 2])
+    f1 = f1_of(sums[..., 0], sums[..., 1], sums[..., 2])
     whole = sums[..., :CLASSES, :]
     values = [f1[..., :CLASSES].mean(-1), whole[..., 0].sum(-1) / whole[..., 2].sum(-1)]
     start = CLASSES
@@ -139,7 +140,7 @@ def _influence(table):
     """(people, 5): how much each person moves each measure, the derivative by its weight."""
     sums = table.sum(0, dtype=float)
     total = sums[:, 1] + sums[:, 2]
-    gain = 2 * table[..., 0] - _f1(*sums.T) * (table[..., 1] + table[..., 2])
+    gain = 2 * table[..., 0] - f1_of(*sums.T) * (table[..., 1] + table[..., 2])
     gain = gain / np.where(total > 0, total, 1)
     images = table[:, :CLASSES, 2].sum(1)
     right = sums[:CLASSES, 0].sum() / images.sum()
@@ -286,75 +287,3 @@ def compare(labels, persons, predictions_a, predictions_b, draws=2000, seed=0, p
         }
         for k, name in enumerate(MEASURES)
     }
-
-
-# ---- the decision rule
-
-GRID = np.linspace(-2, 2, 81)  # log weights: e^-2 .. e^2
-# One row a value of an attribute: the classes that have it.
-GROUPS = np.stack(
-    [decode(np.arange(CLASSES))[name] == k for name in ATTRIBUTES for k in range(HEADS[name])]
-)
-
-
-def decision_weights(probs, labels, rounds=20):
-    """(18,) positive weights that raise the macro F1 of argmax(probs * weights) on these images.
-
-    probs (N, 18), labels (N,). A weight is the product of those of its mask, gender and age: with
-    18 free weights the rare classes follow a few lucky images. (Simulated, 421 people: argmax .502;
-    on unseen people .537 with 18 weights, .546 with 8.) Coordinate ascent on log weights in -2..2;
-    for one value and all others fixed, the images that turn to it are known for every weight of
-    the grid at once. Deterministic, and never below argmax on the images given.
-    """
-    labels, logs = np.asarray(labels), np.log(np.maximum(np.asarray(probs, float), 1e-12))
-    if len(labels) != len(logs) or not len(labels):
-        raise UserError(f"{len(labels)} labels and {len(logs)} predictions give no decision rule")
-    bias = np.zeros(len(GROUPS))
-    for _ in range(rounds):
-        before = bias.copy()
-        for k, group in enumerate(GROUPS):
-            now, bias[k] = bias[k], 0
-            value = _line(logs + bias @ GROUPS, labels, group)
-            best, here = value.argmax(), np.abs(GRID - now).argmin()
-            bias[k] = GRID[best] if value[best] > value[here] + 1e-9 else now
-        if (bias == before).all():
-            break
-    return np.exp(bias @ GROUPS)
-
-
-def _line(scores, labels, group):
-    """(len(GRID),) macro F1 of argmax as the log weight of the classes in `group` (18,) varies."""
-    inside, outside = np.where(group, scores, -np.inf), np.where(group, -np.inf, scores)
-    winner, rival = inside.argmax(1), outside.argmax(1)
-    turn = np.searchsorted(GRID, outside.max(1) - inside.max(1))  # from this grid point: winner
-
-    def turned(classes, keep=slice(None)):
-        """(len(GRID), 18) images of each class in `classes` that have turned at a grid point."""
-        cells = turn[keep] * CLASSES + classes[keep]
-        counts = np.bincount(cells, minlength=(len(GRID) + 1) * CLASSES)
-        return counts.reshape(-1, CLASSES).cumsum(0)[:-1]
-
-    predicted = turned(winner) + np.bincount(rival, minlength=CLASSES) - turned(rival)
-    right = rival == labels
-    hit = turned(winner, winner == labels) - turned(rival, right)
-    hit = hit + np.bincount(rival[right], minlength=CLASSES)
-    return _f1(hit, predicted, np.bincount(labels, minlength=CLASSES)).mean(1)
-
-
-def nested_weights(probs, labels, folds):
-    """(N, 18) decision weights of each image; those of a fold are picked on the other folds only,
-    so that the gain over argmax is one that unseen people would have. folds: (N,) ints.
-    """
-    probs, labels, folds = np.asarray(probs), np.asarray(labels), np.asarray(folds)
-    if len(np.unique(folds)) < 2:
-        raise UserError("a decision rule needs at least two folds: train with --k_fold")
-    weights = np.empty(probs.shape)
-    for fold in np.unique(folds):
-        held = folds == fold
-        weights[held] = decision_weights(probs[~held], labels[~held])
-    return weights
-
-
-def nested_decision(probs, labels, folds):
-    """(N,) predictions by nested_weights()."""
-    return (probs * nested_weights(probs, labels, folds)).argmax(1)

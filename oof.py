@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+import decision
 import experiment
 import metrics
 import results
@@ -72,7 +73,7 @@ def predict(run, models, names, predict_fold):
 def nested(probs, oof):
     """(N, 18) probabilities after weights that the other folds have picked; says what they gain."""
     labels = oof.label.to_numpy()
-    weighted = probs * metrics.nested_weights(probs, labels, oof.fold.to_numpy())
+    weighted = probs * decision.nested_weights(probs, labels, oof.fold.to_numpy())
     say(
         f"OOF macro F1: argmax {metrics.macro_f1(labels, probs.argmax(1)):.4f}, "
         f"decision f1 {metrics.macro_f1(labels, weighted.argmax(1)):.4f} (nested by fold)"

@@ -127,10 +127,10 @@ def test_tta_is_a_plain_loop_over_torchvisions_variants(runs, predict, drawn, ho
 def test_decision_f1_uses_the_oof(runs, predict, capsys):
     probs, answers = predict("--model_dir", runs[0], "--decision", "f1")
     assert "nested by fold" in capsys.readouterr().out
-    import metrics
+    import decision
 
     oof = pd.read_csv(runs[0] / "oof.csv")
-    weights = metrics.decision_weights(oof[PROBS].to_numpy(), oof.label.to_numpy())
+    weights = decision.weights(oof[PROBS].to_numpy(), oof.label.to_numpy())
     assert (answers == (probs.to_numpy() * weights).argmax(1)).all()
     with pytest.raises(UserError, match="predict different"):
         predict("--model_dir", *runs, "--decision", "f1")

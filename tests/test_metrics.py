@@ -185,38 +185,6 @@ def test_coverage_and_false_alarms(skills):
     assert abs(inside / reps - 0.95) < 4 * np.sqrt(0.05 * 0.95 / reps)  # four standard errors
 
 
-def test_decision_weights_raise_the_score_of_a_biased_model(rng):
-    labels, persons, _ = people_and_runs(rng, 300, [0.8])
-    tilt = np.where(decode(np.arange(CLASSES))["age"] == 2, 0.15, 1.0)  # it shuns the old
-    probs = random_probs(rng, labels, 2.5) * tilt
-    probs /= probs.sum(1, keepdims=True)
-    weights = metrics.decision_weights(probs, labels)
-    by_age = weights.reshape(-1, 3)
-    assert by_age.min() > 0 and (by_age[:, 2] > 1.5 * by_age[:, :2].max(1)).all()
-    plain = metrics.macro_f1(labels, probs.argmax(1))
-    assert metrics.macro_f1(labels, (probs * weights).argmax(1)) > plain + 0.05
-    assert np.array_equal(weights, metrics.decision_weights(probs, labels))
-    folds = persons % 5
-    nested = metrics.nested_decision(probs, labels, folds)
-    assert plain + 0.05 < metrics.macro_f1(labels, nested)
-    for fold in range(5):  # the labels of a fold have no say in its own predictions
-        changed = np.where(folds == fold, rng.permutation(labels), labels)
-        again = metrics.nested_decision(probs, changed, folds)
-        assert np.array_equal(again[folds == fold], nested[folds == fold])
-
-
-def test_one_step_of_the_ascent_is_a_plain_loop(rng):
-    labels = rng.integers(0, CLASSES, 200)
-    probs = random_probs(rng, labels)
-    for group in metrics.GROUPS[[0, 3, 7]]:
-        line = metrics._line(np.log(probs), labels, group)
-        assert line.shape == metrics.GRID.shape and np.ptp(line) > 0.05
-        for k in range(0, len(line), 8):
-            weights = np.where(group, np.exp(metrics.GRID[k]), 1)
-            expected = sklearn_measures(labels, (probs * weights).argmax(1))
-            assert line[k] == pytest.approx(expected["macro_f1"])
-
-
 def test_influence_is_the_derivative(rng):
     labels, persons, runs = people_and_runs(rng, 40, [0.8])
     table = metrics._tables(labels, persons, 40, runs[0])
@@ -258,5 +226,3 @@ def test_what_cannot_be_compared():
         metrics.compare([0, 1, 2, 3], list("ab"), [0, 1, 2, 3], [0, 1, 2, 3])
     with pytest.raises(UserError, match="cannot be scored"):
         metrics.score([], np.zeros((0, CLASSES)))
-    with pytest.raises(UserError, match="--k_fold"):
-        metrics.nested_decision(np.full((3, CLASSES), 1 / CLASSES), [0, 1, 2], [0, 0, 0])

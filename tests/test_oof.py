@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import f1_score
 
+import decision
 import inference
-import metrics
 import oof
 import report
 import train
@@ -112,7 +112,7 @@ def test_decision_weights_of_a_fold_know_the_others_only(tiny, score, capsys):
     for fold in (0, 1):
         held = stored.fold == fold
         rest = stored[~held]
-        weights = metrics.decision_weights(rest[PROBS].to_numpy(), rest.label.to_numpy())
+        weights = decision.weights(rest[PROBS].to_numpy(), rest.label.to_numpy())
         expected = stored.loc[held, PROBS].to_numpy() * weights
         expected /= expected.sum(1, keepdims=True)
         np.testing.assert_allclose(found.loc[held, PROBS], expected, rtol=0, atol=2e-5)
@@ -127,8 +127,8 @@ def test_decision_weights_of_a_fold_know_the_others_only(tiny, score, capsys):
 def test_decision_for_eval_is_learnt_with_the_same_tta(tiny, drawn, score, tmp_path):
     found, _, _ = score(tiny.joint, "--tta", "flip")
     assert np.abs(found[PROBS].to_numpy() - probs_of(tiny.joint)).max() > 1e-4
-    weights = metrics.decision_weights(found[PROBS].to_numpy(), found.label.to_numpy())
-    stored = metrics.decision_weights(probs_of(tiny.joint), found.label.to_numpy())
+    weights = decision.weights(found[PROBS].to_numpy(), found.label.to_numpy())
+    stored = decision.weights(probs_of(tiny.joint), found.label.to_numpy())
     assert not np.array_equal(weights, stored) and weights.std() > 0
     words = ["--model_dir", tiny.joint, "--cache_dir", tiny.home / "cache", "--tta", "flip"]
     words += ["--data_dir", drawn / "eval", "--output_dir", tmp_path, "--save_probs"]
