@@ -38,27 +38,28 @@ def best_first(study):
 
 def write(study, folder):
     """Writes trials.csv, history.png and, if there is enough to tell, importance.png."""
+    import matplotlib
+
     frame = table(study)
     write_csv(folder / "trials.csv", frame)
-    _history(frame, folder / "history.png")
     params = {key for trial in best_first(study) for key in trial.params}
     complete = int((frame.state == "complete").sum())
-    if complete >= ENOUGH and len(params) >= 2:
-        _importance(study, folder / "importance.png")
-    else:
-        say(
-            f"no importance.png: it takes {ENOUGH} complete trials of two flags or more, and there "
-            f"are {complete} of {len(params)}"
-        )
+    with matplotlib.rc_context(figures.STYLE):
+        _history(frame, folder / "history.png")
+        if complete >= ENOUGH and len(params) >= 2:
+            _importance(study, folder / "importance.png")
+            return
+    say(
+        f"no importance.png: it takes {ENOUGH} complete trials of two flags or more, and there "
+        f"are {complete} of {len(params)}"
+    )
 
 
 def _figure(width, height):
-    import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(figures.STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        return figure, figure.subplots()
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots()
 
 
 def _save(figure, path):
@@ -78,7 +79,7 @@ def _history(frame, path):
     axes.step(complete.trial, best, where="post", color=figures.GREEN, label="best so far")
     axes.set(title="Macro F1 of the trials", xlabel="trial", ylabel="macro F1")
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend(loc="lower right")
+    axes.legend(loc="upper center", ncols=3, bbox_to_anchor=(0.5, -0.2))
     _save(figure, path)
 
 

@@ -253,7 +253,8 @@ def run_trial(search, trial):
         study.tell(trial, result["macro_f1"])
         for state in folder.glob("fold*/*/last.pt"):
             state.unlink()  # three times the size of the weights, and of no use any more
-        say(f"trial {number}: macro F1 {result['macro_f1']:.4f}")
+        best = study.best_trial
+        say(f"best so far: macro F1 {best.value:.4f}, of trial {best.number}")
 
 
 def start(folder, args):
