@@ -79,7 +79,7 @@ def _history(frame, path):
     axes.step(complete.trial, best, where="post", color=figures.GREEN, label="best so far")
     axes.set(title="Macro F1 of the trials", xlabel="trial", ylabel="macro F1")
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend(loc="upper center", ncols=3, bbox_to_anchor=(0.5, -0.2))
+    figure.legend(loc="outside lower center", ncols=3)
     _save(figure, path)
 
 
