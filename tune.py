@@ -182,7 +182,7 @@ def difference(known, plan):
     if known["space"] != plan["space"]:
         ours, theirs = known["space"], plan["space"]
         names = sorted(key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key))
-        return f'searches another space ("{names[0]}" differs)' if names else "has another order"
+        return f'searches another space ("{names[0]}" differs)'
     if known["seed"] != plan["seed"]:
         return f"has the --seed {known['seed']}"
     ours, theirs = known["options"], plan["options"]
