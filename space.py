@@ -19,11 +19,13 @@ from dataclasses import dataclass
 
 import options
 import train
+import training_flags
 from common import UserError, read_json
-from flags import PerTask
 from labels import ATTRIBUTES
 
 LAYOUTS = ("split_heads", "shared_backbone")  # flags without a value
+# Flags that no attribute may override, but that act on training rows only, so may be searched.
+LABELS = ("label_fixes_level", "old_from", "drop_ages", "pseudo_min")
 
 
 class Contradiction(UserError):
@@ -79,12 +81,12 @@ def words(values):
     return result
 
 
-def parsed(command):
+def parsed(command, parse=train.parse_args):
     """train.parse_args(command); Contradiction if it refuses the words."""
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return train.parse_args(command)
+            return parse(command)
     except UserError as error:
         raise Contradiction(str(error)) from None
     except SystemExit as stop:
@@ -103,28 +105,24 @@ def read(path, fixed):
     if not isinstance(values, dict) or not values:
         raise UserError(f"{path} is no search space: it must be {{flag: values}}")
     parser = argparse.ArgumentParser(allow_abbrev=False)
-    options.training_flags(parser)
-    known = {
-        action.dest: action
-        for action in parser._actions
-        if isinstance(action, PerTask) or action.dest in LAYOUTS
-    }
+    training_flags.add_to(parser)
     given = {word[2:].split("=")[0] for word in fixed if word.startswith("--")}
     entries = []
     for key, value in values.items():
         try:
-            entries.append(_entry(key, value, known, given))
+            entries.append(_entry(key, value, parser, given))
         except UserError as error:
             raise UserError(f'{path}: "{key}": {error}') from None
     _check_together(path, entries, fixed)
     return entries
 
 
-def _entry(key, value, known, given):
+def _entry(key, value, parser, given):
     flag, *attribute = key.split(" ")
-    if flag not in known:
-        raise UserError("no flag of training with a value to search (those marked * in README.md)")
-    if attribute and (len(attribute) > 1 or attribute[0] not in ATTRIBUTES or flag in LAYOUTS):
+    by_task = options.per_task(parser.parse_args([]))
+    if flag not in (*by_task, *LAYOUTS, *LABELS):
+        raise UserError("not a flag that can be searched (README.md has them)")
+    if attribute and (len(attribute) > 1 or attribute[0] not in ATTRIBUTES or flag not in by_task):
         raise UserError(f'after {flag} may stand one of {", ".join(ATTRIBUTES)}, as in "lr age"')
     if flag in given:
         raise UserError(f"--{flag} is fixed on the command line too; leave out one of them")
@@ -135,20 +133,11 @@ def _entry(key, value, known, given):
         tried.append(text(entry.low + (entry.high - entry.low) / math.pi))  # never a whole number
     for word in tried:
         try:
-            _take(known[flag], words({key: word}))
+            parsed(words({key: word}), parser.parse_args)
         except UserError as error:
             whole = '; whole numbers need "int": true' if "no int" in str(error) else ""
             raise UserError(f"{error}{whole}") from None
     return entry
-
-
-def _take(action, command):
-    """Lets the action of a flag parse its words."""
-    if isinstance(action, PerTask):
-        try:
-            action(None, argparse.Namespace(), command[1:])
-        except argparse.ArgumentError as error:
-            raise UserError(error.message) from None
 
 
 def _range(key, value):

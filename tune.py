@@ -30,6 +30,7 @@ import flags
 import options
 import space
 import train
+import training_labels
 import trials
 from common import UserError, locked, read_json, run, say, world_size
 from dataset import read_train
@@ -124,7 +125,9 @@ def open_search(args, fixed):
         raise UserError("--val_ratio 0 after --: a search needs people held out to score")
     entries = space.read(args.space, fixed)
     distributed.pick_device(base.device)
-    data = experiment.fingerprint(read_train(base.data_dir).frame)
+    table = read_train(base.data_dir)
+    training_labels.read(base, table)  # complains of its files
+    data = experiment.hashes(base) | {"": experiment.fingerprint(table.frame)}
     what = experiment.what(base)
     del what["name"]  # each trial has its own
     searched = {entry.key: vars(entry) for entry in entries}
@@ -178,7 +181,7 @@ def difference(known, plan):
     if known is None:
         return "is not one of tune.py"
     if known["data"] != plan["data"]:
-        return "is about other photos or labels"
+        return "is about other photos, labels, --label_fixes or --pseudo"
     if known["space"] != plan["space"]:
         ours, theirs = known["space"], plan["space"]
         names = sorted(key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key))

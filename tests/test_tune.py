@@ -57,14 +57,18 @@ def test_overrides_choices_and_switches_become_words(tmp_path):
             "epochs age": {"low": 9, "high": 10, "int": True},
             "cutmix_half": {"choices": [True, False]},
             "split_heads": {"choices": [True, False]},
+            "drop_ages": {"choices": [0, "58 59"]},
         },
     )
     entries = space.read(path, [])
     given = {"lr": 1 / 7, "resize": "64 48", "resize age": "224 168", "epochs age": 9}
-    trial = optuna.trial.FixedTrial(given | {"cutmix_half": "off", "split_heads": "on"})
+    trial = optuna.trial.FixedTrial(
+        given | {"cutmix_half": "off", "split_heads": "on", "drop_ages": "58 59"}
+    )
     words = space.words({entry.key: entry.suggest(trial) for entry in entries})
     assert shlex.join(words) == (
-        "--lr 0.142857 --resize 64 48 age=224,168 --epochs age=9 --cutmix_half off --split_heads"
+        "--lr 0.142857 --resize 64 48 age=224,168 --epochs age=9 --cutmix_half off --split_heads "
+        "--drop_ages 58 59"
     )
     args = train.parse_args(words)
     assert (args.epochs, args.split_heads) == ({"": 8, "age": 9}, True)
@@ -73,8 +77,10 @@ def test_overrides_choices_and_switches_become_words(tmp_path):
 @pytest.mark.parametrize(
     ("value", "fixed", "parts"),
     [
-        ({"learning_rate": LR}, "", ['"learning_rate"', "no flag of training"]),
-        ({"data_dir": {"choices": ["a"]}}, "", ['"data_dir"', "no flag of training"]),
+        ({"learning_rate": LR}, "", ['"learning_rate"', "can be searched"]),
+        ({"data_dir": {"choices": ["a"]}}, "", ['"data_dir"', "can be searched"]),
+        ({"old_from age": {"choices": [59]}}, "", ['"old_from age"', "may stand"]),
+        ({"old_from": {"low": 57, "high": 61}}, "", ['"old_from"', '"int": true']),
         ({"lr race": LR}, "", ['"lr race"', "mask, gender, age"]),
         ({"lr": LR}, "--lr 1e-3", ['"lr"', "fixed on the command line too"]),
         ({"lr age": LR}, "--split_heads --lr=1e-3", ['"lr age"', "fixed on the command line too"]),
@@ -339,7 +345,7 @@ def test_other_labels_and_foreign_studies_are_refused(play, drawn, tmp_path):
     (data / "images").symlink_to(drawn / "train/images")
     table = pd.read_csv(drawn / "train/train.csv", dtype=str)
     table.assign(age=["19", *table.age[1:]]).to_csv(data / "train.csv", index=False)
-    with pytest.raises(UserError, match="other photos or labels"):
+    with pytest.raises(UserError, match="other photos, labels"):
         play("--trials", "2", fixed=["--data_dir", str(data)])
     study = optuna.create_study(storage=play.storage, study_name="theirs")
     study.add_trial(optuna.trial.create_trial(value=1.0))
