@@ -32,6 +32,10 @@ class Stopped(Exception):
     """A signal asked to stop; the state is saved."""
 
 
+class Diverged(UserError):
+    """The loss is no longer finite: the fault of the options, not of the data."""
+
+
 class Task:
     """One model in training.
 
@@ -234,7 +238,7 @@ class Task:
         if len(bad):
             step = int(bad[0])
             names = [self.data.names[i] for i in photos[edges[step] : edges[step + 1]][:3]]
-            raise UserError(
+            raise Diverged(
                 f"{self._title()}: the loss is {float(losses[step])} in batch {step + 1} "
                 f"({', '.join(names)}, ...); lower --lr, set --clip_grad 1 or --amp off"
             )

@@ -31,7 +31,11 @@ def fold_log(tasks, labels):
 
 
 def report_epoch(place, fold, epoch, tasks, labels):
-    """Prints one line on an epoch of all tasks, and writes the fold's log.csv."""
+    """Prints one line on an epoch of all tasks, and writes the fold's log.csv.
+
+    Returns the macro F1 of the 18 classes; None if nobody is held out.
+    """
+    score = None
     rows = [task.history[min(epoch, len(task.history) - 1)] for task in tasks]
     parts = [f"fold {fold} epoch {epoch + 1}/{max(task.options['epochs'] for task in tasks)}"]
     for task, row in zip(tasks, rows, strict=True):
@@ -41,11 +45,13 @@ def report_epoch(place, fold, epoch, tasks, labels):
         log = fold_log(tasks, labels)
         if rank() == 0:
             write_csv(place / "log.csv", pd.DataFrame(log))
+        score = log[epoch]["macro_f1"]
         if "label" not in (task.name for task in tasks):
-            parts.append(f"18 classes F1 {log[epoch]['macro_f1']:.3f}")
+            parts.append(f"18 classes F1 {score:.3f}")
     speed = np.mean([row["images_per_s"] for row in rows])
     waited = np.mean([row["wait_share"] for row in rows])
     say(" | ".join([*parts, f"{speed:.0f} images/s", f"{waited:.1%} waiting"]))
+    return score
 
 
 # Tag names of the baseline, where it has them.
@@ -78,6 +84,11 @@ class Boards:
             if key in task.history[-1]:
                 self.writers[task.name].add_scalar(tag, task.history[-1][key], task.epoch)
                 self.writers[task.name].flush()
+
+    def close(self):
+        """Ends the thread and the file of each writer."""
+        for writer in self.writers.values():
+            writer.close()
 
 
 def finish_fold(place, fold, rows, tasks):

@@ -8,7 +8,7 @@ python train.py --resume runs/exp
 
 import argparse
 import sys
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 
 import batches
 import distributed
@@ -42,7 +42,13 @@ def parse_args(argv=None):
     return args
 
 
-def main(argv=None):
+def main(argv=None, on_epoch=None):
+    """Trains the run that the words say, and returns its folder.
+
+    on_epoch: called as on_epoch(fold, epoch, macro F1 of the 18 classes) after each epoch of all
+    tasks of a validated fold, both numbers from 0. It may raise to stop the run, whose state is
+    then saved.
+    """
     args = parse_args(argv)
     device = distributed.pick_device(args.device)
     with distributed.process_group(device):
@@ -57,7 +63,8 @@ def main(argv=None):
         with distributed.stop_on_signals() as stopping:
             try:
                 for fold in folds:
-                    train_fold(args, folder, fold, table, labels, pixels, mattes, device, stopping)
+                    watch = (stopping, on_epoch)
+                    train_fold(args, folder, fold, table, labels, pixels, mattes, device, *watch)
             except engine.Stopped:
                 say(f"stopped; go on with: python train.py --resume {folder}")
                 sys.exit(130)
@@ -90,7 +97,7 @@ def load_pixels(args, labels, device):
     return result, mattes
 
 
-def train_fold(args, folder, fold, table, labels, pixels, mattes, device, stopping):
+def train_fold(args, folder, fold, table, labels, pixels, mattes, device, stopping, on_epoch):
     """Trains the tasks of one fold together, epoch by epoch, and writes its predictions."""
     place = experiment.fold_folder(folder, fold)
     with locked(place / ".lock", wait=False) if rank() == 0 else nullcontext(True) as free:
@@ -98,17 +105,19 @@ def train_fold(args, folder, fold, table, labels, pixels, mattes, device, stoppi
             raise UserError(f"{place} is being trained by another process; leave it to it")
         train, valid = experiment.people_of(folder, fold, table.frame, pixels)
         tasks = make_tasks(args, fold, place, labels, train, valid, pixels, mattes, device)
-        boards = results.Boards(place, tasks)
         truth = labels.truth["label"][valid]
-        while waiting := [task for task in tasks if not task.finished]:
-            epoch = min(task.epoch for task in waiting)
-            for task in waiting:
-                if task.epoch == epoch:
-                    task.run_epoch(stopping)
-                    boards.add(task)
-            results.report_epoch(place, fold, epoch, tasks, truth)
-            if stopping():
-                raise engine.Stopped
+        with closing(results.Boards(place, tasks)) as boards:
+            while waiting := [task for task in tasks if not task.finished]:
+                epoch = min(task.epoch for task in waiting)
+                for task in waiting:
+                    if task.epoch == epoch:
+                        task.run_epoch(stopping)
+                        boards.add(task)
+                score = results.report_epoch(place, fold, epoch, tasks, truth)
+                if on_epoch and score is not None:
+                    on_epoch(fold, epoch, score)
+                if stopping():
+                    raise engine.Stopped
         if rank() == 0:
             results.finish_fold(place, fold, table.frame.iloc[valid], tasks)
 
