@@ -16,14 +16,14 @@ import cv2
 import numpy as np
 import torch
 
+import crops
 import matte
 from common import UserError, atomic, cores, locked, progress, read_json, write_json
 from dataset import default_matte_dir, matte_path, read_photo
 
-VERSION = 1  # raise it when the same request would give other pixels
+VERSION = 2  # raise it when the same request would give other pixels
 MEAN_COLOUR = (124, 116, 104)  # of ImageNet, RGB
 FILLS = ("black", "mean", "blur", "random")
-CROPS = ("none", "center", "person")
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class View:
     method: "none" (the photo) or a method of matte.METHODS (its background removed).
     fill: what stands in place of the background (FILLS); "random" is a fresh background of
         another photo each time in training, and "mean" elsewhere.
-    crop: CROPS; "center" is the middle 5/8 x 2/3 (320 x 256 of 512 x 384), "person" the box of
-        head and shoulders in the matte of `crop_method`.
+    crop: crops.NAMES; "center" is the middle 5/8 x 2/3 (320 x 256 of 512 x 384), "person" the box
+        of head and shoulders in the matte of `crop_method`.
     """
 
     method: str
@@ -260,10 +260,10 @@ def _render(path, name, view, matte_dir):
         photo = _layer(photo, alpha, view.fill)
     top, bottom, left, right = 0, shape[0], 0, shape[1]
     if view.crop == "center":
-        top, bottom, left, right = center_box(*shape)
+        top, bottom, left, right = crops.center_box(*shape)
     elif view.crop == "person":
         alpha = read_matte(matte_path(matte_dir, view.crop_method, name), shape)
-        top, bottom, left, right = person_box(alpha, view.size)
+        top, bottom, left, right = crops.person_box(alpha, view.size)
     photo = photo[top:bottom, left:right]
     height, width = view.size
     shrinks = photo.shape[0] >= height and photo.shape[1] >= width
@@ -280,41 +280,6 @@ def read_matte(path, shape):
     if alpha.shape != tuple(shape):
         raise UserError(f"{path}: is {alpha.shape}, its photo {tuple(shape)}; remove the matte")
     return alpha
-
-
-def center_box(height, width):
-    """(top, bottom, left, right) of the middle 5/8 x 2/3: 320 x 256 of 512 x 384."""
-    tall, wide = round(height * 5 / 8), round(width * 2 / 3)
-    top, left = (height - tall) // 2, (width - wide) // 2
-    return top, top + tall, left, left + wide
-
-
-def person_box(alpha, size):
-    """(top, bottom, left, right) of head and shoulders in a matte, in the proportions of `size`.
-
-    The head is found as a circle that still touches the top of the person: going down, the
-    inscribed radius grows with the depth until the middle of the head, then falls behind. The box
-    is 3.9 of the radius there, about 1.7 heads tall.
-    Without a person in the matte it is center_box().
-    """
-    height, width = alpha.shape
-    inside = (alpha > 127).astype(np.uint8)
-    rows = np.flatnonzero(inside.sum(1) > width / 20)
-    if not len(rows) or inside.mean() > 0.97:
-        return center_box(height, width)
-    top = rows[0]
-    # Beyond the sides of the photo the person goes on; above it there is nothing.
-    padded = cv2.copyMakeBorder(inside, 1, 0, 0, 0, cv2.BORDER_CONSTANT, value=0)
-    depth = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:]
-    radius, below = depth.max(1)[top:], np.arange(1, height - top + 1)
-    behind = np.flatnonzero((radius < 0.75 * below) & (below > height / 16))
-    middle = behind[0] if len(behind) else len(below) - 1
-    radius, centre = radius[middle], depth[top + middle].argmax()
-    tall = min(3.9 * radius, height, width * size[0] / size[1])
-    wide = tall * size[1] / size[0]
-    first = int(np.clip(round(top - 0.3 * radius), 0, height - tall))
-    left = int(np.clip(round(centre - wide / 2), 0, width - wide))
-    return first, first + round(tall), left, left + round(wide)
 
 
 def _layer(photo, alpha, fill):

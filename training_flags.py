@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import augment
+import crops
 import flags
 import loss
 import matte
@@ -65,7 +66,7 @@ def add_to(parser):
         "in place of the background: "
         "black|mean|blur|random (another photo's background each time, in training only)",
     )
-    add("--crop", "none", flags.one_of(*store.CROPS), "none|center|person (head and shoulders)")
+    add("--crop", "none", flags.one_of(*crops.NAMES), "none|center|person (head and shoulders)")
     add("--resize", [128, 96], flags.number(int, 8), "height and width", count=2)
     add(
         "--progressive",

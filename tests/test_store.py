@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+import crops
 import store
 from common import UserError
 from dataset import find_images, matte_path
@@ -114,57 +115,16 @@ def test_the_middle_is_cropped(tmp_path):
 def test_the_person_is_cropped_alike_in_both_views(made):
     root, photos, alphas = made
     for alpha, name in zip(alphas, NAMES, strict=True):
-        alpha[:] = silhouette(SHAPE, (24, 20), 9)
+        alpha[12:33, 10:30] = alpha[36:, 4:40] = alpha[30:40, 15:25] = 255  # head, body, neck
         write(matte_path(root.parent / "mattes", "rembg", name), alpha)
     both = store.views("none+rembg", "black", "person", (16, 12))
     loaded = load(root, *both)
-    top, bottom, left, right = store.person_box(alphas[0], (16, 12))
+    top, bottom, left, right = crops.person_box(alphas[0], (16, 12))
     assert 16 <= bottom - top < 64
     for i, photo in enumerate(photos):
         for view, whole in enumerate((photo, pasted(photo, alphas[i], (0, 0, 0)))):
             found = loaded.batch(torch.tensor([i]), view)[0].numpy()
             assert (found == resized(whole[top:bottom, left:right], (16, 12))).all()
-
-
-def silhouette(shape, centre, radius):
-    """A head on a neck and shoulders that reach the lower edge; centre is (y, x)."""
-    y, x = np.mgrid[: shape[0], : shape[1]]
-    head = (y - centre[0]) ** 2 + (x - centre[1]) ** 2 <= radius**2
-    neck = (y >= centre[0]) & (np.abs(x - centre[1]) <= 0.5 * radius)
-    body = (y >= centre[0] + 1.4 * radius) & (np.abs(x - centre[1]) <= 2.2 * radius)
-    return ((head | neck | body) * 255).astype(np.uint8)
-
-
-@pytest.mark.parametrize("centre", [(180, 192), (180, 120), (250, 200)])
-def test_the_person_box_holds_the_head_at_one_scale(centre):
-    heads = []
-    for radius in (50, 75):
-        box = store.person_box(silhouette((512, 384), centre, radius), (128, 96))
-        top, bottom, left, right = box
-        assert 0 <= top < bottom <= 512 and 0 <= left < right <= 384
-        assert (bottom - top) / (right - left) == pytest.approx(128 / 96, rel=0.02)
-        assert top <= centre[0] - radius and bottom >= centre[0] + 1.4 * radius
-        assert abs((left + right) / 2 - centre[1]) < 0.25 * radius
-        heads.append((bottom - top) / radius)
-    assert heads[0] == pytest.approx(heads[1], rel=0.05)
-
-
-def test_the_person_box_of_any_matte_lies_in_the_photo(drawn):
-    rng = np.random.default_rng(0)
-    mattes = [cv2.imread(str(p), 0) for p in sorted((drawn / "mattes_true").rglob("*.png"))[:40]]
-    for shape in ((1, 1), (3, 200), (200, 3), (64, 48), (48, 64)):
-        mattes += [(rng.random(shape) < share).astype(np.uint8) * 255 for share in (0.1, 0.5, 0.9)]
-        stripe = np.zeros(shape, np.uint8)
-        stripe[:, -1:] = 255
-        mattes += [stripe, stripe[::-1] | 255, np.zeros(shape, np.uint8)]
-    assert len(mattes) == 70
-    for alpha in mattes:
-        for size in ((128, 96), (96, 128), (64, 64)):
-            top, bottom, left, right = store.person_box(alpha, size)
-            assert 0 <= top < bottom <= alpha.shape[0] and 0 <= left < right <= alpha.shape[1]
-    nobody = np.zeros((512, 384), np.uint8)
-    assert store.person_box(nobody, (128, 96)) == store.person_box(nobody + 255, (128, 96))
-    assert store.person_box(nobody, (128, 96)) == (96, 416, 64, 320)
 
 
 def person_in_front(root, backs, method="rembg"):
