@@ -115,6 +115,7 @@ def test_the_middle_is_cropped(tmp_path):
 def test_the_person_is_cropped_alike_in_both_views(made):
     root, photos, alphas = made
     for alpha, name in zip(alphas, NAMES, strict=True):
+        alpha[:] = 0
         alpha[12:33, 10:30] = alpha[36:, 4:40] = alpha[30:40, 15:25] = 255  # head, body, neck
         write(matte_path(root.parent / "mattes", "rembg", name), alpha)
     both = store.views("none+rembg", "black", "person", (16, 12))
