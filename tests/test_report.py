@@ -15,10 +15,9 @@ import eda
 import figures
 import report
 import runs
-import suspects
 from common import UserError
 from dataset import read_train
-from labels import CLASS_NAMES, CLASSES, decode, join, marginals
+from labels import CLASS_NAMES, CLASSES, decode, join
 
 PHOTOS = ("mask1", "mask2", "mask3", "mask4", "mask5", "incorrect_mask", "normal")
 GENDERS = ("male", "female")
@@ -246,44 +245,6 @@ def test_look_alikes_are_a_plain_loop():
     )
     assert len(expected) > 5 and found.bits[0] == 11
     assert sorted(zip(found.bits, found.a, found.b, strict=True)) == expected
-
-
-def test_suspects_on_many_people():
-    """Of 300 people 15 have a wrong gender or age group: most of them lead the ranking."""
-    rng, people = np.random.default_rng(5), 300
-    wrong = rng.permutation(people)[:15]
-    true = {"gender": rng.integers(0, 2, people), "age": rng.choice(3, people, p=[0.5, 0.4, 0.1])}
-    given = {name: codes.copy() for name, codes in true.items()}
-    given["gender"][wrong[:8]] ^= 1
-    given["age"][wrong[8:]] = (given["age"][wrong[8:]] + 1) % 3
-    person = np.repeat(np.arange(people), 7)
-    mask = np.tile([0, 0, 0, 0, 0, 1, 2], people)
-    probs = {"mask": np.eye(3)[mask] * 0.97 + 0.01}
-    for name, codes in true.items():
-        values = SIZES[name]
-        logits = rng.standard_normal((people * 7, values)) + 3.5 * np.eye(values)[codes[person]]
-        logits[:, -1] -= 1.5 if name == "age" else 0  # it is shy of the rare class
-        probs[name] = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    rows = pd.DataFrame(
-        {
-            "image": [f"{k:03d}/{i}.jpg" for k in range(people) for i in range(7)],
-            "person": [f"{k:03d}" for k in person],
-            "id": [f"{k:06d}" for k in person],
-            "age": 30,
-            "mask": mask,
-            "gender": given["gender"][person],
-            "age_group": given["age"][person],
-        }
-    )
-    found = suspects.rank(rows, join(probs))
-    result = suspects.against_truth(found, [f"{k:03d}" for k in wrong])
-    assert result["people"] == 15 and result["precision"] == result["recall"] >= 0.8
-    first = found.iloc[0]
-    k = int(first.person)
-    values = {"gender": GENDERS, "age": ("<30", "30-59", ">=60")}[first.field]
-    assert first["from"] == values[given[first.field][k]]
-    assert first.to == values[true[first.field][k]] and 0.5 < first.confidence <= 1
-    assert marginals(join(probs))["gender"] == pytest.approx(probs["gender"])
 
 
 def test_holm_is_the_definition():
