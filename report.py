@@ -39,7 +39,8 @@ def parse_args(argv=None):
         "--baseline", metavar="RUN", help="the run to compare with (None: the first of --model_dir)"
     )
     what.add_argument(
-        "--matte_dir", help="folder of the mattes (None: mattes beside the images folder)"
+        "--matte_dir",
+        help="folder of the mattes (None: that of the runs, else mattes beside the images folder)",
     )
     where = parser.add_argument_group("where to")
     where.add_argument("--out", default="report.html", help="the page; its tables lie beside it")
@@ -64,9 +65,7 @@ def main(argv=None):
     baseline = find_baseline(groups, args.baseline)
     data = read_train(args.data_dir)
     rows = runs.check_table(data.frame, groups[0].runs[0]) if groups else None
-    if args.matte_dir and not Path(args.matte_dir).is_dir():
-        raise UserError(f"--matte_dir {args.matte_dir} is no folder; leave it out for the default")
-    matte_dir = Path(args.matte_dir or default_matte_dir(data.root))
+    matte_dir = find_mattes(args.matte_dir, groups, data)
     tables, sections = {}, []
     if groups:
         labels, persons = rows.label.to_numpy(int), rows.person.to_numpy()
@@ -125,6 +124,15 @@ def wrong_people(data, people):
     if "noisy" not in truth or not set(truth.path) >= set(data.frame.person):
         return None  # of some other data
     return sorted(people.intersection(truth.path[truth.noisy == 1]))
+
+
+def find_mattes(given, groups, data):
+    """The folder of the mattes: as given, else that of the runs, else beside the images."""
+    if given and not Path(given).is_dir():
+        raise UserError(f"--matte_dir {given} is no folder; leave it out for the default")
+    known = [run.config.get("options", {}).get("matte_dir") for g in groups for run in g.runs]
+    known = [place for place in known if place and Path(place).is_dir()]
+    return Path(given or (known or [default_matte_dir(data.root)])[0])
 
 
 def where_it_looks(tables, rows, data, groups, matte_dir, args):

@@ -16,7 +16,7 @@ import figures
 import report
 import runs
 from common import UserError
-from dataset import read_train
+from dataset import default_matte_dir, read_train
 from labels import CLASS_NAMES, CLASSES, decode, join
 
 PHOTOS = ("mask1", "mask2", "mask3", "mask4", "mask5", "incorrect_mask", "normal")
@@ -230,6 +230,18 @@ def test_means_are_those_of_whole_photos(drawn):
         for image in table.frame.image[table.frame.label == 17]
     ]
     assert np.abs(np.mean(photos, 0)[..., ::-1] - means[17]).max() <= 0.51
+
+
+def test_mattes_are_looked_for_where_the_runs_had_them(drawn, tmp_path):
+    root, table = drawn
+    elsewhere = tmp_path / "mattes"
+    run = draw_run(tmp_path / "far", table.frame, 2.0, matte_dir=str(elsewhere))
+    groups = runs.read_groups([str(root / "a"), str(run)])
+    beside = report.find_mattes(None, groups, table)
+    assert beside == default_matte_dir(table.root) != elsewhere  # it does not exist yet
+    elsewhere.mkdir()
+    assert report.find_mattes(None, groups, table) == elsewhere
+    assert report.find_mattes(str(root), groups, table) == root
 
 
 def test_look_alikes_are_a_plain_loop():
