@@ -38,7 +38,22 @@ def parse_args(argv=None):
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    add = parser.add_argument_group("what").add_argument
+    _what_flags(parser.add_argument_group("what").add_argument)
+    _how_flags(parser.add_argument_group("how").add_argument)
+    args = parser.parse_args(argv)
+    weights = args.ensemble_weights
+    if weights and (len(weights) != len(args.model_dir) or min(weights) <= 0):
+        parser.error(f"--ensemble_weights takes {len(args.model_dir)} weights above 0")
+    if args.batch_size < 1:
+        parser.error(f"--batch_size {args.batch_size} is not at least 1")
+    for name in ("data_dir", "images", "save_probs"):
+        if args.oof and getattr(args, name):
+            parser.error(f"--oof predicts the photos of --train_dir: leave out --{name}")
+    args.data_dir = args.data_dir or os.environ.get("SM_CHANNEL_EVAL", "data/eval")
+    return args
+
+
+def _what_flags(add):
     add(
         "--model_dir",
         nargs="+",
@@ -67,7 +82,9 @@ def parse_args(argv=None):
         help="the photos that the runs were trained on, for --oof and --decision f1 "
         "(default: the --data_dir of the first run)",
     )
-    add = parser.add_argument_group("how").add_argument
+
+
+def _how_flags(add):
     add(
         "--tta",
         choices=augment.TTA,
@@ -92,17 +109,6 @@ def parse_args(argv=None):
         default="stop",
         help="an unreadable photo stops, or gets the mean prediction (default: stop)",
     )
-    args = parser.parse_args(argv)
-    weights = args.ensemble_weights
-    if weights and (len(weights) != len(args.model_dir) or min(weights) <= 0):
-        parser.error(f"--ensemble_weights takes {len(args.model_dir)} weights above 0")
-    if args.batch_size < 1:
-        parser.error(f"--batch_size {args.batch_size} is not at least 1")
-    for name in ("data_dir", "images", "save_probs"):
-        if args.oof and getattr(args, name):
-            parser.error(f"--oof predicts the photos of --train_dir: leave out --{name}")
-    args.data_dir = args.data_dir or os.environ.get("SM_CHANNEL_EVAL", "data/eval")
-    return args
 
 
 def main(argv=None):

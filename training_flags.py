@@ -89,6 +89,7 @@ def add_to(parser):
     )
     _model_flags(parser)
     _optimisation_flags(parser)
+    _speed_flags(parser)
 
 
 def _data_flags(parser):
@@ -331,8 +332,10 @@ def _optimisation_flags(parser):
         "stop after so many epochs without a better macro F1 of the task, 0 is off",
         bare=5,
     )
-    group = parser.add_argument_group("speed (likewise)")
-    add = flags.adder(group)
+
+
+def _speed_flags(parser):
+    add = flags.adder(parser.add_argument_group("speed (likewise)"))
     add(
         "--amp",
         "auto",

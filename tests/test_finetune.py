@@ -1,5 +1,7 @@
 """Frozen stages and layer-wise learning rates, against timm's own and a plain loop."""
 
+import numpy as np
+import pandas as pd
 import pytest
 import timm
 import torch
@@ -86,3 +88,16 @@ def test_without_layer_decay_only_matrices_decay():
         assert "lr_scale" not in group
         for parameter in group["params"]:
             assert group["weight_decay"] == (0.05 if parameter.dim() > 1 else 0)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--shared_backbone", "--age_mse", "0.5", "--progressive", "0.5"],
+        ["--layer_decay", "0.7", "--freeze", "2", "--average", "2", "--ema", "0.9"],
+    ],
+)
+def test_fine_tuning_options_train_to_a_whole_run(tiny, words):
+    folder = tiny.train("--name", "options", *words, "--epochs", "3")
+    probs = pd.read_csv(folder / "oof.csv").filter(regex=r"^p\d+$")
+    assert len(probs) and probs.shape[1] == 18 and np.isfinite(probs).all(axis=None)

@@ -342,15 +342,3 @@ def test_an_age_given_the_mask_is_predicted_alike_by_inference(go, drawn, tmp_pa
 def test_age_given_needs_an_age_model(go):
     with pytest.raises(UserError, match="--age_given mask: this run has no age model"):
         go("--age_given", "mask")
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["--shared_backbone", "--age_mse", "0.5", "--progressive", "0.5"],
-        ["--layer_decay", "0.7", "--freeze", "2", "--average", "2", "--ema", "0.9"],
-    ],
-)
-def test_fine_tuning_options_train_to_a_whole_run(go, words):
-    folder = go("--name", "options", *words, "--epochs", "3")
-    assert len(oof_of(folder)) and np.isfinite(oof_of(folder)[PROBS].to_numpy()).all()

@@ -1,20 +1,16 @@
-"""Labels of training rows, on a table written by hand, and the whole way on drawn photos."""
+"""Labels of training rows, on a table written by hand."""
 
-import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-import engine
-import inference
 import suspects
 import train
 import training_labels
 from common import UserError, write_csv
-from dataset import Table, read_train
+from dataset import Table
 from labels import ATTRIBUTES, HEADS, encode, join, marginals
 from results import PROBS
 
@@ -360,126 +356,3 @@ def test_eval_is_another_folder_and_its_mattes_are_other_files(
     assert len(read(*words).sources) == 2
     with pytest.raises(UserError, match=r"both hold a photo 000001\S*/mask3, .* leave --matte_dir"):
         read(*words, "--matte_dir", tmp_path)
-
-
-# ---- the whole way
-
-
-@pytest.fixture(scope="module")
-def go(drawn, tmp_path_factory):
-    """A function that trains a tiny model and returns its run folder and what it trained on."""
-    home = tmp_path_factory.mktemp("labels")
-
-    def run(*words, resume=None):
-        base = ["--data_dir", drawn / "train", "--model_dir", home / "runs", "--eval_dir"]
-        base += [drawn / "eval", "--cache_dir", home / "cache", "--matte_dir", home / "mattes"]
-        base += ["--model", "test_efficientnet", "--weights", "none", "--resize", "32", "24"]
-        words = ["--resume", resume] if resume else [*base, "--epochs", "2", *words]
-        made, original = [], train.batches.Data
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(train.batches, "Data", lambda *a: made.append(original(*a)) or made[-1])
-            return train.main([*map(str, words)]), made
-
-    run.home = home
-    return run
-
-
-@pytest.fixture(scope="module")
-def plain(go):
-    return go("--name", "plain", "--k_fold", "2", "--epochs", "1")
-
-
-@pytest.fixture(scope="module")
-def pseudo(go, plain, drawn):
-    """(file of inference.py, the median of its highest probabilities)."""
-    words = ["--model_dir", plain[0], "--data_dir", drawn / "eval", "--save_probs"]
-    words += ["--cache_dir", go.home / "cache", "--output_dir", go.home / "output"]
-    inference.main([*map(str, words)])
-    path = go.home / "output/output_probs.csv"
-    return path, float(pd.read_csv(path)[PROBS].max(axis=1).median())
-
-
-def oof_of(folder):
-    return pd.read_csv(folder / "oof.csv", dtype={"image": str, "person": str})
-
-
-def test_scores_and_folds_are_those_of_the_labels_as_given(go, plain, drawn, tmp_path):
-    frame = read_train(drawn / "train").frame
-    person = frame.drop_duplicates("person").iloc[0]
-    other = ATTRIBUTES["gender"][1 - person.gender]
-    (tmp_path / "fixes.csv").write_text(
-        "id,field,from,to,confidence,note\n"
-        f"{person.id},gender,{ATTRIBUTES['gender'][person.gender]},{other},sure,\n"
-    )
-    drop = int(frame.age[frame.age_group == 1].mode()[0])
-    words = ["--label_fixes", tmp_path / "fixes.csv", "--old_from", "50", "--drop_ages", drop]
-    folder, made = go("--name", "mended", "--k_fold", "2", "--epochs", "1", *words)
-    assert (folder / "folds.csv").read_bytes() == (plain[0] / "folds.csv").read_bytes()
-    ours, theirs = oof_of(folder), oof_of(plain[0])
-    assert ours.drop(columns=PROBS).equals(theirs.drop(columns=PROBS))
-    assert ours.label.tolist() == frame.sort_values("image").label.tolist()
-    assert (ours[PROBS] != theirs[PROBS]).any(axis=None)
-    for data, before in zip(made, plain[1], strict=True):
-        assert (data.valid == before.valid).all()
-        assert data.train.tolist() == [row for row in before.train if frame.age[row] != drop]
-        assert all((data.truth[head] == before.targets[head]).all() for head in HEADS)
-        moved = frame.age.between(50, 59) | (frame.person == person.person)
-        assert ((data.targets["label"] != data.truth["label"]) == moved).all()
-    options = json.loads((folder / "config.json").read_text())["options"]
-    assert options["old_from"] == 50 and options["drop_ages"] == [drop]
-
-
-def test_photos_of_eval_train_and_never_validate(go, plain, pseudo, drawn):
-    path, least = pseudo
-    words = ["--pseudo", path, "--pseudo_min", least, "--epochs", "1"]
-    folder, made = go("--name", "pseudo", "--k_fold", "2", *words)
-    frame, probs = read_train(drawn / "train").frame, pd.read_csv(path)
-    assert (folder / "folds.csv").read_bytes() == (plain[0] / "folds.csv").read_bytes()
-    ours, theirs = oof_of(folder), oof_of(plain[0])
-    assert ours.drop(columns=PROBS).equals(theirs.drop(columns=PROBS))
-    sure = np.flatnonzero(probs[PROBS].max(axis=1) >= least)
-    assert 0 < len(sure) < len(probs) == 42
-    for data, before in zip(made, plain[1], strict=True):
-        assert (data.valid == before.valid).all() and data.valid.max() < len(frame)
-        assert data.train.tolist() == [*before.train, *(len(frame) + sure)]
-        joined = data.train[len(before.train) :]
-        assert [data.names[row] for row in joined] == probs.ImageID[sure].tolist()
-        assert (data.targets["label"][joined] == probs[PROBS].to_numpy()[sure].argmax(1)).all()
-
-
-def test_a_resumed_run_ends_with_the_same_bytes_and_wants_the_same_file(
-    go, pseudo, drawn, tmp_path, monkeypatch
-):
-    """Two views, random backgrounds; a photo of eval is broken."""
-    path, least = tmp_path / "probs.csv", pseudo[1]
-    shutil.copy(pseudo[0], path)
-    shutil.copytree(drawn / "eval", tmp_path / "eval")
-    victim = pd.read_csv(path).ImageID[pd.read_csv(path)[PROBS].max(axis=1).argmax()]
-    (tmp_path / "eval/images" / victim).write_bytes(b"no photo")
-    words = ["--pseudo", path, "--pseudo_min", least, "--eval_dir", tmp_path / "eval"]
-    words += ["--bg", "none+grabcut", "--bg_fill", "random", "--on_error", "skip"]
-    whole, made = go("--name", "whole", *words)
-    assert victim in made[0].names
-    assert victim not in [made[0].names[row] for row in made[0].train]
-    assert made[0].train.max() >= 168 > made[0].valid.max()
-    mattes = list((go.home / "mattes/grabcut").glob("*.png"))  # of eval, which has no folders
-    assert len(mattes) == 41
-
-    run_epoch = engine.Task.run_epoch
-
-    def stop(task, stopping):
-        run_epoch(task, stopping)
-        raise engine.Stopped
-
-    with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        patch.setattr(engine.Task, "run_epoch", stop)
-        go("--name", "broken", *words)
-    broken = whole.with_name("broken")
-    kept = path.read_text()
-    write_csv(path, pd.read_csv(path)[::-1])
-    with pytest.raises(UserError, match=r"probs\.csv \(--pseudo\) is not what .*broken"):
-        go(resume=broken)
-    path.write_text(kept)
-    go(resume=broken)
-    for name in ("fold0/label/best.safetensors", "oof.csv"):
-        assert (whole / name).read_bytes() == (broken / name).read_bytes()
