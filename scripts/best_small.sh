@@ -4,9 +4,9 @@
 #   bash scripts/best_small.sh
 #   DATA=data/train EVAL=data/eval RUNS=runs OUT=output/best bash scripts/best_small.sh
 #
-# Half an hour for 421 people (2,947 photos) on 2 cores; no GPU, no mattes. Resumable: folds that
-# are finished are skipped. PROCESSES (2) train the folds side by side, each on one core: faster than
-# one process on all.
+# Half an hour for 421 people (2,947 photos) on 2 cores; no GPU, no mattes. Resumable: finished
+# folds are skipped. PROCESSES (2) train the folds side by side, each on one core, which is faster
+# than one process on all.
 #
 # What each choice did to the pooled out-of-fold macro F1 on 421 people, with its paired 95 %
 # interval (one seed each; other data may differ, so measure with report.py):
