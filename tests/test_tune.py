@@ -365,4 +365,6 @@ def test_killed_workers_lose_nothing(drawn, tmp_path, capsys):
         if trial is best:
             assert command[-len(flags) :] == flags
         again = train.main([*command[2 : -len(flags)], *flags])
+        first = tmp_path / "runs/tune" / f"trial{trial.number}"
+        assert (again / "oof.csv").read_bytes() == (first / "oof.csv").read_bytes(), trial.number
         assert read_json(again / "metrics.json")["macro_f1"] == trial.value
