@@ -206,7 +206,7 @@ def errors_by_age(table, name):
     for bound in (30, 60):
         axes.axvline(bound - 0.5, color=INK, lw=1.2, ls="--")
     axes.set(title=f"Where mistakes cluster ({name})", ylabel="share of images wrong", ylim=(0, 1))
-    axes.legend(loc="lower right", ncols=3, bbox_to_anchor=(1, 1))
+    figure.legend(loc="outside lower center", ncols=3)
     below.bar(table.age, table.people, 0.86, color=SKY)
     below.set(xlabel="age (years)", ylabel="people")
     return _svg(figure, "Share of wrong images by year of age and attribute")
