@@ -181,12 +181,21 @@ def _hardware():
     return f"{platform.machine()}, {torch.get_num_threads()} threads"
 
 
-def read_args(folder, given):
-    """The options of the run in `folder`, for --resume; `given` are the words on the command line.
+def read_args(folder, given, known):
+    """The options of the run in `folder`, for --resume; `given` are the words on the command line,
+    `known` the names of all options.
 
-    UserError if it is no run, or if flags were given that would change what it is.
+    UserError if it is no run, if flags were given that would change what it is, or if it was begun
+    by a version with fewer options.
     """
     config = read_config(folder)
+    missing = [name for name in known if name not in HOW and name not in config["options"]]
+    if missing:
+        commit = f", which was {config['git']}" if config.get("git") else ""
+        raise UserError(
+            f"{folder} was begun by a version without --{missing[0]}: go on with that{commit}, or "
+            "train it anew"
+        )
     changing = [
         word for word in given if word.startswith("--") and word[2:].split("=")[0] not in HOW
     ]

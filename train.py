@@ -34,7 +34,7 @@ def parse_args(argv=None):
     training_flags.add_to(parser)
     args = parser.parse_args(argv)
     if args.resume:
-        resumed = experiment.read_args(args.resume, argv)
+        resumed = experiment.read_args(args.resume, argv, vars(args))
         for name in experiment.HOW:
             setattr(resumed, name, getattr(args, name))
         args = resumed

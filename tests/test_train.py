@@ -339,6 +339,16 @@ def test_an_age_given_the_mask_is_predicted_alike_by_inference(go, drawn, tmp_pa
     np.testing.assert_allclose(oof_of(tmp_path / "again")[PROBS], oof_of(folder)[PROBS], atol=2e-6)
 
 
+def test_a_run_of_an_older_version_is_told_apart(go):
+    folder = go("--name", "older", "--epochs", "1")
+    config = json.loads((folder / "config.json").read_text())
+    del config["options"]["freeze"]
+    config["git"] = "abc123"
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="without --freeze: go on with that, which was abc123"):
+        train.main(["--resume", str(folder)])
+
+
 def test_age_given_needs_an_age_model(go):
     with pytest.raises(UserError, match="--age_given mask: this run has no age model"):
         go("--age_given", "mask")
