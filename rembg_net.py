@@ -6,6 +6,7 @@ model goes through rembg's session classes, since each normalises photos in its 
 
 import hashlib
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,8 +107,12 @@ def find_model(name):
 
 def _classes():
     """rembg's session classes by name. Imported late: rembg's first import takes half a minute."""
+    torch = sys.modules.get("torch")
+    threads = torch.get_num_threads() if torch else None
     from rembg.sessions import sessions_class
 
+    if torch:  # pymatting, which rembg imports, sets OpenMP to all cores, torch's threads too
+        torch.set_num_threads(threads)
     return {item.name(): item for item in sessions_class}
 
 

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image, ImageOps
 from sklearn.metrics import jaccard_score
 
@@ -130,6 +131,8 @@ def test_grabcut_takes_any_shape(shape):
 def test_mattes_are_those_of_rembg(folder, drawn, monkeypatch):
     """Through files, so that RGB and BGR are told apart too."""
     monkeypatch.setenv("U2NET_HOME", str(rembg_net.WEIGHTS))
+    rembg_net._classes()  # imports rembg, and leaves torch its threads
+    assert torch.get_num_threads() == 1
     rembg = pytest.importorskip("rembg")
     wide = np.hstack([drawn[6][0], drawn[7][0]])
     save(folder / "wide.png", wide)
