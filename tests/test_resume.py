@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 HOME = Path(__file__).resolve().parent.parent
 TINY = ["--model", "test_efficientnet", "--weights", "none", "--resize", "32", "24"]
@@ -61,7 +62,9 @@ def test_interrupt_saves_and_says_how_to_go_on(drawn, tmp_path):
     assert first.returncode == 130
     assert f"python train.py --resume {tmp_path / 'exp'}" in output
     assert "Traceback" not in error
-    assert state.stat().st_mtime_ns > saved
+    # Saved anew in mid-epoch, unless the signal came just after an epoch had been saved.
+    partial = torch.load(state, weights_only=True)["partial"]
+    assert state.stat().st_mtime_ns > saved or not partial
 
 
 def test_two_processes_train_as_one(drawn, tmp_path):
