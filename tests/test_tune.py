@@ -187,7 +187,11 @@ def test_error_of_every_trial_stops_the_first_which_then_goes_on(play):
 
 
 @pytest.mark.parametrize("in_training", [True, False])
-def test_ctrl_c_stops_and_says_how_to_go_on(play, capsys, in_training):
+def test_ctrl_c_stops_and_says_how_to_go_on(play, capsys, in_training, request):
+    # A job in the background of a script is started with this signal ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
+
     def interrupt(args):
         if len(play.calls) == 3:
             if in_training:
