@@ -235,13 +235,17 @@ def folds_to_train(args, folder):
 
 def all_folds(folder):
     """Fold numbers of a run; one that trained on everybody has the one fold 0."""
-    return sorted(set(pd.read_csv(Path(folder) / "folds.csv").fold) - {-1}) or [0]
+    return sorted(set(read_folds(folder).fold) - {-1}) or [0]
+
+
+def read_folds(folder):
+    """The folds.csv of a run, as dataset.split_people() made it: a frame (person, fold)."""
+    return pd.read_csv(Path(folder, "folds.csv"), dtype={"person": str})
 
 
 def people_of(folder, fold, frame, pixels):
     """(train, valid): int64 rows of the table in this fold, without unreadable photos."""
-    folds = pd.read_csv(Path(folder) / "folds.csv", dtype={"person": str})
-    mine = frame.person.map(folds.set_index("person").fold).to_numpy()
+    mine = frame.person.map(read_folds(folder).set_index("person").fold).to_numpy()
     readable = np.ones(len(frame), bool)
     for stored in pixels.values():
         readable[[row for row in stored.broken if row < len(frame)]] = False  # behind: eval

@@ -23,7 +23,7 @@ import decision
 import distributed
 import experiment
 import oof
-import results
+import pseudo
 import store
 from common import UserError, rank, run, say, write_csv
 from dataset import find_images, read_eval
@@ -71,7 +71,12 @@ def _what_flags(add):
         default=os.environ.get("SM_OUTPUT_DATA_DIR", "output"),
         help="where output.csv goes (default: $SM_OUTPUT_DATA_DIR or output)",
     )
-    add("--save_probs", action="store_true", help="also write output_probs.csv: ImageID, p0..p17")
+    add(
+        "--save_probs",
+        action="store_true",
+        help="also write output_probs.csv (ImageID, p0..p17), and output_probs_by_fold.csv, the "
+        "models of each fold apart, if all runs held out the same people",
+    )
     add(
         "--oof",
         metavar="FOLDER",
@@ -122,10 +127,14 @@ def main(argv=None):
         root, names = find_images(args.images) if args.images else read_eval(args.data_dir)
         weights = decision_weights(args, runs, device) if args.decision == "f1" else 1
         stores = Stores(root, names, args, device)
-        probs = [predict_run(models, stores, args) for models in runs]
-        probs = fill_unreadable(average(probs, args.ensemble_weights), stores.broken, names)
+        parts = [predict_run(models, stores, args) for models in runs]
+        probs = average([sum(part.values()) / len(part) for part in parts], args.ensemble_weights)
+        parts = by_people(args, parts)
+        fill_unreadable([probs, *parts.values()], stores.broken, names)
         if rank() == 0:
-            write(args, names, probs, (probs * weights).argmax(1))
+            if args.save_probs:
+                pseudo.write(args.output_dir, names, probs, parts)
+            write(args, names, (probs * weights).argmax(1))
 
 
 def open_run(folder):
@@ -175,9 +184,9 @@ class Stores:
 
 
 def predict_run(models, stores, args):
-    """float64 (N, 18) probabilities, or with --vote shares of votes, averaged over the folds."""
+    """{fold: float64 (N, 18)} probabilities, or with --vote shares of votes, by each fold."""
     photos = np.arange(len(stores.names))
-    return sum(predict_fold(paths, stores, photos, args) for paths in models.values()) / len(models)
+    return {fold: predict_fold(paths, stores, photos, args) for fold, paths in models.items()}
 
 
 def predict_fold(paths, stores, photos, args):
@@ -199,16 +208,26 @@ def average(probs, weights):
     return np.average(probs, axis=0, weights=weights)
 
 
-def fill_unreadable(probs, broken, names):
-    """Gives photos that could not be read the mean prediction of the others, and says which."""
-    if broken:
-        rows = sorted(broken)
-        if len(rows) == len(names):
-            raise UserError(f"none of the {len(names)} photos could be read; first {broken[0]}")
-        for row in rows:
-            say(f"unreadable, gets the mean prediction: {names[row]}")
+def by_people(args, parts):
+    """{pseudo.held_out(): (N, 18)} averaged over the runs; {} if they held out different people."""
+    keyed = []
+    for folder, part in zip(args.model_dir, parts, strict=True):
+        keys = pseudo.held_out(experiment.read_folds(folder))
+        keyed.append({keys[fold]: probs for fold, probs in part.items() if fold in keys})
+    if any(one.keys() != keyed[0].keys() for one in keyed):
+        return {}
+    return {key: average([one[key] for one in keyed], args.ensemble_weights) for key in keyed[0]}
+
+
+def fill_unreadable(tables, broken, names):
+    """Gives photos that could not be read the mean row of the others, in place; says which."""
+    if len(broken) == len(names):
+        raise UserError(f"none of the {len(names)} photos could be read; first {broken[0]}")
+    rows = sorted(broken)
+    for row in rows:
+        say(f"unreadable, gets the mean prediction: {names[row]}")
+    for probs in tables if rows else ():
         probs[rows] = np.delete(probs, rows, axis=0).mean(0)
-    return probs
 
 
 def decision_weights(args, runs, device):
@@ -255,14 +274,10 @@ def predict_oof(args, known, runs, device):
     return average(probs, args.ensemble_weights)
 
 
-def write(args, names, probs, answers):
-    folder = Path(args.output_dir)
-    if args.save_probs:
-        table = pd.DataFrame(probs.round(7), columns=results.PROBS)
-        table.insert(0, "ImageID", names)
-        write_csv(folder / "output_probs.csv", table)
-    write_csv(folder / "output.csv", pd.DataFrame({"ImageID": names, "ans": answers}))
-    say(f"{folder / 'output.csv'}: {len(names)} photos")
+def write(args, names, answers):
+    path = Path(args.output_dir, "output.csv")
+    write_csv(path, pd.DataFrame({"ImageID": names, "ans": answers}))
+    say(f"{path}: {len(names)} photos")
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def read_runs(folders, decision="argmax"):
         if not (folder / "oof.csv").is_file():
             raise UserError(f"{folder} was trained on everybody: it has no out-of-fold predictions")
         run = runs.read_run(folder)
-        fold = pd.read_csv(folder / "folds.csv", dtype={"person": str}).set_index("person").fold
+        fold = experiment.read_folds(folder).set_index("person").fold
         if (run.oof.person.map(fold) != run.oof.fold).any():
             raise UserError(f"{folder}: oof.csv and folds.csv differ in who was held out where")
         known.append(run)
@@ -106,7 +106,7 @@ def write(folder, known, probs, args, seconds):
     result = metrics.score(oof.label, probs.to_numpy()) | {"folds": folds, "seconds": seconds}
     # Written last: a folder with a config is whole.
     (folder / "config.json").unlink(missing_ok=True)
-    write_csv(folder / "folds.csv", pd.read_csv(first.folder / "folds.csv", dtype=str))
+    write_csv(folder / "folds.csv", experiment.read_folds(first.folder))
     write_csv(folder / "oof.csv", oof)
     write_json(folder / "metrics.json", result)
     write_json(folder / "config.json", describe(known, args))

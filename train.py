@@ -104,6 +104,7 @@ def train_fold(args, folder, fold, table, labels, pixels, mattes, device, stoppi
         if not free:
             raise UserError(f"{place} is being trained by another process; leave it to it")
         train, valid = experiment.people_of(folder, fold, table.frame, pixels)
+        labels = labels.of_fold(fold)
         tasks = make_tasks(args, fold, place, labels, train, valid, pixels, mattes, device)
         truth = labels.truth["label"][valid]
         with closing(results.Boards(place, tasks)) as boards:

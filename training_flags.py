@@ -171,9 +171,9 @@ def _label_flags(parser):
     add(
         "--pseudo",
         metavar="CSV",
-        help="output_probs.csv of inference.py --save_probs: photos of eval that it is sure of "
-        "train with its answers; a teacher that learnt from the validation people hands on a "
-        "little of their labels (default: none)",
+        help="output_probs_by_fold.csv of inference.py --save_probs: photos of eval that it is "
+        "sure of train with its answers, in each fold those of models that never saw its people; "
+        "or output_probs.csv, whose models hand on a little of their labels (default: none)",
     )
     add(
         "--pseudo_min",

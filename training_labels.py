@@ -4,17 +4,17 @@ All of it acts on training rows only: validation truth, folds and scores keep th
 so that a run with it can be compared with one without.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 import numpy as np
 
 import options
+import pseudo
 from common import UserError, say
-from dataset import MASK_OF_PHOTO, OLD_FROM, age_group, read_eval, read_rows, target
+from dataset import MASK_OF_PHOTO, OLD_FROM, age_group, read_eval, read_rows, split_people, target
 from labels import ATTRIBUTES, CLASS_NAMES, HEADS, combine, encode, marginals
 from model import LAYOUTS
-from results import PROBS
 
 FIX_COLUMNS = ("id", "field", "from", "to", "confidence")  # and note, which may be empty
 SURE = 0.9  # a confidence from here on is "sure"
@@ -31,6 +31,7 @@ class Labels:
     targets: {head: int64 (N,)} for training, and "years", float32 (N,), NaN where unknown.
     dropped: bool (N,), photos that train no model of age.
     joining: {head: bool (N,)}, photos of eval that are sure enough to train that head.
+    by_fold: {fold: Labels} if each fold is taught by models of its own.
     """
 
     sources: list
@@ -38,10 +39,14 @@ class Labels:
     targets: dict
     dropped: np.ndarray
     joining: dict
+    by_fold: dict = field(default_factory=dict)
 
     @property
     def names(self):
         return [name for _, names in self.sources for name in names]
+
+    def of_fold(self, fold):
+        return self.by_fold.get(fold, self)
 
     def joined(self, heads):
         """int64 photos of eval that train a model of these heads."""
@@ -89,7 +94,7 @@ def read(args, table):
         dropped,
         {head: np.zeros(len(frame), bool) for head in HEADS},
     )
-    return _with_pseudo(labels, args) if args.pseudo else labels
+    return _with_pseudo(labels, args, frame) if args.pseudo else labels
 
 
 # ---- mended labels
@@ -219,52 +224,36 @@ def _some(fixes):
 # ---- photos of eval
 
 
-def read_pseudo(path, known):
-    """(names, float64 (M, 18) probabilities) of a file of inference.py --save_probs.
-
-    known: names of the photos that there are. UserError that names the line of what is wrong.
-    """
-    names, probs = {}, []
-    for line, row in read_rows(path, ("ImageID", *PROBS)):
-        name = row["ImageID"]
-        if name not in known:
-            raise UserError(f"{path} line {line}: {name} is no photo of --eval_dir")
-        if name in names:
-            raise UserError(f"{path} line {line}: {name} stands on line {names[name]} too")
-        names[name] = line
-        try:
-            values = [float(row[column]) for column in PROBS]
-        except ValueError:
-            values = [-1.0]
-        if not (abs(sum(values) - 1) < 1e-3 and min(values) >= 0):
-            raise UserError(f"{path} line {line}: p0 to p17 are no probabilities that sum to 1")
-        probs.append(values)
-    return list(names), np.array(probs)
-
-
-def _with_pseudo(labels, args):
+def _with_pseudo(labels, args, frame):
     """The Labels with the photos of --pseudo behind those of the table."""
     root, known = read_eval(args.eval_dir, "--eval_dir")
-    names, probs = read_pseudo(args.pseudo, set(known))
+    folds = split_people(frame, args.seed, args.k_fold, args.val_ratio)
+    names, probs = pseudo.read(args.pseudo, set(known), folds)
     _check_places(labels.sources[0], (root, names), args.matte_dir)
-    targets, joining = {}, {}
-    for head, values in ({"label": probs} | marginals(probs)).items():
-        targets[head] = np.concatenate([labels.targets[head], values.argmax(1)])
-        sure = values.max(1).round(6) >= args.pseudo_min  # sums of rounded numbers
-        joining[head] = np.concatenate([labels.joining[head], sure])
     unknown = np.full(len(names), np.nan, np.float32)
-    targets["years"] = np.concatenate([labels.targets["years"], unknown])
     labels = replace(
         labels,
         sources=[*labels.sources, (root, names)],
-        targets=targets,
+        targets=labels.targets | {"years": np.concatenate([labels.targets["years"], unknown])},
         dropped=np.concatenate([labels.dropped, np.zeros(len(names), bool)]),
-        joining=joining,
     )
+    taught = {fold: _taught(labels, part, args, fold) for fold, part in probs.items()}
+    return taught[None] if None in taught else replace(labels, by_fold=taught)
+
+
+def _taught(labels, probs, args, fold):
+    """The Labels with the answers of (M, 18) probabilities; says how many photos are sure."""
+    targets, joining = dict(labels.targets), {}
+    for head, values in ({"label": probs} | marginals(probs)).items():
+        targets[head] = np.concatenate([targets[head], values.argmax(1)])
+        sure = values.max(1).round(6) >= args.pseudo_min  # sums of rounded numbers
+        joining[head] = np.concatenate([labels.joining[head], sure])
+    labels = replace(labels, targets=targets, joining=joining)
+    of = "" if fold is None else f" of fold {fold}"
     for task, heads in LAYOUTS[options.layout_of(args)].items():
         rows = labels.joined(heads)
         counts = _counts(targets, heads, rows)
-        say(f"--pseudo: {len(rows)} of {len(names)} photos join {task}: {counts}")
+        say(f"--pseudo: {len(rows)} of {len(probs)} photos join {task}{of}: {counts}")
     return labels
 
 

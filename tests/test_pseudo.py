@@ -32,6 +32,7 @@ def go(drawn, tmp_path_factory):
             return train.main([*map(str, words)]), made
 
     run.home = home
+    run.predict = ["--data_dir", drawn / "eval", "--cache_dir", home / "cache", "--save_probs"]
     return run
 
 
@@ -43,8 +44,7 @@ def plain(go):
 @pytest.fixture(scope="module")
 def pseudo(go, plain, drawn):
     """(file of inference.py, the median of its highest probabilities)."""
-    words = ["--model_dir", plain[0], "--data_dir", drawn / "eval", "--save_probs"]
-    words += ["--cache_dir", go.home / "cache", "--output_dir", go.home / "output"]
+    words = [*go.predict, "--model_dir", plain[0], "--output_dir", go.home / "output"]
     inference.main([*map(str, words)])
     path = go.home / "output/output_probs.csv"
     return path, float(pd.read_csv(path)[PROBS].max(axis=1).median())
@@ -96,6 +96,80 @@ def test_photos_of_eval_train_and_never_validate(go, plain, pseudo, drawn):
         joined = data.train[len(before.train) :]
         assert [data.names[row] for row in joined] == probs.ImageID[sure].tolist()
         assert (data.targets["label"][joined] == probs[PROBS].to_numpy()[sure].argmax(1)).all()
+
+
+def test_each_fold_is_taught_by_models_that_never_saw_its_people(
+    go, plain, pseudo, drawn, tmp_path
+):
+    path = pseudo[0].with_name("output_probs_by_fold.csv")
+    kept = pd.read_csv(path)
+    least = float(kept[PROBS].max(axis=1).median())
+    mean = kept.groupby("ImageID", sort=False)[PROBS].mean().to_numpy()
+    assert np.allclose(mean, pd.read_csv(pseudo[0])[PROBS], atol=1e-6)
+
+    # What the models of one fold say: inference with a run of which both folds are that one.
+    words = ["--pseudo", path, "--pseudo_min", least, "--epochs", "1", "--k_fold", "2"]
+    folder, made = go("--name", "by_fold", *words)
+    count, sizes = len(read_train(drawn / "train").frame), []
+    for fold, (data, before) in enumerate(zip(made, plain[1], strict=True)):
+        one = go.home / f"fold{fold}"
+        shutil.copytree(plain[0], one)
+        for other in (0, 1):
+            shutil.copytree(plain[0] / f"fold{fold}", one / f"fold{other}", dirs_exist_ok=True)
+        inference.main([*map(str, go.predict), "--model_dir", str(one), "--output_dir", str(one)])
+        probs = pd.read_csv(one / "output_probs.csv")[PROBS].to_numpy()
+        sure = np.flatnonzero(probs.max(axis=1) >= least)
+        sizes.append(len(sure))
+        assert (data.valid == before.valid).all()
+        assert data.train.tolist() == [*before.train, *(count + sure)]
+        assert (data.targets["label"][count + sure] == probs[sure].argmax(1)).all()
+    assert sum(sizes) == 42 and sizes[0] != sizes[1]
+    assert oof_of(folder).drop(columns=PROBS).equals(oof_of(plain[0]).drop(columns=PROBS))
+
+    write_csv(tmp_path / "mixed.csv", kept.sample(frac=1, random_state=0))
+    words[1] = tmp_path / "mixed.csv"
+    _, mixed = go("--name", "mixed", *words)
+    for data, first in zip(mixed, made, strict=True):
+        names = [{data.names[row] for row in data.train} for data in (data, first)]
+        assert names[0] == names[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "change", "message"),
+    [
+        (["--seed", "1"], None, r"no model held out the people of fold 0: .* --seed"),
+        (["--k_fold", "3"], None, r"no model held out the people of fold 0: .* --k_fold"),
+        (["--k_fold", "0", "--val_ratio", "0"], None, r"nobody is held out here: give output_prob"),
+        ([], lambda table: table[:-1], "is not whole: the folds have different photos"),
+        ([], lambda table: table[:42], "no model held out the people of fold 1"),
+        ([], lambda table: pd.concat([table, table[:1]]), "line 86: .* stands on line 2 too"),
+    ],
+)
+def test_a_file_by_fold_that_cannot_teach_a_run(go, pseudo, tmp_path, words, change, message):
+    path = pseudo[0].with_name("output_probs_by_fold.csv")
+    if change:
+        write_csv(tmp_path / "changed.csv", change(pd.read_csv(path)))
+        path = tmp_path / "changed.csv"
+    runs = sorted((go.home / "runs").iterdir())
+    with pytest.raises(UserError, match=message):
+        go("--name", "wrong", "--k_fold", "2", "--pseudo", path, *words)
+    assert sorted((go.home / "runs").iterdir()) == runs
+
+
+def test_probabilities_by_fold_of_several_runs(go, plain, pseudo, drawn, tmp_path):
+    """Averaged with the weights of the runs; left out where the folds differ, an old file too."""
+    path = pseudo[0].with_name("output_probs_by_fold.csv")
+    words = [*map(str, go.predict), "--output_dir", str(tmp_path), "--model_dir"]
+    second, _ = go("--name", "second", "--k_fold", "2", "--epochs", "1", "--lr", "0.01")
+    inference.main([*words, str(second)])
+    ours, theirs = pd.read_csv(path), pd.read_csv(tmp_path / path.name)
+    assert ours[["ImageID", "held_out"]].equals(theirs[["ImageID", "held_out"]])
+    inference.main([*words, str(plain[0]), str(second), "--ensemble_weights", "3", "1"])
+    both = pd.read_csv(tmp_path / path.name)
+    assert np.allclose(both[PROBS], 0.75 * ours[PROBS] + 0.25 * theirs[PROBS], atol=2e-7)
+    other, _ = go("--name", "other", "--k_fold", "2", "--epochs", "1", "--seed", "1")
+    inference.main([*words, str(plain[0]), str(other)])
+    assert (tmp_path / "output_probs.csv").is_file() and not (tmp_path / path.name).exists()
 
 
 def test_a_resumed_run_ends_with_the_same_bytes_and_wants_the_same_file(
