@@ -41,9 +41,9 @@ class Task:
 
     name: its key in model.LAYOUTS; heads; options: options.for_task(); data: Data; info: what
     save_model keeps besides; folder: fold<k>/<name>; key: (seed, fold).
-    It starts where the state in its folder left it. `history` has one row an epoch, `best` the best
-    epoch (several, if averaged) with its probabilities, and `predictions` the {head: (photos,)
-    codes} of every epoch.
+    It starts where the state in its folder left it. `history` has one row an epoch, `best` the
+    epoch to keep (several, if averaged) with its probabilities, and `predictions` the {head:
+    (photos,) codes} of every epoch.
     """
 
     def __init__(self, name, heads, options, data, info, folder, key, device, run):
@@ -248,13 +248,14 @@ class Task:
         return f"fold {self.key[1]} {self.name} epoch {self.epoch + 1}/{self.options['epochs']}"
 
     def _evaluate(self):
-        """Scores the validation photos; notes whether this epoch is the best so far."""
+        """Scores the validation photos; notes whether this epoch is the one to keep so far."""
         probs, codes, truth = self._predict(self.kept)
         self.predictions.append({head: p.argmax(-1).astype(np.uint8) for head, p in probs.items()})
         right = np.all([codes[head] == truth[head] for head in self.heads], axis=0)
         rows = np.arange(len(right))
         score = self._score(codes, truth)
-        if self.best is None or score > self.best["score"]:
+        last = self.options["keep"] == "last"
+        if last or self.best is None or score > self.best["score"]:
             self.best = {"epoch": self.epoch + 1, "score": score, "probs": probs}
         seen = self._given_truth(probs)
         logs = [np.log(np.maximum(p[rows, truth[head]], 1e-12)) for head, p in seen.items()]

@@ -56,6 +56,9 @@ def check(args):
             raise UserError(f"--freeze all computes features once: leave out --{mixes[0]}")
         if options["age_given"] != "none" and layout != "split":
             raise UserError("--age_given mask: this run has no age model; add --split_heads")
+        choosing = [name for name in ("average", "early_stop") if options[name]]
+        if options["keep"] == "last" and choosing:
+            raise UserError(f"--keep last chooses no epoch, --{choosing[0]} does: leave one out")
         for head, name in options["criterion"].items():
             smoothing, power = options["label_smoothing"][head], options["class_weights"][head]
             if {term for term, _ in loss.parse(name)} == {"f1"} and (smoothing or power):

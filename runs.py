@@ -28,12 +28,14 @@ class Run:
     """One run folder: its config.json, its oof.csv sorted by image, and its learning curves.
 
     logs: {ALL or a task: frame of all folds, with the columns of log.csv and `fold`}.
+    last_epoch: macro F1 of the last epochs instead of the kept ones, NaN if unknown.
     """
 
     folder: Path
     config: dict
     oof: pd.DataFrame
     logs: dict = field(default_factory=dict)
+    last_epoch: float = math.nan
 
     @property
     def probs(self):
@@ -128,7 +130,9 @@ def read_run(folder):
             f"{folder} has no oof.csv: finish it (python train.py --resume {folder}), "
             "or leave it out if it was trained on everybody"
         )
-    return Run(folder, config, _read_oof(path), _read_logs(folder))
+    scores = read_json(folder / "metrics.json") if (folder / "metrics.json").is_file() else {}
+    last = scores.get("last_epoch", {}).get("macro_f1", math.nan)
+    return Run(folder, config, _read_oof(path), _read_logs(folder), last)
 
 
 def _read_oof(path):

@@ -296,12 +296,7 @@ def _optimisation_flags(parser):
     add("--scheduler", "cosine", flags.one_of(*SCHEDULERS), "|".join(SCHEDULERS))
     add("--warmup_epochs", 1.0, flags.number(float, 0), "epochs of linear warm-up")
     add("--lr_decay_step", 20, flags.number(int, 1), "epochs a step of the scheduler step")
-    add(
-        "--lr_patience",
-        3,
-        flags.number(int, 1),
-        "epochs without progress before plateau acts",
-    )
+    add("--lr_patience", 3, flags.number(int, 1), "epochs without progress before plateau acts")
     add("--lr_decay", 0.5, flags.number(float, 0, 1, above=True), "factor of step and plateau")
     add(
         "--clip_grad",
@@ -316,6 +311,13 @@ def _optimisation_flags(parser):
         flags.number(float, 0, 0.99999),
         "decay of averaged weights, which are then the ones evaluated and kept; 0 is off",
         bare=0.99,
+    )
+    add(
+        "--keep",
+        "best",
+        flags.one_of("best", "last"),
+        "epoch of which the model is kept and scored: best by its macro F1 on the people held out, "
+        "which flatters the score a little, or last, which chooses nothing",
     )
     add(
         "--average",

@@ -208,6 +208,8 @@ def test_overrides_need_the_models_that_they_name():
         ("--split_heads --cutmix age=1 --cutmix_half", "--cutmix and --cutmix_half exclude"),
         ("--criterion f1 --label_smoothing 0.1", "--criterion f1 uses neither"),
         ("--split_heads --criterion age=f1 --class_weights", "--criterion f1 uses neither"),
+        ("--keep last --average", "--keep last chooses no epoch, --average does"),
+        ("--split_heads --keep best age=last --early_stop", "--keep last .* --early_stop does"),
     ],
 )
 def test_contradictions_are_refused(words, parts):
