@@ -208,12 +208,11 @@ def _energy(tables, picked, found, method):
 
 def _moved(picked, shares, first, other):
     """A sentence: by how much `other` looks more at the person than `first`, over people."""
-    differences = np.nanmean(
-        [shares[other, name] - shares[first, name] for name in ATTRIBUTES], axis=0
-    )
-    people = pd.Series(differences).groupby(picked.person.to_numpy()).mean().dropna()
-    mean = people.mean()
-    half = 1.96 * people.std() / np.sqrt(max(len(people), 1))
+    differences = [shares[other, name] - shares[first, name] for name in ATTRIBUTES]
+    people = pd.DataFrame(differences).mean().groupby(picked.person.to_numpy()).mean().dropna()
+    if len(people) < 2:
+        return f"{other} vs {first}: too few maps are more than zero to compare them."
+    mean, half = people.mean(), 1.96 * people.std() / np.sqrt(len(people))
     if mean - half > 0:
         verdict = "it looks more at the person"
     elif mean + half < 0:

@@ -78,6 +78,23 @@ def test_choice_spreads_over_people():
     assert set(rows.person[chosen[:2]]) == {"a", "b"}
 
 
+def test_moved_eyes_are_told_over_people_and_empty_maps_left_out():
+    """Differences of people 1 to 4: .2, .4, .3 and unknown; one photo of two is empty."""
+    picked = pd.DataFrame({"person": np.repeat(["1", "2", "3", "4"], 2)})
+    before = np.full(8, 0.5)
+    after = before + np.array([0.2, np.nan, 0.3, 0.5, np.nan, 0.3, np.nan, np.nan])
+    shares = {("a", name): before for name in ATTRIBUTES} | {
+        ("b", name): after for name in ATTRIBUTES
+    }
+    shares["b", "mask"] = np.full(8, np.nan)
+    half = 1.96 * np.std([0.2, 0.4, 0.3], ddof=1) / 3**0.5
+    said = gradcam._moved(picked, shares, "a", "b")
+    assert said.startswith("b vs a: +0.300") and f"+{0.3 - half:.3f}" in said
+    assert said.endswith("of the energy: it looks more at the person.")
+    shares |= {("b", name): np.full(8, np.nan) for name in ATTRIBUTES}
+    assert "too few maps" in gradcam._moved(picked, shares, "a", "b")
+
+
 def test_page_shows_where_runs_look(small, tmp_path, capsys):
     model, info = small
     data = draw_data(tmp_path, people=12, broken=False)
