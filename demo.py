@@ -20,6 +20,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+import flags
 import portrait
 import scene
 from common import UserError, cores, progress, run, say, write_json
@@ -36,7 +37,7 @@ AGES, CELLS, NOISE, ORDER = (2, 3), (4, 5), 6, 7
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(
+    parser = flags.Parser(
         description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     files = parser.add_argument_group("files")

@@ -1,6 +1,7 @@
 """Parsing of flags: numbers in a range, choices, and options that an attribute may override."""
 
 import argparse
+import difflib
 import math
 import re
 
@@ -8,6 +9,21 @@ from common import UserError
 from labels import ATTRIBUTES
 
 OVERRIDE = re.compile(rf"^({'|'.join(ATTRIBUTES)})=(.*)$")
+
+
+class Parser(argparse.ArgumentParser):
+    """An argparse parser that wants flags in full; UserError for words that it does not take."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+
+    def error(self, message):
+        kind, _, words = message.partition(": ")
+        if kind == "unrecognized arguments":
+            known = [flag for action in self._actions for flag in action.option_strings]
+            near = difflib.get_close_matches(words.split()[0].split("=")[0], known, 1, 0.75)
+            message += f"; did you mean {near[0]}?" if near else "; --help lists the flags"
+        raise UserError(message)
 
 
 class PerTask(argparse.Action):

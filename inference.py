@@ -22,6 +22,7 @@ import augment
 import decision
 import distributed
 import experiment
+import flags
 import oof
 import pseudo
 import store
@@ -33,10 +34,9 @@ from predict import predict
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(
+    parser = flags.Parser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     _what_flags(parser.add_argument_group("what").add_argument)
     _how_flags(parser.add_argument_group("how").add_argument)

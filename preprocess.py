@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+import flags
 import matte
 from common import UserError, atomic, progress, rank, run, say, world_size
 from dataset import default_matte_dir, find_images, matte_path, read_photo
@@ -21,7 +22,7 @@ TOLERANCE = 0.0075  # of the diagonal: how far apart two boundaries may be and s
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(
+    parser = flags.Parser(
         description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     data = parser.add_argument_group("data")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
+import flags
 import page
 import report_data
 import report_errors
@@ -24,7 +25,7 @@ LARGEST = 8  # MB of a page
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(
+    parser = flags.Parser(
         description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     what = parser.add_argument_group("what to report on")
@@ -109,7 +110,7 @@ def defaults():
     """{flag: text} of train.py's flags."""
     import training_flags  # brings torch, which a look at the data does not need
 
-    parser = argparse.ArgumentParser()
+    parser = flags.Parser()
     training_flags.add_to(parser)
     values = {flag: runs.option_text(value) for flag, value in vars(parser.parse_args([])).items()}
     return values | {"layout": "joint"} | runs.PLAIN

@@ -11,12 +11,10 @@ and with `lr` in the space too, of `--lr BASE age=X`. A choice is what would be 
 false are on and off. Numbers are cut to six digits, so that they can be typed again.
 """
 
-import argparse
-import contextlib
-import io
 import math
 from dataclasses import dataclass
 
+import flags
 import options
 import train
 import training_flags
@@ -83,16 +81,10 @@ def words(values):
 
 def parsed(command, parse=train.parse_args):
     """train.parse_args(command); Contradiction if it refuses the words."""
-    said = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
-            return parse(command)
+        return parse(command)
     except UserError as error:
         raise Contradiction(str(error)) from None
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-        raise Contradiction(said.getvalue().strip().split("error: ")[-1]) from None
 
 
 def read(path, fixed):
@@ -104,7 +96,7 @@ def read(path, fixed):
     values = read_json(path)
     if not isinstance(values, dict) or not values:
         raise UserError(f"{path} is no search space: it must be {{flag: values}}")
-    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser = flags.Parser()
     training_flags.add_to(parser)
     given = {word[2:].split("=")[0] for word in fixed if word.startswith("--")}
     entries = []

@@ -14,6 +14,7 @@ import batches
 import distributed
 import engine
 import experiment
+import flags
 import options
 import results
 import store
@@ -26,10 +27,9 @@ from model import LAYOUTS
 
 def parse_args(argv=None):
     argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(
+    parser = flags.Parser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     training_flags.add_to(parser)
     args = parser.parse_args(argv)

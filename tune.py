@@ -59,10 +59,9 @@ class Search:
 
 def parse_args(argv):
     """(the flags of tune.py, the words after --)."""
-    parser = argparse.ArgumentParser(
+    parser = flags.Parser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add(

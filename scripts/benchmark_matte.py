@@ -22,6 +22,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import flags
 import grabcut
 import matte
 import rembg_net
@@ -31,7 +32,7 @@ from preprocess import find_truths, iou, read_mask
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(
+    parser = flags.Parser(
         description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--data_dir", type=Path, default=Path("data/train"), help="photos")

@@ -3,7 +3,6 @@
 python scripts/score.py output/output.csv data/demo/truth.csv
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import flags
 import metrics
 from common import UserError, run
 from labels import CLASSES
@@ -31,7 +31,7 @@ def read(path):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = flags.Parser(description=__doc__.split("\n")[0])
     parser.add_argument("submission", help="csv with ImageID, ans")
     parser.add_argument("truth", help="csv with the true ImageID, ans")
     args = parser.parse_args(argv)

@@ -236,7 +236,7 @@ def test_what_cannot_be_scored(tiny, other, score, tmp_path):
     with pytest.raises(UserError, match="held out where"):
         score(swapped)
     for words in (["--images", "x"], ["--data_dir", "x"], ["--save_probs"]):
-        with pytest.raises(SystemExit):
+        with pytest.raises(UserError, match=f"leave out {words[0]}"):
             inference.parse_args(["--oof", "x", *words])
 
 

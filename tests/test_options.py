@@ -1,18 +1,23 @@
 """The flags of training: overrides by attribute, wrong words, help, contradictions."""
 
-import argparse
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from timm.optim import list_optimizers
 
+import flags
 import options
 import training_flags
 from common import UserError
 
+HOME = Path(__file__).resolve().parent.parent
+
 
 def parser():
-    made = argparse.ArgumentParser(prog="train.py")
+    made = flags.Parser(prog="train.py")
     training_flags.add_to(made)
     return made
 
@@ -97,16 +102,25 @@ def test_one_parse_leaves_no_trace_in_the_next():
         ("--val_ratio 1", ["--val_ratio", "at most 0.99"]),
         ("--on_error ignore", ["--on_error", "stop", "skip"]),
         ("--split_heads --shared_backbone", ["--shared_backbone", "not allowed with"]),
-        ("--learning_rate 1", ["unrecognized arguments: --learning_rate"]),
+        ("--learning_rate 1", ["unrecognized arguments: --learning_rate", "--help lists"]),
+        ("--epoch 1", ["unrecognized arguments: --epoch 1; did you mean --epochs?"]),
+        ("--bg_filll=mean", ["did you mean --bg_fill?"]),
     ],
 )
-def test_wrong_words_end_with_code_2_naming_the_flag_and_the_choices(words, parts, capsys):
-    with pytest.raises(SystemExit) as caught:
+def test_wrong_words_are_refused_naming_the_flag_and_the_choices(words, parts):
+    with pytest.raises(UserError) as caught:
         parse(words)
-    assert caught.value.code == 2
-    message = capsys.readouterr().err.splitlines()[-1]
-    assert message.startswith("train.py: error: ")
-    assert all(part in message for part in parts), message
+    message = str(caught.value)
+    assert all(part in message for part in parts) and "\n" not in message, message
+
+
+def test_a_wrong_flag_ends_in_one_line_and_code_2():
+    for command in ("train", "inference", "preprocess", "report", "tune", "demo"):
+        words = [sys.executable, f"{command}.py", "--seeed", "1"]
+        done = subprocess.run(words, cwd=HOME, capture_output=True, text=True)
+        start = f"{command}.py: error: unrecognized arguments: --seeed 1; "
+        assert done.returncode == 2 and not done.stdout
+        assert done.stderr.startswith(start) and len(done.stderr.splitlines()) == 1, done.stderr
 
 
 def valued_flags():

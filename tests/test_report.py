@@ -364,5 +364,5 @@ def test_arguments_that_do_not_fit(drawn, tmp_path):
     with pytest.raises(UserError, match=r"210 images that the data do not hold"):
         report.main(["--data_dir", str(other), "--model_dir", a])
     for wrong in (["--cam_images", "-1"], ["--baseline", "a"], ["--no_such_flag"]):
-        with pytest.raises(SystemExit):
+        with pytest.raises(UserError, match=wrong[0]):
             report.parse_args(wrong)
