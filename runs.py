@@ -17,8 +17,9 @@ PROBS = [f"p{k}" for k in range(CLASSES)]
 PLACES = {"name", "seed", "data_dir", "eval_dir", "model_dir", "matte_dir", "cache_dir", "device"}
 PLACES |= {"log_interval", "valid_batch_size", "on_error", "resume", "fold"}
 LAYOUT = {"split_heads", "shared_backbone"}  # two flags of one choice: config["layout"]
-# The options that only a folder of inference.py --oof has, as a run of train.py was predicted.
-PLAIN = {"tta": "none", "vote": "off", "decision": "argmax"}
+# Options that some folders do not have, and what was done there: those of inference.py --oof are
+# unknown to a run of train.py, --keep to an older one.
+PLAIN = {"tta": "none", "vote": "off", "decision": "argmax", "keep": "best"}
 TASKS = ("label", "shared", *ATTRIBUTES)
 ALL = "all 18 classes"  # the curve of a fold as a whole
 
