@@ -72,6 +72,11 @@ def headline(groups, scored, baseline, compared):
             "Where a configuration has one seed, the interval knows the chance of people, not "
             "that of training: another seed may move the score by as much again."
         )
+    if any("best" in group.options["keep"] for group in groups):
+        notes.append(
+            "The epochs kept are the best on these very people, which flatters a score, and three "
+            "models more than one: see what the last epochs score, or use --keep last."
+        )
     return {"main": words[0], "points": words[1:], "notes": notes}
 
 
@@ -89,7 +94,7 @@ def build_runs(tables, rows, groups, scored, defaults):
             page.details(
                 _title(group, scored[group.name]),
                 [
-                    _measures(scored[group.name]),
+                    _measures(group, scored[group.name]),
                     _options(group, defaults),
                     _folds(group, rows),
                     _cost(group),
@@ -120,11 +125,13 @@ def _title(group, scored):
     return f"{group.name}: macro F1 {page.number(value)} {page.span(low, high)}{seeds}"
 
 
-def _measures(scored):
+def _measures(group, scored):
     rows = [
         (TITLES[name], page.number(value), page.span(low, high))
         for name, (value, low, high) in scored["measures"].items()
     ]
+    if not np.isnan(runs.last_epoch(group)):
+        rows.append(("macro F1 by the last epoch", page.number(runs.last_epoch(group)), ""))
     frame = pd.DataFrame(rows, columns=["measure", "value", "95 % interval"])
     return page.table(frame, "Scores over people.")
 
@@ -234,7 +241,7 @@ def _ranking(tables, groups, scored, baseline, compared):
         if row:
             line |= {f"difference_{key}": row[key] for key in ("low", "high")}
             line |= {"difference": row["difference"], "p": row["p"], "p_holm": row["holm"]}
-        line["last_epoch"] = float(np.mean([run.last_epoch for run in group.runs]))
+        line["last_epoch"] = runs.last_epoch(group)
         lines.append(line | {"verdict": verdict(row) if row else "baseline"} | runs.costs(group))
     frame = pd.DataFrame(lines).sort_values("macro_f1", ascending=False)
     tables["runs"] = frame = frame.round({"seconds": 1, "images_per_s": 1, "wait_share": 3})

@@ -227,6 +227,11 @@ def costs(group):
     }
 
 
+def last_epoch(group):
+    """Macro F1 of the last epochs instead of those kept, mean over the seeds; NaN if unknown."""
+    return float(np.mean([run.last_epoch for run in group.runs]))
+
+
 def differing(groups):
     """Names of the options that are not the same in all groups."""
     names = dict.fromkeys(name for group in groups for name in group.options)
