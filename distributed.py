@@ -5,6 +5,7 @@ batch statistics of normalisation layers are those of the whole batch.
 """
 
 import contextlib
+import ctypes
 import os
 import signal
 import types
@@ -15,9 +16,11 @@ from torch import nn
 
 from common import UserError, say, world_size
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
+
 
 def pick_device(name):
-    """torch.device of --device: auto takes this process's GPU if there is one."""
+    """torch.device of --device, made ready: auto takes this process's GPU if there is one."""
     local = int(os.environ.get("LOCAL_RANK", 0))
     if name == "auto":
         name = f"cuda:{local % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
@@ -32,7 +35,20 @@ def pick_device(name):
         if device.index >= torch.cuda.device_count():
             raise UserError(f"--device {name}: there are {torch.cuda.device_count()} GPUs")
         torch.cuda.set_device(device)
+    if device.type == "cpu":
+        keep_memory()
     return device
+
+
+def keep_memory():
+    """Keeps what a step frees for the next one, from now on in this process (mallopt of glibc).
+
+    Else large blocks go back to the kernel, and each step asks for them again, page by page.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # another C library has its own ways
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(M_MMAP_THRESHOLD, 2**30)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 @contextlib.contextmanager

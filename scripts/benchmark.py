@@ -2,15 +2,19 @@
 
     python scripts/benchmark.py epoch --data_dir data/train --resize 128 96
     python scripts/benchmark.py layouts --data_dir data/train --resize 128 96
+    python scripts/benchmark.py memory --device cpu --data_dir data/train --resize 128 96
 
 epoch    images/s of a training epoch over images/s of the bare step (forward, backward,
          optimizer) of the same model on one batch that lies in memory
 layouts  seconds of an epoch of three attribute models, decoding included once, over those of
          the 18-class model, decoding included too
+memory   images/s of an epoch on a CPU in a process that keeps freed memory, as train.py does, over
+         those in one that returns it to the kernel
 
 Flags after the first word are those of train.py.
 """
 
+import multiprocessing
 import shutil
 import statistics
 import sys
@@ -116,7 +120,29 @@ def layouts(argv):
         print(f"split over joint: median {statistics.median(ratios):.3f} of {ROUNDS} rounds")
 
 
-WHAT = {"epoch": epoch, "layouts": layouts}
+def memory(argv):
+    """Epochs in processes with and without distributed.keep_memory(), in turn."""
+    ratios = []
+    for _ in range(ROUNDS):
+        speeds = []
+        for kept in (False, True):
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                speeds.append(pool.apply(one_epoch, (argv, kept)))
+        ratios.append(speeds[1] / speeds[0])
+        print(f"returned {speeds[0]:.1f}, kept {speeds[1]:.1f} images/s: {ratios[-1]:.3f}")
+    print(f"kept over returned: median {statistics.median(ratios):.3f} of {ROUNDS} rounds")
+
+
+def one_epoch(argv, kept):
+    """images/s of the second epoch of this process."""
+    if not kept:
+        distributed.keep_memory = lambda: None
+    with tempfile.TemporaryDirectory() as folder:
+        (task, *_), _ = tasks_of(argv, folder)
+        return [task.train_epoch(lambda: False)["images_per_s"] for _ in range(2)][1]
+
+
+WHAT = {"epoch": epoch, "layouts": layouts, "memory": memory}
 
 
 def main(argv=None):

@@ -19,7 +19,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 data=${DATA:-data/train} eval=${EVAL:-data/eval} runs=${RUNS:-runs} out=${OUT:-output/best}
-processes=${PROCESSES:-2} folds=6
+processes=${PROCESSES:-2} folds=10
 python=.venv/bin/python
 
 train() {

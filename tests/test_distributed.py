@@ -1,6 +1,9 @@
 """Gradients and statistics of two processes against torch's own layers in one."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -63,3 +66,36 @@ def test_devices_that_are_not_there_are_named():
         assert distributed.pick_device("auto") == torch.device("cpu")
         with pytest.raises(UserError, match="torch sees no GPU"):
             distributed.pick_device("cuda")
+
+
+STEP = """
+import ctypes, sys, distributed
+class Info(ctypes.Structure):  # struct mallinfo2 of <malloc.h>
+    names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
+    _fields_ = [(name, ctypes.c_size_t) for name in names.split()]
+libc = ctypes.CDLL("libc.so.6")
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes, libc.mallinfo2.restype = [ctypes.c_void_p], Info
+if sys.argv[1] == "keep":
+    distributed.pick_device("cpu")
+before = libc.mallinfo2()
+block = libc.malloc(2**26)
+during = libc.mallinfo2()
+libc.free(block)
+print(during.hblkhd - before.hblkhd, libc.mallinfo2().arena - before.arena)
+"""
+
+
+@pytest.mark.skipif(not os.confstr("CS_GNU_LIBC_VERSION"), reason="mallopt is of glibc")
+def test_on_a_cpu_the_memory_of_a_step_is_kept_for_the_next():
+    def sizes(word):
+        """(bytes mapped apart for a block of 64 MB, bytes of the heap kept after its end)."""
+        words = [sys.executable, "-c", STEP, word]
+        home = Path(distributed.__file__).parent
+        done = subprocess.run(words, cwd=home, capture_output=True, check=True)
+        return [int(word) for word in done.stdout.split()]
+
+    mapped, kept = sizes("keep")
+    assert mapped == 0 and kept > 2**25
+    mapped, kept = sizes("leave")
+    assert mapped >= 2**26 and kept < 2**20
