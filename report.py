@@ -13,6 +13,7 @@ import pandas as pd
 
 import flags
 import page
+import report_compare
 import report_data
 import report_errors
 import report_runs
@@ -72,16 +73,13 @@ def main(argv=None):
         labels, persons = rows.label.to_numpy(int), rows.person.to_numpy()
         say(f"scoring {len(groups)} runs over {len(set(persons))} people")
         scored = {group.name: runs.scores(labels, persons, group) for group in groups}
-        compared = report_runs.compare_all(rows, groups, baseline)
-        headline = report_runs.headline(groups, scored, baseline, compared)
-        sections.append(report_runs.build_runs(tables, rows, groups, scored, defaults()))
+        compared = report_compare.compare_all(rows, groups, baseline)
+        changes = report_compare.one_option(rows, groups)
+        headline = report_compare.headline(groups, scored, baseline, compared, changes)
+        sections.append(report_runs.build(tables, rows, groups, scored, defaults()))
         if compared:
-            sections.insert(
-                0,
-                report_runs.build_comparison(
-                    tables, rows, data, groups, scored, baseline, compared
-                ),
-            )
+            compare = (tables, rows, data, groups, scored, baseline, compared, changes)
+            sections.insert(0, report_compare.build(*compare))
         best = max(groups, key=lambda group: scored[group.name]["measures"]["macro_f1"][0])
         sections.append(report_errors.build_errors(tables, rows, data, groups, best))
         truth = wrong_people(data, set(persons))
