@@ -20,6 +20,7 @@ import statistics
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import torch
@@ -126,8 +127,8 @@ def memory(argv):
     for _ in range(ROUNDS):
         speeds = []
         for kept in (False, True):
-            with multiprocessing.get_context("spawn").Pool(1) as pool:
-                speeds.append(pool.apply(one_epoch, (argv, kept)))
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                speeds.append(pool.submit(one_epoch, argv, kept).result())
         ratios.append(speeds[1] / speeds[0])
         print(f"returned {speeds[0]:.1f}, kept {speeds[1]:.1f} images/s: {ratios[-1]:.3f}")
     print(f"kept over returned: median {statistics.median(ratios):.3f} of {ROUNDS} rounds")
