@@ -46,7 +46,6 @@ TTA = {
     "scale": ((False, 0.9), (False, 1.0), (False, 1.1)),
     "both": tuple((flip, scale) for flip in (False, True) for scale in (0.9, 1.0, 1.1)),
 }
-
 # The columns of a table of draws. flip is 0 or 1; angle in degrees, clockwise; shift and erased
 # box as shares of width (x) and height (y); scale and the three of colour are factors.
 COLUMNS = (

@@ -1,21 +1,24 @@
-"""Tables of photos, labels, folds by person, sampling weights."""
+"""Tables of photos, folds by person, sampling weights; the samples of an epoch in batches."""
 
-import csv
+import hashlib
 import os
+import time
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-import cv2
 import numpy as np
 import pandas as pd
+import torch
+from torch.nn import functional as F
 
-from common import UserError
-from labels import ATTRIBUTES, HEADS, encode
+import augment
+from common.errors import UserError
+from common.files import read_rows
+from labels import ATTRIBUTES, HEADS, age_group, encode
+from photos.reading import SUFFIXES, is_junk, is_photo
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 MASK_OF_PHOTO = {f"mask{i}": 0 for i in range(1, 6)} | {"incorrect_mask": 1, "normal": 2}
 COLUMNS = ("id", "gender", "race", "age", "path")
-OLD_FROM = 60
 
 
 @dataclass
@@ -31,44 +34,6 @@ class Table:
     frame: pd.DataFrame
     root: Path
     notes: list = field(default_factory=list)
-
-
-def read_photo(path):
-    """Decodes a photo to RGB uint8 (H, W, 3), turned upright by its EXIF tag, without alpha.
-
-    UserError if the file is missing or is no image.
-    """
-    try:
-        data = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    try:
-        photo = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if len(data) else None
-    except cv2.error:
-        photo = None
-    if photo is None:
-        raise UserError(f"{path}: is no readable image")
-    return photo
-
-
-def default_matte_dir(root):
-    """Where mattes lie unless told otherwise: beside the images folder."""
-    root = Path(root).resolve()
-    return root.parent / ("mattes" if root.name == "images" else f"{root.name}_mattes")
-
-
-def matte_path(matte_dir, method, name):
-    """The file of one matte: the photo's path below `method`, as .png."""
-    return Path(matte_dir, method, PurePosixPath(name).with_suffix(".png"))
-
-
-def is_junk(name):
-    """True for what file managers and notebooks leave behind (`._a.jpg`, `.DS_Store`, ...)."""
-    return name.startswith(".")
-
-
-def is_photo(name):
-    return name.lower().endswith(SUFFIXES) and not is_junk(name)
 
 
 def find_images(data_dir):
@@ -140,11 +105,6 @@ def read_train(data_dir):
     return Table(pd.DataFrame(rows, columns=columns), root, notes.lines())
 
 
-def age_group(age, old_from=OLD_FROM):
-    """0, 1, 2 for ages below 30, below `old_from`, and from there on."""
-    return int(age >= 30) + int(age >= old_from)
-
-
 def target(frame, head):
     """int64 (N,) classes that a head (a key of labels.HEADS) is to predict."""
     return np.array(frame["age_group" if head == "age" else head], np.int64)
@@ -164,33 +124,6 @@ def _home(data_dir, table, flag="--data_dir"):
 def _images_root(data_dir):
     data_dir = Path(data_dir)
     return data_dir / "images" if (data_dir / "images").is_dir() else data_dir
-
-
-def read_rows(path, columns):
-    """[(line number, row as a dict)] of a csv; the cells of `columns` are stripped.
-
-    UserError for a file, a column or a cell that is missing.
-    """
-    path = Path(path)
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            missing = [name for name in columns if name not in (reader.fieldnames or ())]
-            if missing:
-                raise UserError(f"{path}: column {', '.join(missing)} is missing")
-            rows = [(reader.line_num, row) for row in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} is not a readable csv ({error})") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})") from None
-    if not rows:
-        raise UserError(f"{path} has no rows")
-    for line, row in rows:
-        for name in columns:
-            if not (row[name] or "").strip():
-                raise UserError(f"{path} line {line}: {name} is empty")
-            row[name] = row[name].strip()
-    return rows
 
 
 def _person(path, line, row):
@@ -283,3 +216,113 @@ def sampling_weights(codes, head, power):
     """float64 (N,) weights (class frequency)^-power for classes `codes` (N,) of a head."""
     counts = np.bincount(codes, minlength=HEADS[head])
     return np.maximum(counts, 1)[codes] ** -float(power)
+
+
+@dataclass
+class Data:
+    """What one task trains on in one fold.
+
+    pixels: a store.Pixels of N photos; names: their N names; train, valid: int64 arrays of
+    photos; targets: {head: int64 (N,)}, of training, and "years": float32 (N,), NaN where
+    unknown; truth: {head: int64}, of validation, whose photos come first.
+    """
+
+    pixels: object
+    names: list
+    train: np.ndarray
+    valid: np.ndarray
+    targets: dict
+    truth: dict
+
+
+def seed_of(*parts):
+    """A seed of 63 bits from (seed, fold, task, epoch, ...)."""
+    text = "/".join(map(str, parts))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+class Epoch:
+    """The samples of one epoch of one task.
+
+    data: Data; heads: those of the model; options: options.for_task(); seed: of this epoch;
+    normalization: (mean, std) tensors on the device; size: (height, width) of the photos, else
+    that of --resize; extra: the model's other outputs (see model.Classifier).
+
+    With V views each photo counts V times. With a weighted sampler the samples are drawn with
+    replacement, balancing the classes of the one head, or the 18 classes for several heads.
+    The draws do not depend on the batch size, the device or the number of processes.
+    """
+
+    def __init__(self, data, heads, options, seed, normalization, size=None, extra=()):
+        self.data, self.heads, self.extra, self.options = data, heads, extra, options
+        self.normalization, device = normalization, data.pixels.device
+        generator = torch.Generator().manual_seed(seed)
+        train, views = torch.from_numpy(data.train), data.pixels.views
+        self.size = size = tuple(size or options["resize"])
+        self.count = n = len(train) * views
+        if options["weighted_sampler"]:
+            head = heads[0] if len(heads) == 1 else "label"
+            codes = data.targets[head][data.train]
+            weights = sampling_weights(codes, head, options["weighted_sampler"])
+            weights = torch.from_numpy(weights).repeat(views)
+            pick = torch.multinomial(weights, n, replacement=True, generator=generator)
+        else:
+            pick = torch.randperm(n, generator=generator)
+        self.photos, self.views = train[pick % len(train)], pick // len(train)
+        self.draws = augment.draw(n, options["augmentation"], generator).to(device)
+        self.backgrounds = train[torch.randint(len(train), (n,), generator=generator)]
+        self.mixing = next((kind for kind in augment.MIXES if options[kind]), None)
+        if self.mixing:
+            alpha = float(options[self.mixing])
+            self.partners, mix = augment.draw_mix(n, self.mixing, alpha, size, generator)
+            self.mix = mix.to(device)
+        self.waited = 0.0  # seconds spent on fetching pixels
+
+    def batch(self, rows):
+        """(images, own, targets) of the samples `rows`, a slice.
+
+        images: float32 (n, 3, H, W), augmented and normalised, or (n, F) features; own: {head:
+        int64 (n,)}; targets: the same, or with mixing {head: float32 (n, classes)}; and where
+        `extra` asks for it, "years" (n,) float32 and "given" (n, 3) float32 mask states.
+        """
+        photos = self.photos[rows]
+        images, own = self._images(rows), self._classes(photos)
+        targets = own | self._extra(photos)
+        if not self.mixing:
+            return images, own, targets
+        partners = self.partners[rows]
+        others = self._classes(self.photos[partners])
+        images, share = augment.mix(images, self._images(partners), self.mix[rows], self.mixing)
+        for head in self.heads:
+            soft = F.one_hot(others[head], HEADS[head]), F.one_hot(own[head], HEADS[head])
+            targets[head] = torch.lerp(*(value.float() for value in soft), share[:, None])
+        for name, other in self._extra(self.photos[partners]).items():
+            weight = share[:, None] if other.dim() == 2 else share
+            targets[name] = torch.lerp(other, targets[name], weight)
+        return images, own, targets
+
+    def _classes(self, photos):
+        return {head: self._target(head, photos) for head in self.heads}
+
+    def _extra(self, photos):
+        result = {}
+        if "years" in self.extra:
+            result["years"] = self._target("years", photos)
+        if "given_mask" in self.extra:
+            result["given"] = F.one_hot(self._target("mask", photos), HEADS["mask"]).float()
+        return result
+
+    def _target(self, name, photos):
+        values = torch.from_numpy(self.data.targets[name])[photos]
+        return values.to(self.data.pixels.device, non_blocking=True)
+
+    def _images(self, rows):
+        start = time.perf_counter()
+        pixels = self.data.pixels.batch(self.photos[rows], self.views[rows], self.backgrounds[rows])
+        self.waited += time.perf_counter() - start
+        if pixels.dim() == 2:
+            return pixels
+        if pixels.shape[2:] != self.size:
+            pixels = F.interpolate(pixels.float(), self.size, mode="area")
+        draws, strength = self.draws[rows], self.options["augmentation"]
+        return augment.apply(pixels, draws, *self.normalization, strength)

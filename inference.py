@@ -19,25 +19,20 @@ import numpy as np
 import pandas as pd
 
 import augment
-import decision
-import distributed
-import experiment
-import flags
-import oof
-import pseudo
-import store
-from common import UserError, rank, run, say, write_csv
+from common import devices, flags
+from common.errors import UserError, run
+from common.files import write_csv
+from common.processes import rank, say
 from dataset import find_images, read_eval
-from labels import CLASSES, join
-from model import LAYOUTS, load_model, read_info
-from predict import predict
+from experiment import decision, oof, pseudo, reader
+from experiment.predictions import predict
+from labels import CLASSES, LAYOUTS, join
+from model import load_model, read_info
+from photos import store, views
 
 
 def parse_args(argv=None):
-    parser = flags.Parser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = flags.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     _what_flags(parser.add_argument_group("what").add_argument)
     _how_flags(parser.add_argument_group("how").add_argument)
     args = parser.parse_args(argv)
@@ -61,10 +56,7 @@ def _what_flags(add):
         metavar="RUN",
         help="runs of train.py (default: $SM_CHANNEL_MODEL or runs/exp)",
     )
-    add(
-        "--data_dir",
-        help="folder with info.csv (default: $SM_CHANNEL_EVAL or data/eval)",
-    )
+    add("--data_dir", help="folder with info.csv (default: $SM_CHANNEL_EVAL or data/eval)")
     add("--images", metavar="FOLDER", help="predict any folder of photos instead")
     add(
         "--output_dir",
@@ -118,8 +110,8 @@ def _how_flags(add):
 
 def main(argv=None):
     args = parse_args(argv)
-    device = distributed.pick_device(args.device)
-    with distributed.process_group(device):
+    device = devices.pick_device(args.device)
+    with devices.process_group(device):
         runs = [open_run(folder) for folder in args.model_dir]
         if args.oof:
             write_oof(args, runs, device)
@@ -140,16 +132,16 @@ def main(argv=None):
 def open_run(folder):
     """{fold: {task: path of its model}} of a finished run; else UserError."""
     folder = Path(folder)
-    config = experiment.read_config(folder)
-    folds = experiment.all_folds(folder)
-    missing = [fold for fold in folds if not experiment.finished(folder, fold)]
+    config = reader.read_config(folder)
+    folds = reader.all_folds(folder)
+    missing = [fold for fold in folds if not reader.finished(folder, fold)]
     if missing:
         raise UserError(
             f"{folder}: fold {missing[0]} is not finished; go on with: "
             f"python train.py --resume {folder}"
         )
     tasks = LAYOUTS[config["layout"]]
-    places = {fold: experiment.fold_folder(folder, fold) for fold in folds}
+    places = {fold: reader.fold_folder(folder, fold) for fold in folds}
     return {
         fold: {task: place / task / "best.safetensors" for task in tasks}
         for fold, place in places.items()
@@ -164,21 +156,21 @@ class Stores:
         self.loaded, self.broken = {}, {}
 
     def get(self, info):
-        views = tuple(store.views(info["bg"], info["bg_fill"], info["crop"], info["size"]))
-        key = (views, info["rembg_model"])
+        seen = tuple(views.views(info["bg"], info["bg_fill"], info["crop"], info["size"]))
+        key = (seen, info["rembg_model"])
         if key not in self.loaded:
             args, device = self.args, self.device
             matting = (args.matte_dir, info["rembg_model"], device, args.on_error)
-            mattes = store.make_mattes(self.root, self.names, views, *matting)
+            mattes = store.make_mattes(self.root, self.names, seen, *matting)
             for method, made in mattes.items():
                 if made != info["mattes"][method]:
                     raise UserError(
                         f"the {method} mattes of {self.root} are made with {made}, those of the "
                         f"run with {info['mattes'][method]}: use the same version and model file"
                     )
-            distributed.barrier()
+            devices.barrier()
             places = (args.cache_dir, args.matte_dir, args.on_error)
-            self.loaded[key] = store.load(self.root, self.names, views, *places, device)
+            self.loaded[key] = store.load(self.root, self.names, seen, *places, device)
             self.broken |= self.loaded[key].broken
         return self.loaded[key]
 
@@ -212,7 +204,7 @@ def by_people(args, parts):
     """{pseudo.held_out(): (N, 18)} averaged over the runs; {} if they held out different people."""
     keyed = []
     for folder, part in zip(args.model_dir, parts, strict=True):
-        keys = pseudo.held_out(experiment.read_folds(folder))
+        keys = pseudo.held_out(reader.read_folds(folder))
         keyed.append({keys[fold]: probs for fold, probs in part.items() if fold in keys})
     if any(one.keys() != keyed[0].keys() for one in keyed):
         return {}

@@ -20,6 +20,14 @@ CLASS_NAMES = tuple(
 )
 # What each kind of head predicts, and how many logits it has.
 HEADS = {"label": CLASSES} | {name: len(values) for name, values in ATTRIBUTES.items()}
+# What each layout trains: {task: the heads of its model}.
+LAYOUTS = {
+    "joint": {"label": ("label",)},
+    "split": {"mask": ("mask",), "gender": ("gender",), "age": ("age",)},
+    "shared": {"shared": ("mask", "gender", "age")},
+}
+PROBS = [f"p{i}" for i in range(CLASSES)]  # the columns of probabilities in every csv
+OLD_FROM = 60  # years
 
 
 def encode(mask, gender, age):
@@ -63,3 +71,8 @@ def marginals(probs):
     """{"mask": (N, 3), "gender": (N, 2), "age": (N, 3)} summed from (N, 18) probabilities."""
     cube = np.asarray(probs).reshape(-1, 3, 2, 3)
     return {"mask": cube.sum((2, 3)), "gender": cube.sum((1, 3)), "age": cube.sum((1, 2))}
+
+
+def age_group(age, old_from=OLD_FROM):
+    """0, 1, 2 for ages below 30, below `old_from`, and from there on."""
+    return int(age >= 30) + int(age >= old_from)

@@ -6,7 +6,7 @@ import torch
 from torch import distributed as dist
 from torch.nn import functional as F
 
-from common import UserError
+from common.errors import UserError
 
 YEARS = (40.0, 12.0)  # centre and scale in years of the age that a model predicts
 GAMMA = 2.0  # of the focal loss, the paper's choice

@@ -7,7 +7,7 @@ intervals resample persons, never photos.
 import numpy as np
 from scipy.special import ndtri, stdtrit
 
-from common import UserError
+from common.errors import UserError
 from labels import ATTRIBUTES, CLASSES, HEADS, decode
 
 MEASURES = ("macro_f1", "accuracy", *ATTRIBUTES)

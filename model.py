@@ -10,16 +10,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import nn
 
-from common import UserError, atomic, read_json, write_json
+from common.errors import UserError
+from common.files import WEIGHTS, atomic, read_json, write_json
 from labels import HEADS
-
-WEIGHTS = Path(__file__).resolve().parent / "weights"
-# What each layout trains: {task: the heads of its model}.
-LAYOUTS = {
-    "joint": {"label": ("label",)},
-    "split": {"mask": ("mask",), "gender": ("gender",), "age": ("age",)},
-    "shared": {"shared": ("mask", "gender", "age")},
-}
 
 
 class Classifier(nn.Module):

@@ -11,16 +11,14 @@ from pathlib import Path
 
 import pandas as pd
 
-import flags
-import page
-import report_compare
-import report_data
-import report_errors
-import report_runs
-import runs
-from common import UserError, run, say
-from dataset import default_matte_dir, read_train
+from common import flags
+from common.errors import UserError, run
+from common.processes import say
+from dataset import read_train
+from experiment import reader
 from labels import CLASS_NAMES, CLASSES
+from photos.reading import default_matte_dir
+from reporting import compare_section, data_section, errors_section, page, runs, runs_section
 
 LARGEST = 8  # MB of a page
 
@@ -66,30 +64,30 @@ def main(argv=None):
     groups = runs.read_groups(args.model_dir)
     baseline = find_baseline(groups, args.baseline)
     data = read_train(args.data_dir)
-    rows = runs.check_table(data.frame, groups[0].runs[0]) if groups else None
+    rows = reader.check_table(data.frame, groups[0].runs[0]) if groups else None
     matte_dir = find_mattes(args.matte_dir, groups, data)
     tables, sections = {}, []
     if groups:
         labels, persons = rows.label.to_numpy(int), rows.person.to_numpy()
         say(f"scoring {len(groups)} runs over {len(set(persons))} people")
         scored = {group.name: runs.scores(labels, persons, group) for group in groups}
-        compared = report_compare.compare_all(rows, groups, baseline)
-        changes = report_compare.one_option(rows, groups)
-        headline = report_compare.headline(groups, scored, baseline, compared, changes)
-        sections.append(report_runs.build(tables, rows, groups, scored, defaults()))
+        compared = compare_section.compare_all(rows, groups, baseline)
+        changes = compare_section.one_option(rows, groups)
+        headline = compare_section.headline(groups, scored, baseline, compared, changes)
+        sections.append(runs_section.build(tables, rows, groups, scored, defaults()))
         if compared:
             compare = (tables, rows, data, groups, scored, baseline, compared, changes)
-            sections.insert(0, report_compare.build(*compare))
+            sections.insert(0, compare_section.build(*compare))
         best = max(groups, key=lambda group: scored[group.name]["measures"]["macro_f1"][0])
-        sections.append(report_errors.build_errors(tables, rows, data, groups, best))
+        sections.append(errors_section.build_errors(tables, rows, data, groups, best))
         truth = wrong_people(data, set(persons))
-        sections.append(report_errors.build_suspects(tables, rows, data, groups, truth))
+        sections.append(errors_section.build_suspects(tables, rows, data, groups, truth))
         if args.cam_images:
             sections.append(where_it_looks(tables, rows, data, groups, matte_dir, args))
     else:
         headline = data_headline(data)
     say(f"reading {len(data.frame):,} photos")
-    sections.append(report_data.build(tables, data, matte_dir, args.seed))
+    sections.append(data_section.build(tables, data, matte_dir, args.seed))
     finish(args, words, headline, [part for part in sections if part], tables)
 
 
@@ -106,10 +104,10 @@ def find_baseline(groups, name):
 
 def defaults():
     """{flag: text} of train.py's flags."""
-    import training_flags  # brings torch, which a look at the data does not need
+    import options  # brings torch, which a look at the data does not need
 
     parser = flags.Parser()
-    training_flags.add_to(parser)
+    options.add_to(parser)
     values = {flag: runs.option_text(value) for flag, value in vars(parser.parse_args([])).items()}
     return values | {"layout": "joint"} | runs.PLAIN
 
@@ -135,7 +133,7 @@ def find_mattes(given, groups, data):
 
 
 def where_it_looks(tables, rows, data, groups, matte_dir, args):
-    import gradcam
+    from reporting import gradcam
 
     return gradcam.build(tables, rows, data, groups, matte_dir, args.cam_images, args.seed)
 

@@ -10,32 +10,28 @@ import argparse
 import sys
 from contextlib import closing, nullcontext
 
-import batches
-import distributed
-import engine
-import experiment
-import flags
+import dataset
 import options
-import results
-import store
-import training_flags
-import training_labels
-from common import UserError, locked, rank, run, say
+from common import devices, flags
+from common.errors import UserError, run
+from common.files import locked
+from common.processes import rank, say
 from dataset import read_train
-from model import LAYOUTS
+from experiment import reader, results, run_folder
+from labels import LAYOUTS
+from photos import store, views
+from training import teaching
+from training.task import Stopped, Task
 
 
 def parse_args(argv=None):
     argv = sys.argv[1:] if argv is None else argv
-    parser = flags.Parser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    training_flags.add_to(parser)
+    parser = flags.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_to(parser)
     args = parser.parse_args(argv)
     if args.resume:
-        resumed = experiment.read_args(args.resume, argv, vars(args))
-        for name in experiment.HOW:
+        resumed = run_folder.read_args(args.resume, argv, vars(args))
+        for name in run_folder.HOW:
             setattr(resumed, name, getattr(args, name))
         args = resumed
     options.check(args)
@@ -50,22 +46,22 @@ def main(argv=None, on_epoch=None):
     then saved.
     """
     args = parse_args(argv)
-    device = distributed.pick_device(args.device)
-    with distributed.process_group(device):
+    device = devices.pick_device(args.device)
+    with devices.process_group(device):
         table = read_train(args.data_dir)
         for note in table.notes:
             say(f"{args.data_dir}: {note}")
-        labels = training_labels.read(args, table)
-        folder = experiment.open_run(args, table)
+        labels = teaching.read(args, table)
+        folder = run_folder.open_run(args, table)
         say(f"run {folder}")
         pixels, mattes = load_pixels(args, labels, device)
-        folds = experiment.folds_to_train(args, folder)
-        with distributed.stop_on_signals() as stopping:
+        folds = run_folder.folds_to_train(args, folder)
+        with devices.stop_on_signals() as stopping:
             try:
                 for fold in folds:
                     watch = (stopping, on_epoch)
                     train_fold(args, folder, fold, table, labels, pixels, mattes, device, *watch)
-            except engine.Stopped:
+            except Stopped:
                 say(f"stopped; go on with: python train.py --resume {folder}")
                 sys.exit(130)
         if rank() == 0:
@@ -82,16 +78,16 @@ def load_pixels(args, labels, device):
     names, loaded, result, mattes = labels.names, {}, {}, {}
     for task in LAYOUTS[options.layout_of(args)]:
         chosen = options.for_task(args, task)
-        views = tuple(store.views(*(chosen[key] for key in ("bg", "bg_fill", "crop", "resize"))))
-        if views not in loaded:
+        seen = tuple(views.views(*(chosen[key] for key in ("bg", "bg_fill", "crop", "resize"))))
+        if seen not in loaded:
             matting = (args.matte_dir, args.rembg_model, device, args.on_error)
             for source in labels.sources:
-                mattes |= store.make_mattes(*source, views, *matting)
-            distributed.barrier()
+                mattes |= store.make_mattes(*source, seen, *matting)
+            devices.barrier()
             places = (args.cache_dir, args.matte_dir, args.on_error)
-            parts = [store.load(*source, views, *places, device) for source in labels.sources]
-            loaded[views] = store.Joined(*parts) if len(parts) > 1 else parts[0]
-        result[task] = loaded[views]
+            parts = [store.load(*source, seen, *places, device) for source in labels.sources]
+            loaded[seen] = store.Joined(*parts) if len(parts) > 1 else parts[0]
+        result[task] = loaded[seen]
     for name in sorted({names[i] for pixels in result.values() for i in pixels.broken}):
         say(f"left out, unreadable: {name}")
     return result, mattes
@@ -99,11 +95,11 @@ def load_pixels(args, labels, device):
 
 def train_fold(args, folder, fold, table, labels, pixels, mattes, device, stopping, on_epoch):
     """Trains the tasks of one fold together, epoch by epoch, and writes its predictions."""
-    place = experiment.fold_folder(folder, fold)
+    place = reader.fold_folder(folder, fold)
     with locked(place / ".lock", wait=False) if rank() == 0 else nullcontext(True) as free:
         if not free:
             raise UserError(f"{place} is being trained by another process; leave it to it")
-        train, valid = experiment.people_of(folder, fold, table.frame, pixels)
+        train, valid = run_folder.people_of(folder, fold, table.frame, pixels)
         labels = labels.of_fold(fold)
         tasks = make_tasks(args, fold, place, labels, train, valid, pixels, mattes, device)
         truth = labels.truth["label"][valid]
@@ -118,7 +114,7 @@ def train_fold(args, folder, fold, table, labels, pixels, mattes, device, stoppi
                 if on_epoch and score is not None:
                     on_epoch(fold, epoch, score)
                 if stopping():
-                    raise engine.Stopped
+                    raise Stopped
         if rank() == 0:
             results.finish_fold(place, fold, table.frame.iloc[valid], tasks)
 
@@ -130,11 +126,11 @@ def make_tasks(args, fold, place, labels, train, valid, pixels, mattes, device):
         chosen = options.for_task(args, name)
         rows = labels.rows(train, heads, pixels[name].broken)
         taught = (labels.targets, labels.truth)
-        data = batches.Data(pixels[name], labels.names, rows, valid, *taught)
+        data = dataset.Data(pixels[name], labels.names, rows, valid, *taught)
         info = {key: chosen[key] for key in ("bg", "bg_fill", "crop")}
         info |= {"rembg_model": args.rembg_model, "mattes": mattes}
         key = (args.seed, fold)
-        tasks.append(engine.Task(name, heads, chosen, data, info, place / name, key, device, args))
+        tasks.append(Task(name, heads, chosen, data, info, place / name, key, device, args))
     return tasks
 
 

@@ -23,17 +23,18 @@ import optuna
 import torch
 from optuna.trial import TrialState
 
-import distributed
-import engine
-import experiment
-import flags
+import labels
 import options
-import space
 import train
-import training_labels
-import trials
-from common import UserError, locked, read_json, run, say, world_size
+from common import devices, flags
+from common.errors import UserError, run
+from common.files import locked, read_json
+from common.processes import say, world_size
 from dataset import read_train
+from experiment import reader, run_folder
+from search import space, trials
+from training import teaching
+from training.task import Diverged
 
 PLAN = "plan"  # the study's attribute that says what it searches
 OWN = ("resume", "fold", "name")  # flags of train.py that a trial sets itself
@@ -59,10 +60,7 @@ class Search:
 
 def parse_args(argv):
     """(the flags of tune.py, the words after --)."""
-    parser = flags.Parser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = flags.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add(
         "--trials", type=flags.typed(flags.number(int, 1)), default=30,
@@ -123,11 +121,11 @@ def open_search(args, fixed):
     if not base.k_fold and not base.val_ratio:
         raise UserError("--val_ratio 0 after --: a search needs people held out to score")
     entries = space.read(args.space, fixed)
-    distributed.pick_device(base.device)
+    devices.pick_device(base.device)
     table = read_train(base.data_dir)
-    training_labels.read(base, table)  # complains of its files
-    data = experiment.hashes(base) | {"": experiment.fingerprint(table.frame)}
-    what = experiment.what(base)
+    teaching.read(base, table)  # complains of its files
+    data = run_folder.hashes(base) | {"": run_folder.fingerprint(table.frame)}
+    what = run_folder.what(base)
     del what["name"]  # each trial has its own
     searched = {entry.key: vars(entry) for entry in entries}
     plan = {"options": what, "space": searched, "data": data, "seed": args.seed}
@@ -244,7 +242,7 @@ def run_trial(search, trial):
     except optuna.TrialPruned:
         study.tell(trial, state=TrialState.PRUNED)
         say(f"trial {number}: pruned")
-    except (space.Contradiction, engine.Diverged, torch.OutOfMemoryError) as error:
+    except (space.Contradiction, Diverged, torch.OutOfMemoryError) as error:
         reason = str(error).splitlines()[0]
         trial.set_user_attr("error", reason)
         study.tell(trial, state=TrialState.FAIL)
@@ -267,7 +265,7 @@ def start(folder, args):
     if not (folder / "config.json").exists():
         shutil.rmtree(folder, ignore_errors=True)  # killed before its first epoch, at most
         return None
-    if experiment.read_config(folder)["options"] != experiment.what(args):
+    if reader.read_config(folder)["options"] != run_folder.what(args):
         raise UserError(
             f"{folder} is a run of something else: remove {folder.parent}, or choose another "
             "--study"
@@ -282,11 +280,10 @@ def look(search, trial, folder, args, fold, epoch, score):
     as many steps as the longest trial has epochs, and a shorter one fills them evenly. The value
     is the mean over this fold and those before it.
     """
-    tasks = options.LAYOUTS[options.layout_of(args)]
+    tasks = labels.LAYOUTS[options.layout_of(args)]
     epochs = max(options.for_task(args, task)["epochs"] for task in tasks)
     before = [
-        read_json(experiment.fold_folder(folder, k) / "metrics.json")["macro_f1"]
-        for k in range(fold)
+        read_json(reader.fold_folder(folder, k) / "metrics.json")["macro_f1"] for k in range(fold)
     ]
     value = float(np.mean([*before, score]))
     first, length = fold * search.length, search.length

@@ -26,12 +26,12 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import distributed
-import experiment
 import train
-import training_labels
-from common import UserError, run
+from common import devices
+from common.errors import UserError, run
 from dataset import read_train
+from experiment import run_folder
+from training import teaching
 
 ROUNDS = 5
 
@@ -39,14 +39,14 @@ ROUNDS = 5
 def tasks_of(argv, folder):
     """(tasks, seconds to load the pixels) of a hold-out run in `folder`."""
     args = train.parse_args([*argv, "--model_dir", str(folder)])
-    device = distributed.pick_device(args.device)
+    device = devices.pick_device(args.device)
     table = read_train(args.data_dir)
-    labels = training_labels.read(args, table)
-    place = experiment.open_run(args, table)
+    labels = teaching.read(args, table)
+    place = run_folder.open_run(args, table)
     start = time.perf_counter()
     pixels, mattes = train.load_pixels(args, labels, device)
     seconds = time.perf_counter() - start
-    people = experiment.people_of(place, 0, table.frame, pixels)
+    people = run_folder.people_of(place, 0, table.frame, pixels)
     made = train.make_tasks(args, 0, place / "fold0", labels, *people, pixels, mattes, device)
     return made, seconds
 
@@ -137,7 +137,7 @@ def memory(argv):
 def one_epoch(argv, kept):
     """images/s of the second epoch of this process."""
     if not kept:
-        distributed.keep_memory = lambda: None
+        devices.keep_memory = lambda: None
     with tempfile.TemporaryDirectory() as folder:
         (task, *_), _ = tasks_of(argv, folder)
         return [task.train_epoch(lambda: False)["images_per_s"] for _ in range(2)][1]

@@ -22,13 +22,13 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import flags
-import grabcut
-import matte
-import rembg_net
-from common import cores, run
-from dataset import find_images, read_photo
-from preprocess import find_truths, iou, read_mask
+from background import grabcut, matte, rembg_net
+from background.review import find_truths, iou, read_mask
+from common import files, flags
+from common.errors import run
+from common.processes import cores
+from dataset import find_images
+from photos.reading import read_photo
 
 
 def parse_args(argv=None):
@@ -145,7 +145,7 @@ def rectangle_cut(photo):
 
 def remove_rate(root, names):
     """Photos a second of rembg.remove, as it is often called: a session for each photo."""
-    os.environ["U2NET_HOME"] = str(rembg_net.WEIGHTS)
+    os.environ["U2NET_HOME"] = str(files.WEIGHTS)
     from PIL import Image
     from rembg import new_session, remove
 

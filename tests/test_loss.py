@@ -13,7 +13,7 @@ from torch import multiprocessing
 from torch.nn import functional as F
 
 import loss
-from common import UserError
+from common.errors import UserError
 
 CLASSES = 18
 NAMES = ["cross_entropy", "focal", "f1", "f1*0.4+focal*0.6"]

@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
 import metrics
-from common import UserError
+from common.errors import UserError
 from labels import ATTRIBUTES, CLASSES, decode
 
 PHOTO_MASK = np.array([0, 0, 0, 0, 0, 1, 2])
@@ -23,11 +23,7 @@ def sklearn_measures(labels, predictions):
     true, predicted = decode(labels), decode(predictions)
     for name, values in ATTRIBUTES.items():
         result[name] = f1_score(
-            true[name],
-            predicted[name],
-            labels=range(len(values)),
-            average="macro",
-            zero_division=0,
+            true[name], predicted[name], labels=range(len(values)), average="macro", zero_division=0
         )
     return result
 

@@ -9,8 +9,10 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
+import labels
 import model
-from common import UserError
+from common import files
+from common.errors import UserError
 from labels import HEADS
 
 INFO = {
@@ -20,16 +22,16 @@ INFO = {
     "mean": [0.5, 0.4, 0.3],
     "std": [0.2, 0.2, 0.2],
 }
-IMAGENET = model.WEIGHTS / "tf_efficientnet_lite0.safetensors"
+IMAGENET = files.WEIGHTS / "tf_efficientnet_lite0.safetensors"
 
 
 def images(size, n=2):
     return torch.randn(n, 3, *size, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("task", [task for tasks in model.LAYOUTS.values() for task in tasks])
+@pytest.mark.parametrize("task", [task for tasks in labels.LAYOUTS.values() for task in tasks])
 def test_each_layout_gives_logits_for_its_heads(task):
-    heads = next(tasks[task] for tasks in model.LAYOUTS.values() if task in tasks)
+    heads = next(tasks[task] for tasks in labels.LAYOUTS.values() if task in tasks)
     made = model.create("test_resnet", heads, (64, 48)).eval()
     logits = made(images((64, 48)))
     assert {head: tuple(value.shape) for head, value in logits.items()} == {
@@ -42,7 +44,7 @@ def test_each_layout_gives_logits_for_its_heads(task):
 
 
 def test_the_layouts_predict_everything():
-    for tasks in model.LAYOUTS.values():
+    for tasks in labels.LAYOUTS.values():
         heads = [head for heads in tasks.values() for head in heads]
         assert sorted(heads) in (["label"], ["age", "gender", "mask"])
 

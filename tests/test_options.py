@@ -8,17 +8,16 @@ from pathlib import Path
 import pytest
 from timm.optim import list_optimizers
 
-import flags
 import options
-import training_flags
-from common import UserError
+from common import flags
+from common.errors import UserError
 
 HOME = Path(__file__).resolve().parent.parent
 
 
 def parser():
     made = flags.Parser(prog="train.py")
-    training_flags.add_to(made)
+    options.add_to(made)
     return made
 
 
@@ -173,7 +172,7 @@ def test_the_words_and_defaults_of_the_baseline(monkeypatch):
 
 
 def test_every_optimizer_of_timm_has_a_name_here():
-    assert {training_flags.optimizer(name) for name in list_optimizers()} == set(list_optimizers())
+    assert {options.optimizer(name) for name in list_optimizers()} == set(list_optimizers())
 
 
 def test_for_task_gives_each_model_its_own_values():

@@ -12,7 +12,8 @@ from sklearn.metrics import jaccard_score
 
 import demo
 import preprocess
-from common import UserError
+from background import review
+from common.errors import UserError
 
 COMMAND = Path(preprocess.__file__).resolve()
 
@@ -142,12 +143,12 @@ def test_boundary_f_is_its_definition():
     truth = np.hypot(y - 70, x - 50) < 40
     made = np.hypot(y - 70, x - 54) < 38
     reach = round(0.0075 * np.hypot(120, 120))
-    ours = preprocess.boundary_f(made, truth)
+    ours = review.boundary_f(made, truth)
     assert 0.1 < ours < 0.9
     assert ours == pytest.approx(brute_boundary_f(made, truth, reach), abs=1e-6)
-    assert preprocess.boundary_f(truth, truth) == 1
-    assert preprocess.boundary_f(np.zeros_like(truth), truth) == 0
-    assert preprocess.iou(np.zeros_like(truth), np.zeros_like(truth)) == 1
+    assert review.boundary_f(truth, truth) == 1
+    assert review.boundary_f(np.zeros_like(truth), truth) == 0
+    assert review.iou(np.zeros_like(truth), np.zeros_like(truth)) == 1
 
 
 def test_wrong_input(drawn, tmp_path):

@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file
 from sklearn.metrics import f1_score
 
-import experiment
 import inference
 import train
-from common import UserError
+from common.errors import UserError
 from dataset import read_train
+from experiment import run_folder
 from labels import decode
 
 PROBS = [f"p{i}" for i in range(18)]
@@ -251,7 +251,7 @@ def test_views_train_together_and_keep_people_apart(go, drawn, tmp_path):
     assert set(oof.person) == set(folds.person[folds.fold == 0])
     # Both views of each photo of the others, and of nobody else, are what was trained on.
     frame = read_train(drawn / "train").frame
-    train, valid = experiment.people_of(folder, 0, frame, {})
+    train, valid = run_folder.people_of(folder, 0, frame, {})
     assert not set(frame.person.iloc[train]) & set(frame.person.iloc[valid])
     assert len(train) + len(valid) == len(frame)
     info = json.loads((folder / "fold0/label/best.json").read_text())

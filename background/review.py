@@ -1,0 +1,117 @@
+"""Looks at mattes: a preview, and how near they are to true masks (IoU, boundary F)."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from common.errors import UserError
+from common.files import atomic
+from common.processes import progress, say
+from photos.reading import matte_path, read_photo
+
+PEOPLE = 12  # in the preview
+CELL = 192  # height of a photo there
+GREY = 128
+TOLERANCE = 0.0075  # of the diagonal: how far apart two boundaries may be and still agree
+
+
+def preview(root, names, methods, matte_dir):
+    """Writes preview.png: PEOPLE people, each as the photo and what each method leaves of it."""
+    people = {}
+    for name in names:  # the first photo of each folder, or every photo where there are no folders
+        people.setdefault(name.rpartition("/")[0] or name, name)
+    people = list(people.values()) if len(people) > 1 else names
+    picks = np.unique(np.linspace(0, len(people) - 1, PEOPLE).astype(int))
+    rows = []
+    for pick in picks:
+        paths = [matte_path(matte_dir, method, people[pick]) for method in methods]
+        if not all(path.exists() for path in paths):  # another rank's, or a broken photo
+            continue
+        photo = read_photo(root / people[pick])
+        width = max(1, round(photo.shape[1] * CELL / photo.shape[0]))
+        views = [photo]
+        for path in paths:
+            alpha = read_mask(path)[..., None] / 255
+            views.append(np.uint8(photo * alpha + GREY * (1 - alpha)))
+        views = [cv2.resize(v, (width, CELL), interpolation=cv2.INTER_AREA) for v in views]
+        for view, label in zip(views, ("photo", *methods), strict=True):
+            view[:20] //= 2  # a dark strip behind the label
+            cv2.putText(view, label, (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255,) * 3, 1)
+        rows.append(np.hstack(views))
+    if not rows:
+        return
+    width = max(row.shape[1] for row in rows)
+    rows = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows]
+    rows += [np.zeros_like(rows[0])] * (len(rows) % 2 if len(rows) > 1 else 0)
+    columns = 2 if len(rows) > 1 else 1
+    picture = np.vstack([np.hstack(rows[i : i + columns]) for i in range(0, len(rows), columns)])
+    path = Path(matte_dir, "preview.png")
+    with atomic(path) as temporary:
+        cv2.imencode(".png", picture[..., ::-1])[1].tofile(temporary)
+    say(f"look first at {path}")
+
+
+def read_mask(path):
+    """A mask file as uint8 (H, W); UserError if it is no image."""
+    mask = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_GRAYSCALE)
+    if mask is None:
+        raise UserError(f"{path}: is no readable image")
+    return mask
+
+
+def find_truths(folder, names):
+    """{photo: file of its true mask} of the photos that have one; UserError if none has."""
+    truths = {name: folder / Path(name).with_suffix(".png") for name in names}
+    truths = {name: path for name, path in truths.items() if path.is_file()}
+    if not truths:
+        first = Path(names[0]).with_suffix(".png")
+        raise UserError(f"--score {folder}: has no mask of any photo, for instance {first}")
+    return truths
+
+
+def score_line(method, truths, matte_dir):
+    """One row of the table of scores: how near a method's mattes are to the true masks."""
+    ious, boundaries = [], []
+    for name, path in progress(truths.items(), desc=f"score {method}"):
+        made = matte_path(matte_dir, method, name)
+        if not made.exists():  # a broken photo that was skipped
+            continue
+        made, truth = read_mask(made) >= 128, read_mask(path) >= 128
+        if made.shape != truth.shape:
+            raise UserError(f"{path}: is {truth.shape}, but its photo {made.shape} (H, W)")
+        ious.append(iou(made, truth))
+        boundaries.append(boundary_f(made, truth))
+    if not ious:
+        return f"{method:16} none"
+    columns = np.mean(ious), np.median(ious), np.percentile(ious, 5), np.mean(boundaries)
+    return f"{method:16} {len(ious):6} " + "".join(f"{value:11.3f}" for value in columns)
+
+
+def iou(made, truth):
+    """Intersection over union of two bool arrays (H, W); 1 if both are empty."""
+    union = (made | truth).sum()
+    return float((made & truth).sum() / union) if union else 1.0
+
+
+def boundary_f(made, truth):
+    """F-score of the boundary pixels of two bool arrays (H, W), within TOLERANCE.
+
+    A boundary pixel counts as right if the other mask has one within that distance (Csurka et
+    al., BMVC 2013; Perazzi et al., CVPR 2016). 1 if neither has a boundary, 0 if only one has.
+    """
+    reach = max(1, round(TOLERANCE * np.hypot(*made.shape)))
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
+    edges = [boundary(mask) for mask in (made, truth)]
+    if not all(edge.any() for edge in edges):
+        return float(not any(edge.any() for edge in edges))
+    near = [cv2.dilate(edge, disc) for edge in edges]
+    precision = near[1][edges[0] > 0].mean()
+    recall = near[0][edges[1] > 0].mean()
+    return float(2 * precision * recall / max(precision + recall, 1e-9))
+
+
+def boundary(mask):
+    """The pixels of a mask that touch its outside; the border of the picture is no outside."""
+    mask = mask.astype(np.uint8)
+    return mask - cv2.erode(mask, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_REPLICATE)

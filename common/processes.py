@@ -1,0 +1,36 @@
+"""The processes of a run and what they print: ranks, cores, progress bars."""
+
+import os
+import sys
+
+from tqdm import tqdm
+
+
+def progress(iterable=None, **options):
+    """A tqdm bar on rank 0 and on a terminal; silent in log files."""
+    disable = True if rank() else None
+    return tqdm(iterable, disable=disable, dynamic_ncols=True, leave=False, **options)
+
+
+def say(*words):
+    """Prints on rank 0, above any progress bar."""
+    if rank() == 0:
+        tqdm.write(" ".join(str(word) for word in words), file=sys.stdout)
+        sys.stdout.flush()
+
+
+def cores():
+    """CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def rank():
+    """This process's rank under torchrun, else 0."""
+    return int(os.environ.get("RANK", 0))
+
+
+def world_size():
+    """The number of processes under torchrun, else 1."""
+    return int(os.environ.get("WORLD_SIZE", 1))

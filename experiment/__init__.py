@@ -1,0 +1,1 @@
+"""The run folder: written, read, predicted with, scored. Imports options, dataset and below."""

@@ -1,0 +1,73 @@
+"""The decision rule: weights of the classes that raise the macro F1 over plain argmax."""
+
+import numpy as np
+
+from common.errors import UserError
+from labels import ATTRIBUTES, CLASSES, HEADS, decode
+from metrics import f1_of
+
+SHRINK = 0.5  # of the fitted log weights: whole, they follow the few people of a rare class
+GRID = np.linspace(-2, 2, 81)  # log weights: e^-2 .. e^2
+# One row a value of an attribute: the classes that have it.
+GROUPS = np.stack(
+    [decode(np.arange(CLASSES))[name] == k for name in ATTRIBUTES for k in range(HEADS[name])]
+)
+
+
+def weights(probs, labels, rounds=20):
+    """(18,) positive weights that raise the macro F1 of argmax(probs * weights) on these images.
+
+    probs (N, 18), labels (N,). A weight is the product of those of its mask, gender and age: with
+    18 free weights the rare classes follow a few lucky images. (Simulated, 421 people: argmax .502;
+    on unseen people .537 with 18 weights, .546 with 8.) Coordinate ascent on log weights in -2..2;
+    for one value and all others fixed, the images that turn to it are known for every weight of
+    the grid at once. Deterministic. What is fitted is never below argmax on the images given; half
+    of it is returned, which is better on others (SHRINK).
+    """
+    labels, logs = np.asarray(labels), np.log(np.maximum(np.asarray(probs, float), 1e-12))
+    if len(labels) != len(logs) or not len(labels):
+        raise UserError(f"{len(labels)} labels and {len(logs)} predictions give no decision rule")
+    bias = np.zeros(len(GROUPS))
+    for _ in range(rounds):
+        before = bias.copy()
+        for k, group in enumerate(GROUPS):
+            now, bias[k] = bias[k], 0
+            value = _line(logs + bias @ GROUPS, labels, group)
+            best, here = value.argmax(), np.abs(GRID - now).argmin()
+            bias[k] = GRID[best] if value[best] > value[here] + 1e-9 else now
+        if (bias == before).all():
+            break
+    return np.exp(SHRINK * bias @ GROUPS)
+
+
+def _line(scores, labels, group):
+    """(len(GRID),) macro F1 of argmax as the log weight of the classes in `group` (18,) varies."""
+    inside, outside = np.where(group, scores, -np.inf), np.where(group, -np.inf, scores)
+    winner, rival = inside.argmax(1), outside.argmax(1)
+    turn = np.searchsorted(GRID, outside.max(1) - inside.max(1))  # from this grid point: winner
+
+    def turned(classes, keep=slice(None)):
+        """(len(GRID), 18) images of each class in `classes` that have turned at a grid point."""
+        cells = turn[keep] * CLASSES + classes[keep]
+        counts = np.bincount(cells, minlength=(len(GRID) + 1) * CLASSES)
+        return counts.reshape(-1, CLASSES).cumsum(0)[:-1]
+
+    predicted = turned(winner) + np.bincount(rival, minlength=CLASSES) - turned(rival)
+    right = rival == labels
+    hit = turned(winner, winner == labels) - turned(rival, right)
+    hit = hit + np.bincount(rival[right], minlength=CLASSES)
+    return f1_of(hit, predicted, np.bincount(labels, minlength=CLASSES)).mean(1)
+
+
+def nested_weights(probs, labels, folds):
+    """(N, 18) decision weights of each image; those of a fold are picked on the other folds only,
+    so that the gain over argmax is one that unseen people would have. folds: (N,) ints.
+    """
+    probs, labels, folds = np.asarray(probs), np.asarray(labels), np.asarray(folds)
+    if len(np.unique(folds)) < 2:
+        raise UserError("a decision rule needs at least two folds: train with --k_fold")
+    result = np.empty(probs.shape)
+    for fold in np.unique(folds):
+        held = folds == fold
+        result[held] = weights(probs[~held], labels[~held])
+    return result

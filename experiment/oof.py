@@ -1,0 +1,146 @@
+"""The out-of-fold score of whatever inference can do: TTA, votes, ensembles, decision rules.
+
+Each run predicts a held-out person by the models of that run's fold that never saw them, so runs
+may be dealt to different folds as long as all together hold out the same people. Where a rule is
+learnt fold by fold, the folds are those of the first run.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+import labels
+import metrics
+from common.errors import UserError
+from common.files import read_json, write_csv, write_json
+from common.processes import say
+from dataset import read_train
+from experiment import decision, reader, results, run_folder
+from labels import CLASSES
+from reporting import runs
+
+FILES = ("config.json", "folds.csv", "oof.csv", "metrics.json")
+
+
+def read_runs(folders, decision="argmax"):
+    """[runs.Run] whose out-of-fold predictions can be averaged, all in one order of images.
+
+    UserError if one was trained on everybody, if two hold out different people, if a table
+    contradicts the folds of its run, or if the first has too few folds for the decision.
+    """
+    known = []
+    for folder in map(Path, folders):
+        if not (folder / "oof.csv").is_file():
+            raise UserError(f"{folder} was trained on everybody: it has no out-of-fold predictions")
+        run = reader.read_run(folder)
+        fold = reader.read_folds(folder).set_index("person").fold
+        if (run.oof.person.map(fold) != run.oof.fold).any():
+            raise UserError(f"{folder}: oof.csv and folds.csv differ in who was held out where")
+        known.append(run)
+        reader.check_same(known[0], run)
+    if decision == "f1" and known[0].oof.fold.nunique() < 2:
+        raise UserError(f"{known[0].folder} has one fold: --decision f1 needs runs with --k_fold")
+    return known
+
+
+def training_photos(run, train_dir=None):
+    """The dataset.Table that a run was trained on, which may lie elsewhere now (--train_dir)."""
+    place = train_dir or run.config["options"]["data_dir"]
+    try:
+        table = read_train(place)
+        reader.check_table(table.frame, run)
+    except UserError as error:  # of functions whose callers have another flag
+        raise UserError(str(error).replace("--data_dir", "--train_dir")) from None
+    return table
+
+
+def predict(run, models, names, predict_fold):
+    """float64 (N, 18) probabilities in the order of run.oof.
+
+    models: {fold: its models}; names: of the photos that predict_fold(models of a fold, rows of
+    names, int64 (n,)) -> (n, 18) is asked for.
+    """
+    photos = pd.Index(names).get_indexer(run.oof.image)
+    folds = run.oof.fold.to_numpy()
+    probs = np.empty((len(photos), CLASSES))
+    for fold in np.unique(folds):
+        rows = np.flatnonzero(folds == fold)
+        rows = rows[np.argsort(photos[rows])]  # the batches of validation, to the last bit
+        probs[rows] = predict_fold(models[fold], photos[rows])
+    return probs
+
+
+def nested(probs, oof):
+    """(N, 18) probabilities after weights that the other folds have picked; says what they gain."""
+    labels = oof.label.to_numpy()
+    weighted = probs * decision.nested_weights(probs, labels, oof.fold.to_numpy())
+    say(
+        f"OOF macro F1: argmax {metrics.macro_f1(labels, probs.argmax(1)):.4f}, "
+        f"decision f1 {metrics.macro_f1(labels, weighted.argmax(1)):.4f} (nested by fold)"
+    )
+    return weighted / weighted.sum(1, keepdims=True)
+
+
+def check_target(folder):
+    """UserError if --oof would write over anything but an earlier --oof."""
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--oof {folder} is a file; give a new folder")
+    found = [] if not folder.exists() else [path.name for path in folder.iterdir()]
+    others = sorted(name for name in found if name not in FILES and not name.startswith("."))
+    if "config.json" in found and "oof_of" not in read_json(folder / "config.json"):
+        others.append("config.json")
+    if others:
+        raise UserError(f"--oof {folder} holds {others[0]} already; give a new folder")
+
+
+def write(folder, known, probs, args, seconds):
+    """Writes FOLDER as one more run for report.py, and says its score. Returns its metrics.json."""
+    folder, first = Path(folder), known[0]
+    probs = pd.DataFrame(probs.round(7), columns=labels.PROBS)
+    oof = pd.concat([first.oof[["image", "person", "fold", "label"]], probs], axis=1)
+    folds = [
+        {"fold": int(fold)} | results.in_short(rows.label, rows[labels.PROBS].to_numpy())
+        for fold, rows in oof.groupby("fold")
+    ]
+    result = metrics.score(oof.label, probs.to_numpy()) | {"folds": folds, "seconds": seconds}
+    # Written last: a folder with a config is whole.
+    (folder / "config.json").unlink(missing_ok=True)
+    write_csv(folder / "folds.csv", reader.read_folds(first.folder))
+    write_csv(folder / "oof.csv", oof)
+    write_json(folder / "metrics.json", result)
+    write_json(folder / "config.json", describe(known, args))
+    say(f"{folder}: {results.summary(result)}")
+    return result
+
+
+def describe(known, args):
+    """The config.json of a folder of --oof.
+
+    Its options are those of training and of inference together; one in which the runs differ has
+    the values of all of them. `oof_of`: the folders of the runs.
+    """
+    first = known[0].config
+    every = [run.config["options"] for run in known]
+    options = dict(every[0])
+    for name in sorted(set().union(*every) - runs.PLACES - runs.LAYOUT):
+        texts = [runs.option_text(one.get(name, "")) for one in every]
+        if len(set(texts)) > 1:
+            options[name] = " | ".join(dict.fromkeys(texts))
+    options |= {"tta": args.tta, "vote": args.vote, "decision": args.decision}
+    if len(known) > 1:
+        names = [run.folder.resolve().name for run in known]
+        if len(set(names)) < len(names):
+            names = [str(run.folder) for run in known]
+        weights = args.ensemble_weights or [None] * len(names)
+        options["ensemble"] = [
+            name if weight is None else f"{name}={weight:g}"
+            for name, weight in zip(names, weights, strict=True)
+        ]
+    config = run_folder.stamp() | {
+        "layout": "ensemble" if len(known) > 1 else first["layout"],
+        "options": options,
+        "oof_of": [str(run.folder) for run in known],
+    }
+    return config | {key: first[key] for key in ("seed", "data") if key in first}

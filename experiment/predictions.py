@@ -1,0 +1,52 @@
+"""Predicts photos with one model: precision, views, test-time augmentation."""
+
+from contextlib import nullcontext
+
+import torch
+
+import augment
+import model as models
+from common import devices
+from common.processes import rank, world_size
+
+
+def precision(amp, device):
+    """(autocast context, GradScaler or None) of --amp on a device."""
+    if amp == "auto":
+        amp = "off"
+        if device.type == "cuda":
+            amp = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    if amp == "off":
+        return nullcontext(), None
+    dtype = torch.bfloat16 if amp == "bf16" else torch.float16
+    scaler = torch.amp.GradScaler(device.type) if amp == "fp16" else None
+    return torch.autocast(device.type, dtype), scaler
+
+
+@torch.inference_mode()
+def predict(model, pixels, photos, info, batch_size=256, tta=augment.TTA["none"]):
+    """{head: (n, classes) float32 probabilities} of photos, averaged over views and TTA.
+
+    photos: int64 (n,) indices into pixels; info: that of save_model; tta: a value of augment.TTA.
+    Under torchrun each process predicts its share, and all get the whole.
+    """
+    autocast, _ = precision(info["amp"], pixels.device)
+    mean, std = (torch.tensor(info[key], device=pixels.device) for key in ("mean", "std"))
+    photos = torch.as_tensor(photos)
+    shapes = {head: (len(photos), *models.shape_of(info, head)) for head in info["heads"]}
+    sums = {head: torch.zeros(shape, device=pixels.device) for head, shape in shapes.items()}
+    for rows in torch.arange(rank(), len(photos), world_size()).split(batch_size):
+        for view in range(pixels.views):
+            images = pixels.batch(photos[rows], view)
+            for flip, scale in tta:
+                batch = images
+                if images.dim() == 4:  # else a frozen backbone's features
+                    batch = augment.variant(images, mean, std, flip, scale)
+                    if info["channels_last"]:
+                        batch = batch.contiguous(memory_format=torch.channels_last)
+                with autocast:
+                    logits = model(batch)
+                for head, probs in models.probabilities(logits).items():
+                    sums[head][rows.to(pixels.device)] += probs
+    count = pixels.views * len(tta)
+    return {h: devices.sum_over_ranks(s / count).cpu().numpy() for h, s in sums.items()}

@@ -1,0 +1,95 @@
+"""Probabilities of unlabelled photos as files: inference.py writes them, --pseudo reads them.
+
+    output_probs.csv          ImageID, p0..p17: the mean of all models
+    output_probs_by_fold.csv  ImageID, held_out, p0..p17: the models of each fold apart
+
+`held_out` stands for the people whom these models never saw. A fold that holds out the same people
+can be taught by these models alone, and then learns nothing about the people who validate it.
+"""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from common.errors import UserError
+from common.files import read_rows, write_csv
+from labels import PROBS
+
+KEY = "held_out"
+
+
+def held_out(folds):
+    """{fold: SHA-256 (16 hex digits) of the people it validates} of a frame (person, fold)."""
+    groups = folds[folds.fold >= 0].groupby("fold").person
+    return {
+        int(fold): hashlib.sha256("\n".join(sorted(people)).encode()).hexdigest()[:16]
+        for fold, people in groups
+    }
+
+
+def write(folder, names, mean, parts):
+    """Writes both files; without the second if there are no parts.
+
+    mean: (N, 18) probabilities; parts: {a value of held_out(): (N, 18)}.
+    """
+    table = _table(names, mean)
+    write_csv(Path(folder, "output_probs.csv"), table)
+    path = Path(folder, "output_probs_by_fold.csv")
+    path.unlink(missing_ok=True)  # of other runs
+    if parts:
+        tables = [_table(names, probs) for probs in parts.values()]
+        for key, table in zip(parts, tables, strict=True):
+            table.insert(1, KEY, key)
+        write_csv(path, pd.concat(tables))
+
+
+def _table(names, probs):
+    table = pd.DataFrame(probs.round(7), columns=PROBS)
+    table.insert(0, "ImageID", names)
+    return table
+
+
+def read(path, known, folds):
+    """(names, {fold: float64 (M, 18)}) of either file; the mean of all models has the key None.
+
+    known: names of the photos that there are; folds: frame (person, fold) of the run to train.
+    UserError that names the line of what is wrong, or the fold that the file cannot teach.
+    """
+    parts = _parts(path, known)
+    wanted = {None: None} if None in parts else held_out(folds)
+    if not wanted:
+        raise UserError(f"{path} is by fold, but nobody is held out here: give output_probs.csv")
+    for fold, key in wanted.items():
+        if key not in parts:
+            raise UserError(
+                f"{path}: no model held out the people of fold {fold}: train with the --seed, "
+                "--k_fold, --val_ratio and data of that run, or give output_probs.csv"
+            )
+    names = list(parts[next(iter(wanted.values()))])
+    if any(parts[key].keys() != set(names) for key in wanted.values()):
+        raise UserError(f"{path} is not whole: the folds have different photos")
+    return names, {
+        fold: np.array([parts[key][name] for name in names]) for fold, key in wanted.items()
+    }
+
+
+def _parts(path, known):
+    """{held_out: {name: [18 probabilities]}} of a file; without that column the key is None."""
+    parts, lines = {}, {}
+    for line, row in read_rows(path, ("ImageID", *PROBS)):
+        where, name, key = f"{path} line {line}", row["ImageID"], row.get(KEY)
+        if name not in known:
+            raise UserError(f"{where}: {name} is no photo of --eval_dir")
+        first = lines.setdefault((key, name), line)
+        if first != line:
+            raise UserError(f"{where}: {name} stands on line {first} too")
+        try:
+            values = [float(row[column]) for column in PROBS]
+        except ValueError:
+            values = [-1.0]
+        if not (abs(sum(values) - 1) < 1e-3 and min(values) >= 0):
+            raise UserError(f"{where}: p0 to p17 are no probabilities that sum to 1")
+        parts.setdefault(key, {})[name] = values
+    return parts

@@ -1,0 +1,1 @@
+"""The insides of tune.py: its space, trials and study. Imports experiment and below."""

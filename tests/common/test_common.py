@@ -1,0 +1,195 @@
+"""Files that a crash leaves whole, errors in one line, locks between processes."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from common import errors, files, processes
+from common.files import HOME
+
+
+def python(code, *words, **options):
+    """A process that runs `code`, with the modules of the project to import."""
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, words)],
+        cwd=HOME,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def outcome(code, *words):
+    process = python(code, *words)
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+def wait_for_line(process):
+    """Returns once the process has printed a line."""
+    return process.stdout.readline().strip()
+
+
+def kill(process):
+    process.send_signal(signal.SIGKILL)
+    process.wait(timeout=60)
+
+
+def test_atomic_writes_and_makes_the_folder(tmp_path):
+    path = tmp_path / "new" / "folder" / "a.txt"
+    files.write_text(path, "häuser\n")
+    assert path.read_text(encoding="utf-8") == "häuser\n"
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, OSError])
+def test_an_error_while_writing_leaves_the_old_file_and_no_other(tmp_path, error):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(error), files.atomic(path) as temporary:
+        temporary.write_text("half")
+        assert path.read_text() == "old"
+        raise error
+    assert list(tmp_path.iterdir()) == [path] and path.read_text() == "old"
+
+
+def test_a_kill_while_writing_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    code = """
+import sys
+from common import errors, files, processes
+with files.atomic(sys.argv[1]) as temporary:
+    temporary.write_text("half")
+    print("written", flush=True)
+    sys.stdin.read()
+"""
+    process = python(code, path)
+    assert wait_for_line(process) == "written"
+    kill(process)
+    assert path.read_text() == "old"
+    files.write_text(path, "new")
+    assert path.read_text() == "new"
+
+
+def test_tables_and_json_come_back(tmp_path):
+    value = {"lr": 1e-3, "size": [128, 96], "name": "né", "path": None}
+    files.write_json(tmp_path / "a.json", value)
+    assert files.read_json(tmp_path / "a.json") == value
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == value
+    frame = pd.DataFrame({"id": ["001", "002"], "p": [0.25, 1.0]})
+    files.write_csv(tmp_path / "a.csv", frame)
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "a.csv", dtype={"id": str}), frame)
+
+
+@pytest.mark.parametrize("content", [b'{"a": 1', b"", b"\xff\xfe{}"])
+def test_broken_json_is_named(tmp_path, content):
+    path = tmp_path / "config.json"
+    path.write_bytes(content)
+    with pytest.raises(errors.UserError, match=r"config\.json is not valid JSON") as caught:
+        files.read_json(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_json_is_named(tmp_path):
+    with pytest.raises(errors.UserError, match=r"config\.json does not exist"):
+        files.read_json(tmp_path / "config.json")
+
+
+RUN = """
+import errno, sys
+from common import errors, files, processes
+sys.argv[0] = "/somewhere/train.py"
+def main():
+    {body}
+errors.run(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "line"),
+    [
+        ('raise errors.UserError("a.csv line 3: no age")', "error: a.csv line 3: no age"),
+        ('open("/dev/full", "w").write("x" * 10**6)', "error: cannot write: No space left"),
+        (
+            'raise OSError(errno.EDQUOT, "Disk quota exceeded", "runs/a.pt")',
+            "error: cannot write runs/a.pt: Disk quota exceeded",
+        ),
+        (
+            'raise PermissionError(errno.EACCES, "Permission denied", "runs")',
+            "error: cannot write runs: Permission denied",
+        ),
+    ],
+)
+def test_run_ends_in_one_line_and_code_2(body, line):
+    code, out, err = outcome(RUN.format(body=body))
+    assert code == 2 and out == ""
+    assert err.startswith(f"train.py: {line}") and err.count("\n") == 1
+
+
+def test_run_ends_an_interrupt_without_a_traceback():
+    code, _, err = outcome(RUN.format(body="raise KeyboardInterrupt"))
+    assert (code, err) == (130, "train.py: interrupted\n")
+
+
+def test_run_hides_no_other_error():
+    code, _, err = outcome(RUN.format(body='raise OSError(errno.EIO, "Input/output error")'))
+    assert code == 1 and "Traceback" in err and "Input/output error" in err
+    code, out, err = outcome(RUN.format(body='print("fine")'))
+    assert (code, out, err) == (0, "fine\n", "")
+
+
+HOLD = """
+with files.locked(sys.argv[1], wait=False) as held:
+    print(held, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_second_process_is_refused_until_the_first_dies(tmp_path):
+    path = tmp_path / "new" / ".lock"
+    first = python(HOLD, path)
+    assert wait_for_line(first) == "True"
+    with files.locked(path, wait=False) as held:
+        assert held is False
+    kill(first)
+    with files.locked(path, wait=False) as held:
+        assert held is True
+
+
+def test_a_waiting_process_gets_the_lock_once_it_is_free(tmp_path):
+    path, log = tmp_path / ".lock", tmp_path / "log"
+    code = """
+print("asking", flush=True)
+with files.locked(sys.argv[1], wait=True) as held, open(sys.argv[2], "a") as log:
+    log.write(f"second {held}")
+"""
+    with files.locked(path, wait=True) as held:
+        second = python(code, path, log)
+        assert wait_for_line(second) == "asking"
+        with pytest.raises(subprocess.TimeoutExpired):
+            second.wait(timeout=0.5)
+        log.write_text(f"first {held}, ")
+    second.communicate(timeout=60)
+    assert log.read_text() == "first True, second True"
+
+
+def test_only_rank_0_speaks(monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, expected in (("0", "a 1\n"), ("1", "")):
+        monkeypatch.setenv("RANK", rank)
+        processes.say("a", 1)
+        assert capsys.readouterr().out == expected
+    assert (processes.rank(), processes.world_size()) == (1, 2)
+
+
+def test_a_progress_bar_passes_everything_on_and_is_silent_in_a_file(capsys):
+    assert list(processes.progress(range(5))) == list(range(5))
+    captured = capsys.readouterr()
+    assert captured.out == captured.err == ""

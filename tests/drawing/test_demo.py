@@ -1,0 +1,293 @@
+import argparse
+import hashlib
+import json
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+import demo
+from common import errors
+from drawing import competition, portrait, scene
+
+PHOTOS = ["incorrect_mask", "mask1", "mask2", "mask3", "mask4", "mask5", "normal"]
+SMALL = ["--people", "24", "--eval_people", "3", "--size", "64", "48"]
+
+
+def draw(out, *flags):
+    demo.main(["--out", str(out), *SMALL, *flags])
+    return out
+
+
+def digests(folder):
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def faces(folder):
+    """The stems of the photos in a folder, without the junk that starts with a dot."""
+    return sorted(path.stem for path in folder.iterdir() if not path.name.startswith("."))
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    return draw(tmp_path_factory.mktemp("drawn") / "demo", "--label_noise", "0.25")
+
+
+def table(path):
+    return pd.read_csv(path, dtype={"id": str})
+
+
+def test_train_has_the_layout_of_the_competition(drawn):
+    train = table(drawn / "train/train.csv")
+    assert list(train) == ["id", "gender", "race", "age", "path"]
+    assert len(train) == 24 and train["path"].is_unique
+    assert set(train["gender"]) == {"male", "female"} and train["age"].between(18, 60).all()
+    named = train["id"] + "_" + train["gender"] + "_Asian_" + train["age"].astype(str)
+    assert (train["path"] == named).all()
+    images = drawn / "train/images"
+    folders = {p.name for p in images.iterdir() if p.is_dir() and not p.name.startswith(".")}
+    assert folders == set(train["path"])
+    for path in train["path"]:
+        assert faces(images / path) == PHOTOS
+        assert faces(drawn / "mattes_true/train" / path) == PHOTOS
+
+
+def test_train_has_the_quirks_of_the_competition(drawn):
+    ids = table(drawn / "train/train.csv")["id"]
+    assert ids.duplicated().sum() == 1
+    assert ids.str.fullmatch(r"\d{6}-1").sum() == 1
+    images = drawn / "train/images"
+    files = [p for p in images.rglob("*") if p.is_file()]
+    junk = [p.name for p in files if p.name.startswith(".")]
+    assert {".DS_Store", "._mask1.jpg"} <= set(junk)
+    suffixes = pd.Series([p.suffix for p in files if not p.name.startswith(".")]).value_counts()
+    assert suffixes.to_dict() == {".jpg": 24 * 7 - 16, ".jpeg": 8, ".png": 8}
+    alpha = [cv2.imread(p, cv2.IMREAD_UNCHANGED).shape[2] == 4 for p in images.glob("*/*.png")]
+    assert sum(alpha) == 1
+
+
+def test_eval_hides_the_answers_and_truth_has_them(drawn):
+    info, truth = table(drawn / "eval/info.csv"), table(drawn / "truth.csv")
+    assert list(info) == ["ImageID", "ans"] and (info["ans"] == 0).all()
+    assert info["ImageID"].str.fullmatch(r"[0-9a-f]{40}\.jpg").all() and len(info) == 21
+    assert list(info["ImageID"]) == list(truth["ImageID"])
+    assert {p.name for p in (drawn / "eval/images").iterdir()} == set(info["ImageID"])
+    assert not truth["person"].is_monotonic_increasing
+    for _, photos in truth.groupby("person"):
+        assert sorted(photos["ans"] // 6) == [0] * 5 + [1, 2]
+        assert photos["ans"].mod(6).nunique() == photos["age"].nunique() == 1
+    group = np.digitize(truth["age"], [30, 60])
+    assert (truth["ans"] % 3 == group).all()
+
+
+def test_photos_and_mattes_have_the_size_asked_for(drawn):
+    image_id = table(drawn / "eval/info.csv")["ImageID"][0]
+    photo = cv2.imread(drawn / "eval/images" / image_id, cv2.IMREAD_UNCHANGED)
+    assert photo.shape == (64, 48, 3)
+    matte = drawn / "mattes_true/eval" / image_id.replace(".jpg", ".png")
+    matte = cv2.imread(matte, cv2.IMREAD_UNCHANGED)
+    assert matte.shape == (64, 48) and matte.dtype == np.uint8
+    assert 0.2 < (matte > 127).mean() < 0.8
+    assert matte[:5].max() == 0 and matte[-3, 24] == 255  # air above the head, a body below
+
+
+def test_same_seed_same_bytes(drawn, tmp_path):
+    again = digests(draw(tmp_path / "again", "--label_noise", "0.25"))
+    assert again == digests(drawn) and len(again) > 300
+
+
+def test_other_seed_other_people(tmp_path):
+    found = {}
+    for seed in (0, 1):
+        args = argparse.Namespace(seed=seed, background_bias=0.0)
+        person = competition.people(args, 1, 1)[0] | {"files": PHOTOS, "gender": 0, "age": 30}
+        competition.draw_person(person, tmp_path / str(seed), seed, (64, 48))
+        found[seed] = set(digests(tmp_path / str(seed)).values())
+    assert len(found[0]) == len(found[1]) == 14 and not found[0] & found[1]
+
+
+def test_more_people_and_more_processes_leave_the_others_as_they_were(drawn, tmp_path, monkeypatch):
+    started = []
+
+    def count(workers, context, initializer):
+        started.append((workers, context.get_start_method()))
+        return pool(2, context, initializer)
+
+    pool = demo.ProcessPoolExecutor
+    monkeypatch.setattr(demo, "ProcessPoolExecutor", count)
+    monkeypatch.setattr(demo, "PIXELS_A_WORKER", 64 * 48)
+    monkeypatch.setattr(demo, "cores", lambda: 2)
+    flags = ["--people", "30", "--label_noise", "0.2"]
+    more = digests(draw(tmp_path / "more", *flags))
+    assert started == [(2, "spawn")]
+    for name, digest in digests(drawn / "mattes_true/eval").items():
+        assert more[f"mattes_true/eval/{name}"] == digest
+    truth = table(tmp_path / "more/truth_train.csv")
+    before = table(drawn / "truth_train.csv")
+    clean = (truth["noisy"][:24] == 0) & (before["noisy"] == 0)
+    assert clean.sum() >= 12
+    for path in before["path"][clean]:
+        for name, digest in digests(drawn / "train/images" / path).items():
+            assert more[f"train/images/{path}/{name}"] == digest
+
+
+def test_label_noise_is_exact_and_recorded(drawn):
+    train, truth = table(drawn / "train/train.csv"), table(drawn / "truth_train.csv")
+    assert list(truth)[:4] == ["path", "gender", "age", "noisy"]
+    assert list(truth["path"]) == list(train["path"])
+    group = [np.digitize(frame["age"], [30, 60]) for frame in (train, truth)]
+    gender, age = train["gender"] != truth["gender"], group[0] != group[1]
+    assert list(truth["noisy"] == 1) == list(gender | age)
+    assert truth["noisy"].sum() == round(0.25 * 24)
+    assert gender.any() and age.any()
+    assert (train["age"] == truth["age"])[~age].all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("people", [24, 60, 600])
+def test_every_cell_has_people_and_the_shares_are_the_competitions(seed, people):
+    args = argparse.Namespace(seed=seed, background_bias=0.0)
+    found = pd.DataFrame(competition.people(args, 0, people))
+    assert found.groupby(["gender", "group"]).size().min() >= 2 and len(found) == people
+    assert found.groupby(["gender", "group"]).ngroups == 6
+    assert (found["group"] == np.digitize(found["age"], [30, 60])).all()
+    if people == 600:
+        shares = found["group"].value_counts(normalize=True).sort_index()
+        np.testing.assert_allclose(shares, [0.47, 0.45, 0.07], atol=0.03)
+        assert abs(found["gender"].mean() - 0.61) < 0.02
+        assert found["age"].between(18, 60).all() and found["age"].nunique() > 35
+
+
+def test_background_bias_is_in_train_and_not_in_eval():
+    def purity(bias, split):
+        """The share of people whose backdrop is the commonest one of their cell."""
+        args = argparse.Namespace(seed=3, background_bias=bias)
+        found = pd.DataFrame(competition.people(args, split, 600))
+        counts = found.groupby(["gender", "group"])["background"].value_counts()
+        return counts.groupby(level=[0, 1]).max().sum() / 600
+
+    assert purity(1.0, 0) == 1
+    assert abs(purity(0.8, 0) - (0.8 + 0.2 / 8)) < 0.05
+    assert purity(0.0, 0) == pytest.approx(1 / 8, abs=0.08)
+    assert purity(1.0, 1) == purity(0.0, 1) == pytest.approx(1 / 8, abs=0.08)
+
+
+def rendered(person, mask, worn, backdrop, size):
+    rng = np.random.default_rng(5)
+    return scene.draw_photo(rng, person, backdrop, mask, worn, size, 1.0)
+
+
+@pytest.mark.parametrize(("gender", "age"), [(0, 60), (1, 20)])
+def test_matte_is_what_two_backdrops_tell(monkeypatch, gender, age):
+    """Alpha by triangulation: black and white behind the same person (Smith and Blinn 1996)."""
+    size = (256, 192)
+    monkeypatch.setattr(scene, "light", lambda *_: np.full((12, 9, 3), 128, np.uint8))
+    monkeypatch.setattr(scene, "grain", lambda h, w: np.full((h + 64, w + 64, 3), 128, np.uint8))
+    scale = scene.render_scale(size)[0]
+    rng = np.random.default_rng(gender)
+    person = portrait.draw_person(rng, gender, age, scale)
+    black = np.zeros_like(scene.draw_backdrop(rng, "wall", size))
+    white = black + np.array([255, 255, 255, 0], np.uint8)
+    for mask, worn in [(None, "right"), ("kn95", "right"), ("surgical", "chin")]:
+        dark, matte = rendered(person, mask, worn, black, size)
+        bright, same = rendered(person, mask, worn, white, size)
+        np.testing.assert_array_equal(matte, same)
+        alpha = 255 - (bright.astype(int) - dark).mean(2)
+        assert np.abs(alpha - cv2.GaussianBlur(matte, (0, 0), 0.3)).max() < 60  # a little blur
+        assert np.abs(alpha - matte).mean() < 1
+        assert (dark[matte == 0] < 80).mean() > 0.98 and 0.3 < (matte == 255).mean() < 0.8
+
+
+def test_a_mask_changes_the_lower_face_only():
+    size = (256, 192)
+    rng = np.random.default_rng(0)
+    person = portrait.draw_person(rng, 1, 25, scene.render_scale(size)[0])
+    head, who = person["head"], person["who"]
+    before = head.pixels.copy()
+    changed = {}
+    for worn in ("right", "nose", "chin"):
+        with_mask = scene.draw_mask(rng, head, who, "surgical", worn)
+        rows = np.abs(with_mask.pixels.astype(int) - before).sum((1, 2))
+        # Rows of the nose, the mouth and the chin, in face units.
+        at = [int(with_mask.fixed([(0, v)])[0, 1] / 16) for v in (0.3, 0.62, 0.95)]
+        middle = int(with_mask.fixed([(0, 0)])[0, 0] / 16)
+        column = np.abs(with_mask.pixels.astype(int) - before)[at, middle].sum(1) > 30
+        changed[worn] = column.tolist()
+        assert rows[: int(with_mask.fixed([(0, -0.3)])[0, 1] / 16)].sum() == 0
+    np.testing.assert_array_equal(head.pixels, before)
+    assert changed == {
+        "right": [True, True, True],
+        "nose": [False, True, True],
+        "chin": [False, False, True],
+    }
+
+
+def test_looks_age():
+    """Old people are greyer, and not so clearly that 59 could be told from 60."""
+    rng = np.random.default_rng(0)
+    grey = {
+        age: np.array([portrait.identity(rng, 0, age)["grey"] for _ in range(200)])
+        for age in (20, 45, 59, 60)
+    }
+    assert grey[20].mean() < 0.02 < grey[45].mean() < 0.7 * grey[59].mean()
+    assert abs(grey[60].mean() - grey[59].mean()) < 0.5 * grey[60].std()
+
+
+def test_a_drawn_competition_is_kept_and_others_are_not_touched(drawn, tmp_path, capsys):
+    before = digests(drawn)
+    draw(drawn, "--label_noise", "0.25")
+    assert "kept" in capsys.readouterr().out and digests(drawn) == before
+    with pytest.raises(errors.UserError, match="another --seed; remove it or choose another --out"):
+        draw(drawn, "--label_noise", "0.25", "--seed", "9")
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(errors.UserError, match="choose another --out"):
+        draw(tmp_path)
+    with pytest.raises(errors.UserError, match="choose another --out"):
+        draw(tmp_path / "notes.txt")
+    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_crash_leaves_nothing(tmp_path, monkeypatch):
+    def fail(*args, **options):
+        raise RuntimeError("stop")
+
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(demo, "draw_person", fail)
+    with pytest.raises(RuntimeError, match="stop"):
+        draw(tmp_path / "out")
+    assert not any((tmp_path / "out").iterdir()) and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "word"),
+    [
+        (["--people", "23"], "--people 23"),
+        (["--eval_people", "0"], "--eval_people 0"),
+        (["--seed", "-1"], "--seed -1"),
+        (["--label_noise", "1.5"], "--label_noise 1.5"),
+        (["--label_noise", "nan"], "--label_noise nan"),
+        (["--background_bias", "-0.1"], "--background_bias -0.1"),
+        (["--size", "8", "96"], "--size 8 96"),
+    ],
+)
+def test_wrong_flags_are_named(tmp_path, flags, word):
+    with pytest.raises(errors.UserError, match=word):
+        demo.main(["--out", str(tmp_path / "out"), *flags])
+    assert not any(tmp_path.iterdir())
+
+
+def test_flags_are_recorded(drawn):
+    flags = json.loads((drawn / "demo.json").read_text())
+    assert flags == {
+        "background_bias": 0.0,
+        "eval_people": 3,
+        "label_noise": 0.25,
+        "people": 24,
+        "seed": 0,
+        "size": [64, 48],
+    }

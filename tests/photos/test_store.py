@@ -1,0 +1,364 @@
+"""The pixel store against cv2 and numpy, photo by photo, and against crashes and rivals."""
+
+import hashlib
+import multiprocessing
+import os
+import signal
+import time
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from common.errors import UserError
+from dataset import find_images
+from photos import crops, store, views
+from photos.reading import matte_path
+
+NAMES = ["a/1.png", "a/2.png", "b/1.png", "b/2.png", "b/3.png"]
+SHAPE = (64, 48)
+PHOTO = views.View("none", "none", "none", "none", (32, 24))
+GREY = 120
+
+
+def write(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def made(tmp_path):
+    """(root, photos, alphas): photos of noise and soft mattes of two methods, all lossless."""
+    rng = np.random.default_rng(0)
+    root, photos, alphas = tmp_path / "images", [], []
+    for name in NAMES:
+        photos.append(rng.integers(0, 256, (*SHAPE, 3), np.uint8))
+        alphas.append(rng.integers(0, 256, SHAPE, np.uint8))
+        write(root / name, photos[-1])
+        for method in ("rembg", "grabcut"):
+            write(matte_path(tmp_path / "mattes", method, name), alphas[-1])
+    return root, photos, alphas
+
+
+def load(root, *views, names=NAMES, **options):
+    return store.load(root, names, views, root.parent / "cache", **options)
+
+
+def pixels(root, *views, **options):
+    """uint8 (N, 3, H, W) of each photo in the one view."""
+    loaded = load(root, *views, **options)
+    return loaded.batch(torch.arange(len(loaded.layers[0]["pixels"])), 0).numpy()
+
+
+def resized(photo, size):
+    found = cv2.resize(photo, size[::-1], interpolation=cv2.INTER_AREA)
+    return found.reshape(*size, -1).transpose(2, 0, 1)
+
+
+def pasted(photo, alpha, back):
+    share = alpha[..., None] / 255
+    return np.rint(photo * share + np.asarray(back) * (1 - share)).astype(np.uint8)
+
+
+def files(root):
+    return {path: path.stat().st_mtime_ns for path in (root.parent / "cache").glob("*.npy")}
+
+
+def test_photos_are_rgb_resized_once(made):
+    root, photos, _ = made
+    found = pixels(root, PHOTO)
+    assert found.dtype == np.uint8 and found.shape == (5, 3, 32, 24)
+    for photo, mine in zip(photos, found, strict=True):
+        assert (mine == resized(photo, (32, 24))).all()
+        blocks = photo.reshape(32, 2, 24, 2, 3).mean((1, 3)).transpose(2, 0, 1)
+        assert np.abs(mine - blocks).max() <= 0.5
+
+
+def test_enlarging_is_bilinear(made):
+    root, photos, _ = made
+    found = pixels(root, replace(PHOTO, size=(100, 80)))
+    expected = cv2.resize(photos[0], (80, 100), interpolation=cv2.INTER_LINEAR)
+    assert (found[0] == expected.transpose(2, 0, 1)).all()
+
+
+def test_drawn_photos_look_as_in_pillow(drawn):
+    root, names = find_images(drawn / "train")
+    view = replace(PHOTO, size=(128, 96))
+    loaded = store.load(root, names[:20], [view], root.parents[1] / "cache")
+    for i, name in enumerate(names[:20]):
+        with Image.open(root / name) as image:
+            expected = np.asarray(image.convert("RGB"), np.int16).transpose(2, 0, 1)
+        found = loaded.batch(torch.tensor([i]), 0)[0].numpy()
+        assert np.abs(found - expected).mean() < 2
+        assert np.abs(found[::-1] - expected).mean() > 2  # not BGR
+
+
+@pytest.mark.parametrize(("fill", "back"), [("black", (0, 0, 0)), ("mean", (124, 116, 104))])
+@pytest.mark.parametrize("method", ["rembg", "grabcut"])
+def test_the_background_is_filled(made, fill, back, method):
+    root, photos, alphas = made
+    found = pixels(root, replace(PHOTO, method=method, fill=fill))
+    for photo, alpha, mine in zip(photos, alphas, found, strict=True):
+        assert (mine == resized(pasted(photo, alpha, back), (32, 24))).all()
+
+
+def test_the_middle_is_cropped(tmp_path):
+    photo = np.random.default_rng(0).integers(0, 256, (512, 384, 3), np.uint8)
+    write(tmp_path / "images" / "1.png", photo)
+    found = pixels(tmp_path / "images", replace(PHOTO, crop="center"), names=["1.png"])
+    assert (found[0] == resized(photo[96:416, 64:320], (32, 24))).all()
+
+
+def test_the_person_is_cropped_alike_in_both_views(made):
+    root, photos, alphas = made
+    for alpha, name in zip(alphas, NAMES, strict=True):
+        alpha[:] = 0
+        alpha[12:33, 10:30] = alpha[36:, 4:40] = alpha[30:40, 15:25] = 255  # head, body, neck
+        write(matte_path(root.parent / "mattes", "rembg", name), alpha)
+    both = views.views("none+rembg", "black", "person", (16, 12))
+    loaded = load(root, *both)
+    top, bottom, left, right = crops.person_box(alphas[0], (16, 12))
+    assert 16 <= bottom - top < 64
+    for i, photo in enumerate(photos):
+        for view, whole in enumerate((photo, pasted(photo, alphas[i], (0, 0, 0)))):
+            found = loaded.batch(torch.tensor([i]), view)[0].numpy()
+            assert (found == resized(whole[top:bottom, left:right], (16, 12))).all()
+
+
+def person_in_front(root, backs, method="rembg"):
+    """Red people on flat backgrounds; the edges fall on no multiple of the blur's cells."""
+    alpha = np.zeros(SHAPE, np.uint8)
+    alpha[13:, 11:35] = 255
+    for name, back in zip(NAMES, backs, strict=False):
+        photo = np.full((*SHAPE, 3), back, np.uint8)
+        photo[alpha > 0] = (255, 0, 0)
+        write(root / name, photo)
+        write(matte_path(root.parent / "mattes", method, name), alpha)
+    return alpha
+
+
+def test_no_colour_of_the_person_bleeds_into_a_blurred_background(tmp_path):
+    root = tmp_path / "images"
+    alpha = person_in_front(root, [GREY])
+    view = replace(PHOTO, method="rembg", fill="blur", size=SHAPE)
+    found = pixels(root, view, names=NAMES[:1])[0].transpose(1, 2, 0).astype(int)
+    assert (found[alpha > 0] == (255, 0, 0)).all()
+    assert np.abs(found[alpha == 0] - GREY).max() <= 2
+
+
+def test_a_random_fill_takes_the_background_of_another_photo(tmp_path):
+    root, backs = tmp_path / "images", [40, 90, 140, 190, 240]
+    alpha = person_in_front(root, backs)
+    view = replace(PHOTO, method="rembg", fill="random", size=(20, 18))
+    loaded = load(root, view)
+    photos, backgrounds = torch.tensor([0, 3, 3, 1]), torch.tensor([2, 0, 3, 4])
+    found = loaded.batch(photos, 0, backgrounds).numpy().transpose(0, 2, 3, 1).astype(int)
+    small = resized(alpha, (20, 18))[0]
+    for i, (photo, other) in enumerate(zip(photos.tolist(), backgrounds.tolist(), strict=True)):
+        whole = np.full((*SHAPE, 3), backs[photo], np.uint8)
+        whole[alpha > 0] = (255, 0, 0)
+        own = resized(whole, (20, 18)).transpose(1, 2, 0)
+        assert np.abs(found[i] - pasted(own, small, [backs[other]] * 3)).max() <= 2
+    mean = pixels(root, replace(view, fill="mean"))
+    assert (loaded.batch(photos, 0).numpy() == mean[photos]).all()
+
+
+def test_a_batch_is_an_index_into_the_views(made):
+    root, *_ = made
+    removed = replace(PHOTO, method="rembg", fill="mean")
+    dark = replace(PHOTO, method="rembg", fill="black")
+    loaded = load(root, PHOTO, removed, dark)
+    plain = np.stack([pixels(root, view) for view in (PHOTO, removed, dark)])
+    rng = np.random.default_rng(0)
+    photos, views = rng.integers(0, 5, 40), rng.integers(0, 3, 40)
+    found = loaded.batch(torch.from_numpy(photos), torch.from_numpy(views))
+    assert loaded.views == 3 and found.dtype == torch.uint8
+    assert (found.numpy() == plain[views, photos]).all()
+    assert (loaded.batch(torch.from_numpy(photos), 2).numpy() == plain[2, photos]).all()
+
+
+def test_twins_are_cropped_by_the_same_matte():
+    assert views.views("none", "mean", "none", [128, 96]) == [replace(PHOTO, size=(128, 96))]
+    twins = views.views("none+grabcut", "blur", "person", (8, 6))
+    assert [view.method for view in twins] == ["none", "grabcut"]
+    assert [view.fill for view in twins] == ["none", "blur"]
+    assert {view.crop_method for view in twins} == {"grabcut"}
+    assert views.matte_methods(twins) == ["grabcut"]
+    assert views.matte_methods([PHOTO]) == []
+
+
+def test_the_second_load_reads_what_the_first_wrote(made):
+    root, *_ = made
+    first, before = pixels(root, PHOTO), files(root)
+    assert len(before) == 1
+    assert (pixels(root, PHOTO) == first).all() and files(root) == before
+
+
+def test_whatever_changes_the_pixels_is_built_anew(made):
+    root, photos, alphas = made
+    view = replace(PHOTO, method="rembg", fill="mean")
+    pixels(root, view)
+    for changed in (
+        {"size": (32, 20)},
+        {"crop": "center"},
+        {"fill": "black"},
+        {"method": "grabcut"},
+    ):
+        before = len(files(root))
+        pixels(root, replace(view, **changed))
+        assert len(files(root)) == before + 1, changed
+    photo, alpha = 255 - photos[1], 255 - alphas[2]
+    write(root / NAMES[1], photo)
+    found = pixels(root, view)
+    assert (found[1] == resized(pasted(photo, alphas[1], (124, 116, 104)), (32, 24))).all()
+    write(matte_path(root.parent / "mattes", "rembg", NAMES[2]), alpha)
+    found = pixels(root, view)
+    assert (found[2] == resized(pasted(photos[2], alpha, (124, 116, 104)), (32, 24))).all()
+
+
+def test_photos_of_the_same_size_and_time_are_told_apart_by_name(tmp_path):
+    names = ["1.bmp", "2.bmp"]
+    for name, grey in zip(names, (10, 200), strict=True):
+        write(tmp_path / "images" / name, np.full((32, 24, 3), grey, np.uint8))
+        os.utime(tmp_path / "images" / name, ns=(0, 0))
+    found = pixels(tmp_path / "images", PHOTO, names=names)
+    assert (pixels(tmp_path / "images", PHOTO, names=names[::-1]) == found[::-1]).all()
+
+
+def test_a_broken_photo_stops(made):
+    root, photos, _ = made
+    (root / NAMES[2]).write_bytes(b"no photo")
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"b/1\.png: is no readable image; .*--on_error skip"):
+            load(root, PHOTO)
+        assert files(root) == {}
+    (root / NAMES[4]).unlink()
+    with pytest.raises(UserError, match=r"b/1\.png.*\(and 1 more\)"):
+        load(root, PHOTO)
+    for index in (2, 4):
+        write(root / NAMES[index], photos[index])
+    assert (pixels(root, PHOTO)[2] == resized(photos[2], (32, 24))).all()
+
+
+def test_a_broken_photo_is_left_out_and_counted(made):
+    root, photos, _ = made
+    (root / NAMES[2]).write_bytes(b"no photo")
+    first = load(root, PHOTO, on_error="skip")
+    before = files(root)
+    second = load(root, PHOTO, on_error="skip")
+    assert files(root) == before
+    for loaded in (first, second):
+        assert list(loaded.broken) == [2] and "b/1.png: is no readable" in loaded.broken[2]
+        found = loaded.batch(torch.tensor([1, 2]), 0).numpy()
+        assert (found[0] == resized(photos[1], (32, 24))).all() and not found[1].any()
+    with pytest.raises(UserError, match=r"b/1\.png"):
+        load(root, PHOTO)
+
+
+def test_a_matte_that_is_missing_or_does_not_fit_is_named(made):
+    root, *_ = made
+    view = replace(PHOTO, method="rembg", fill="mean")
+    path = matte_path(root.parent / "mattes", "rembg", NAMES[0])
+    write(path, np.zeros((10, 10), np.uint8))
+    with pytest.raises(UserError, match=r"rembg/a/1\.png: is \(10, 10\), its photo \(64, 48\)"):
+        load(root, view)
+    path.unlink()
+    with pytest.raises(UserError, match=r"rembg/a/1\.png: no readable matte"):
+        load(root, view)
+
+
+def in_process(work, *words):
+    process = multiprocessing.get_context("fork").Process(target=work, args=words)
+    process.start()
+    return process
+
+
+def built_until_killed(root, when):
+    def die(*_):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    done, render = [], store._render
+
+    def render_three(*words):
+        done.append(render(*words))
+        return die() if len(done) == 3 else done[-1]
+
+    if when == "rendering":
+        store._render = render_three
+    else:
+        store.write_json = die
+    load(root, PHOTO)
+
+
+@pytest.mark.parametrize("when", ["rendering", "before the note"])
+def test_a_kill_while_building_leaves_no_half_store(made, when):
+    root, photos, _ = made
+    process = in_process(built_until_killed, root, when)
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    assert len(files(root)) == (when != "rendering")
+    found = pixels(root, PHOTO)
+    for photo, mine in zip(photos, found, strict=True):
+        assert (mine == resized(photo, (32, 24))).all()
+
+
+def build_with_others(root, start, name):
+    render = store._render
+
+    def counted(path, *words):
+        with (root.parent / "rendered").open("a") as log:
+            log.write(f"{path}\n")
+        time.sleep(0.02)
+        return render(path, *words)
+
+    store._render = counted
+    start.wait(60)
+    built = load(root, PHOTO).layers[0]["pixels"].numpy()  # torch's kernels may not survive a fork
+    digest = hashlib.sha256(built.tobytes()).hexdigest()
+    (root.parent / name).write_text(digest)
+
+
+def test_two_processes_build_one_store(made):
+    root, *_ = made
+    start = multiprocessing.get_context("fork").Barrier(2)
+    rivals = [in_process(build_with_others, root, start, name) for name in ("one", "two")]
+    for process in rivals:
+        process.join(60)
+        assert process.exitcode == 0
+    before = files(root)
+    expected = hashlib.sha256(pixels(root, PHOTO).tobytes()).hexdigest()
+    assert {(root.parent / name).read_text() for name in ("one", "two")} == {expected}
+    assert len(before) == 1 and files(root) == before
+    rendered = (root.parent / "rendered").read_text().splitlines()
+    assert sorted(rendered) == [str(root / name) for name in NAMES]
+
+
+def test_two_folders_are_one_as_if_their_photos_lay_together(made, tmp_path):
+    """Two views, one with random backgrounds, which come from either folder."""
+    root, photos, alphas = made
+    names = ["x/1.png", "x/2.png", "x/3.png"]
+    other = tmp_path / "other/images"
+    for number, name in enumerate(names):
+        for folder in (root, other):
+            write(folder / name, photos[number][::-1])
+            write(matte_path(folder.parent / "mattes", "rembg", name), alphas[number][:, ::-1])
+    (other / names[1]).write_bytes(b"broken")
+    view_list = [PHOTO, replace(PHOTO, method="rembg", fill="random")]
+    whole = load(root, *view_list, names=[*NAMES, *names])
+    behind = store.load(other, names, view_list, other.parent / "cache", on_error="skip")
+    joined = store.Joined(load(root, *view_list), behind)
+    assert joined.views == 2 and list(joined.broken) == [6] and "x/2.png" in joined.broken[6]
+    random = torch.Generator().manual_seed(0)
+    readable = torch.tensor([0, 1, 2, 3, 4, 5, 7])
+    for pool in (readable, readable[:5], readable[5:]):
+        photos, backgrounds = (
+            pool[torch.randint(len(pool), (40,), generator=random)] for _ in range(2)
+        )
+        view = torch.randint(2, (40,), generator=random)
+        for asked in ((photos, view, backgrounds), (photos, view), (photos, 0), (photos, 1)):
+            assert torch.equal(joined.batch(*asked), whole.batch(*asked))
+    mixed = (readable[:5], 1, readable[[5, 6, 5, 6, 5]])
+    assert torch.equal(joined.batch(*mixed), whole.batch(*mixed))

@@ -1,0 +1,70 @@
+"""The answer of the report: changes of one option where they were tried twice, else runs."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import f1_score
+
+import labels
+from experiment import reader
+from reporting import compare_section, runs
+
+ROWS = pd.DataFrame(
+    {
+        "label": np.repeat(np.random.default_rng(0).permutation(np.arange(40) % 18), 7),
+        "person": np.repeat([f"p{k}" for k in range(40)], 7),
+    }
+)
+
+
+def group(name, errors, **options):
+    """A Group of one run that errs in a share of the photos, the same ones for the same share."""
+    rng = np.random.default_rng(7)
+    wrong = rng.random(len(ROWS)) < errors
+    answers = np.where(wrong, (ROWS.label + 1) % 18, ROWS.label)
+    oof = pd.DataFrame(np.eye(18)[answers], columns=labels.PROBS)
+    config = {"layout": "joint", "options": {"keep": {"": "last"}} | options}
+    return runs.Group(name, [reader.Run(None, config, oof)])
+
+
+def answer(groups):
+    compared = compare_section.compare_all(ROWS, groups, groups[0])
+    changes = compare_section.one_option(ROWS, groups)
+    labels, persons = ROWS.label.to_numpy(), ROWS.person.to_numpy()
+    scored = {one.name: runs.scores(labels, persons, one) for one in groups}
+    return compare_section.headline(groups, scored, groups[0], compared, changes), changes
+
+
+def test_a_change_tried_in_two_conditions_is_the_answer():
+    cells = {("none", 1e-3): 0.6, ("rembg", 1e-3): 0.3, ("none", 1e-4): 0.5, ("rembg", 1e-4): 0.2}
+    groups = [group(f"{bg}-{lr}", errors, bg=bg, lr=lr) for (bg, lr), errors in cells.items()]
+    found, changes = answer(groups)
+    f1 = [
+        f1_score(ROWS.label, one.predictions[0], labels=range(18), average="macro", zero_division=0)
+        for one in groups
+    ]
+    expected = (f1[1] - f1[0] + f1[3] - f1[2]) / 2
+    row = changes.set_index("option").loc["bg"]
+    assert row.difference == pytest.approx(expected) and row.low < expected < row.high
+    assert found["main"].startswith(f"bg none → rembg, in 2 conditions: {expected:+.3f} [")
+    assert found["main"].endswith("p < .001: better")
+    assert [point.split(",")[0] for point in found["points"]] == ["lr 0.001 → 0.0001"]
+    assert "people and conditions" in found["notes"][0]
+    assert not any("--keep last" in note for note in found["notes"])
+
+
+def test_of_many_runs_the_best_are_named_and_the_others_counted():
+    groups = [group(f"run{k}", 0.6 - 0.05 * k, lr=10.0**-k, epochs=k) for k in range(9)]
+    found, changes = answer(groups)
+    assert not len(changes)
+    assert found["main"].startswith("run8 vs run0: +")
+    assert [point.split(" vs ")[0] for point in found["points"]] == [
+        "run7", "run6", "run5", "run4", "3 more in the table of runs",
+    ]  # fmt: skip
+
+
+def test_epochs_chosen_on_the_people_scored_are_pointed_out():
+    kept = group("a", 0.5, keep={"": "last", "age": "best"})
+    found, _ = answer([kept])
+    assert found["main"].startswith("a: macro F1 ") and found["points"] == []
+    assert "--keep last" in found["notes"][-1]

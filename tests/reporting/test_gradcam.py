@@ -1,0 +1,120 @@
+"""gradcam.py against Grad-CAM written out with autograd, and on a run with a real model."""
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from test_report import draw_data, draw_run, read_tables
+
+import model as models
+import report
+from common.errors import UserError
+from dataset import read_train
+from labels import ATTRIBUTES, decode, marginals
+from reporting import gradcam
+
+SIZE = [96, 96]
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A tiny Classifier of the 18 classes, and its info."""
+    torch.manual_seed(0)
+    model = models.create("test_resnet", ["label"], SIZE).eval()
+    torch.nn.init.normal_(model.head.weight)
+    mean, std = models.normalization(model)
+    info = {"model": "test_resnet", "heads": ["label"], "size": SIZE, "mean": mean, "std": std}
+    return model, info | {"bg": "none", "bg_fill": "mean", "crop": "none"}
+
+
+def test_maps_are_gradcam_written_out(small):
+    model, info = small
+    images = torch.randint(0, 256, (3, 3, *SIZE), dtype=torch.uint8)
+    found = gradcam.maps(model, info, images, "age")
+    mean, std = (torch.tensor(info[key]).view(3, 1, 1) for key in ("mean", "std"))
+    for image, cam in zip(images, found, strict=True):
+        features = model.backbone.forward_features((image[None] / 255 - mean) / std)
+        logits = model.head(model.backbone.forward_head(features))[0]
+        codes = torch.from_numpy(decode(np.arange(18))["age"])
+        value = torch.stack([logits[codes == k].exp().sum().log() for k in range(3)]).max()
+        (slope,) = torch.autograd.grad(value, features)
+        weights = slope.mean((2, 3), keepdim=True)
+        expected = torch.relu((weights * features).sum(1, keepdim=True))
+        expected = torch.nn.functional.interpolate(expected, SIZE, mode="bilinear")[0, 0]
+        assert cam == pytest.approx(expected.detach().numpy(), rel=1e-3, abs=1e-6)
+    assert found.max() > 0
+
+
+def test_attribute_logits_are_log_marginals():
+    logits = torch.randn(5, 18, generator=torch.Generator().manual_seed(0))
+    expected = marginals(logits.softmax(1).numpy())
+    for name in ATTRIBUTES:
+        found = gradcam.attribute_logits({"label": logits}, name).softmax(1).numpy()
+        assert found == pytest.approx(expected[name], abs=1e-6)
+        assert gradcam.attribute_logits({name: logits}, name) is logits
+
+
+def test_share_on_the_person():
+    cam, matte = np.zeros((3, 4, 4)), np.zeros((3, 4, 4))
+    matte[:, :2] = 1
+    cam[0, 1, 1], cam[1, 0, 0], cam[1, 3, 3] = 5, 1, 3
+    share = gradcam.share_on(cam, matte)
+    assert share[:2].tolist() == [1, 0.25] and np.isnan(share[2])
+
+
+def test_transformers_have_no_feature_map():
+    vit = models.create("test_vit", ["age"], SIZE).eval()
+    info = {"model": "test_vit", "mean": [0.5] * 3, "std": [0.5] * 3}
+    with pytest.raises(UserError, match="test_vit has no feature map"):
+        gradcam.maps(vit, info, torch.zeros(1, 3, *SIZE, dtype=torch.uint8), "age")
+
+
+def test_choice_spreads_over_people():
+    rows = pd.DataFrame({"label": [0] * 7 + [1] * 2, "person": list("aaabbbbcc")})
+    run = type("run", (), {"oof": pd.DataFrame({"fold": [1, 1, 1, 1, 1, 1, 2, 1, 1]})})
+    chosen = gradcam.choose(rows, run, 2, seed=0)
+    assert len(chosen) == 4 and 6 not in chosen
+    assert set(rows.person[chosen[:2]]) == {"a", "b"}
+
+
+def test_moved_eyes_are_told_over_people_and_empty_maps_left_out():
+    """Differences of people 1 to 4: .2, .4, .3 and unknown; one photo of two is empty."""
+    picked = pd.DataFrame({"person": np.repeat(["1", "2", "3", "4"], 2)})
+    before = np.full(8, 0.5)
+    after = before + np.array([0.2, np.nan, 0.3, 0.5, np.nan, 0.3, np.nan, np.nan])
+    shares = {("a", name): before for name in ATTRIBUTES} | {
+        ("b", name): after for name in ATTRIBUTES
+    }
+    shares["b", "mask"] = np.full(8, np.nan)
+    half = 1.96 * np.std([0.2, 0.4, 0.3], ddof=1) / 3**0.5
+    said = gradcam._moved(picked, shares, "a", "b")
+    assert said.startswith("b vs a: +0.300") and f"+{0.3 - half:.3f}" in said
+    assert said.endswith("of the energy: it looks more at the person.")
+    shares |= {("b", name): np.full(8, np.nan) for name in ATTRIBUTES}
+    assert "too few maps" in gradcam._moved(picked, shares, "a", "b")
+
+
+def test_page_shows_where_runs_look(small, tmp_path, capsys):
+    model, info = small
+    data = draw_data(tmp_path, people=12, broken=False)
+    table = read_train(data)
+    half = np.zeros((64, 48), np.uint8)
+    half[:, :24] = 255
+    for path in (data / "mattes" / "rembg").rglob("*.png"):
+        cv2.imwrite(str(path), half)
+    names = []
+    for name in ("a", "b"):
+        draw_run(tmp_path / name, table.frame, 2.0)
+        names.append(str(tmp_path / name))
+    models.save_model(model, tmp_path / "a" / "fold0" / "label" / "best.safetensors", info)
+    out = tmp_path / "report.html"
+    words = ["--data_dir", str(data), "--model_dir", *names, "--out", str(out)]
+    report.main([*words, "--cam_images", "1"])
+    page, tables = out.read_text(), read_tables(out)
+    energy = tables["cam_energy"]
+    assert set(energy.run) == {"a"} and list(energy.attribute) == list(ATTRIBUTES)
+    assert energy.area.to_numpy() == pytest.approx(0.5)
+    assert ((energy.energy > 0.2) & (energy.energy < 0.8)).all()
+    assert page.count('alt="wear male <30: ') == 0 and page.count("wear male &lt;30: ") == 4
+    assert "b is left out" in capsys.readouterr().out and "does not exist" in page

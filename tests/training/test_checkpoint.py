@@ -1,0 +1,92 @@
+"""The mean of the best epochs' weights: a plain mean, kept only where it scores above them."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import train
+from common import devices
+from dataset import read_train
+from experiment import run_folder
+from training import checkpoint, teaching
+from training.task import Task
+
+
+@pytest.fixture
+def task(drawn, tmp_path):
+    """A fresh task of a hold-out run of four epochs that averages the best two."""
+    words = ["--data_dir", str(drawn / "train"), "--model_dir", str(tmp_path), "--epochs", "4"]
+    words += ["--cache_dir", str(tmp_path / "cache"), "--model", "test_efficientnet"]
+    words += ["--weights", "none", "--resize", "32", "24", "--average", "2", "--lr", "0.01"]
+    args = train.parse_args(words)
+    device = devices.pick_device("cpu")
+    table = read_train(args.data_dir)
+    folder = run_folder.open_run(args, table)
+    labels = teaching.read(args, table)
+    pixels, mattes = train.load_pixels(args, labels, device)
+    people = run_folder.people_of(folder, 0, table.frame, pixels)
+
+    def make():
+        place = folder / "fold0"
+        return train.make_tasks(args, 0, place, labels, *people, pixels, mattes, device)[0]
+
+    return make
+
+
+def train_on(task, epochs, scores, monkeypatch):
+    """Runs epochs whose scores are dictated; returns the weights after each."""
+    weights = []
+    left = iter(scores)
+    monkeypatch.setattr(Task, "_score", lambda *_: next(left))
+    for _ in range(epochs):
+        kept = task.run_epoch(lambda: False)
+        weights.append({key: value.clone() for key, value in task.model.state_dict().items()})
+        assert kept["macro_f1"] == task.history[-1]["macro_f1"]
+    return weights
+
+
+@pytest.mark.parametrize("mean_scores", [0.9, 0.1])
+def test_the_mean_of_the_best_epochs(task, monkeypatch, mean_scores):
+    one = task()
+    weights = train_on(one, 4, [0.3, 0.5, 0.2, 0.4, mean_scores], monkeypatch)
+    best = load_file(one.folder / "best.safetensors")
+    assert one.finished and not list(one.folder.glob("epoch*"))
+    if mean_scores > 0.5:
+        assert one.best["epoch"] == [2, 4] and one.best["score"] == 0.9
+        for key, value in best.items():
+            expected = (weights[1][key].double() + weights[3][key].double()) / 2
+            torch.testing.assert_close(value, expected.to(value.dtype))
+    else:
+        assert one.best["epoch"] == 2 and one.best["score"] == 0.5
+        for key, value in best.items():
+            assert torch.equal(value, weights[1][key])
+
+
+def test_killed_before_the_state_is_written_it_ends_the_same(task, monkeypatch, tmp_path):
+    scores = [0.3, 0.5, 0.2, 0.4, 0.9]
+    one = task()
+    train_on(one, 4, scores, monkeypatch)
+    expected = load_file(one.folder / "best.safetensors")
+    shutil.rmtree(one.folder)
+
+    two = task()
+    train_on(two, 2, scores, monkeypatch)
+    before = (two.folder / "last.pt").read_bytes()
+    train_on(two, 1, scores[2:], monkeypatch)
+    (two.folder / "last.pt").write_bytes(before)  # as if killed after the weights were kept
+    three = task()
+    assert three.epoch == 2
+    train_on(three, 2, scores[2:], monkeypatch)
+    found = load_file(three.folder / "best.safetensors")
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+    assert three.best["epoch"] == [2, 4]
+    np.testing.assert_array_equal(three.best["probs"]["label"], one.best["probs"]["label"])
+
+
+def test_equal_scores_prefer_the_earlier_epoch(task):
+    one = task()
+    one.history = [{"epoch": k, "macro_f1": score} for k, score in ((1, 0.5), (2, 0.7), (3, 0.5))]
+    assert checkpoint.best_epochs(one) == [1, 2]

@@ -1,0 +1,103 @@
+"""Frozen stages and layer-wise learning rates, against timm's own and a plain loop."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import timm
+import torch
+from timm.optim import param_groups_layer_decay
+
+import model as models
+from common.errors import UserError
+from training import finetune
+
+OPTIONS = {"optimizer": "adamw", "lr": 1e-2, "weight_decay": 0.05, "layer_decay": 1.0}
+
+
+def classifier(name="test_efficientnet", heads=("mask", "age")):
+    torch.manual_seed(0)
+    return models.create(name, heads, (32, 24))
+
+
+def step(model, frozen=(), **options):
+    """One training step; returns {name: (before, after)} of the whole state."""
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    optimizer = finetune.optimizer(model, OPTIONS | options)
+    model.train()
+    for module in frozen:
+        module.eval()
+    sum(logits.square().sum() for logits in model(torch.randn(4, 3, 32, 24)).values()).backward()
+    for group in optimizer.param_groups:
+        group["lr"] *= group.get("lr_scale", 1)
+    optimizer.step()
+    return {key: (before[key], value) for key, value in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("name", ["test_efficientnet", "test_resnet"])
+def test_frozen_stages_stay_and_the_others_learn(name):
+    model = classifier(name)
+    frozen = finetune.freeze(model.backbone, 2)
+    groups = timm.models.group_parameters(
+        model.backbone, model.backbone.group_matcher(coarse=True), return_values=False
+    )
+    still = {f"backbone.{key}" for number in (0, 1) for key in groups[number]}
+    assert still
+    parameters = dict(model.named_parameters())
+    for key, (before, after) in step(model, frozen).items():
+        if key in still:
+            assert torch.equal(before, after), key
+        elif key in parameters and before.dim() > 1:
+            assert not torch.equal(before, after), key
+    for module in frozen:  # running statistics too
+        assert not module.training
+
+
+def test_nothing_of_a_frozen_backbone_moves():
+    model = classifier()
+    frozen = finetune.freeze(model.backbone, "all")
+    moved = {key for key, (a, b) in step(model, frozen).items() if not torch.equal(a, b)}
+    assert moved == {"head.weight", "head.bias"}
+
+
+def test_more_stages_than_there_are():
+    with pytest.raises(UserError, match="--freeze 99: the backbone has 6 stages"):
+        finetune.freeze(classifier().backbone, 99)
+
+
+def test_layer_decay_is_that_of_timm_with_the_heads_at_the_full_rate():
+    model = classifier()
+    optimizer = finetune.optimizer(model, OPTIONS | {"layer_decay": 0.5})
+    ours = {
+        id(parameter): (group["lr_scale"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    theirs = param_groups_layer_decay(model.backbone, 0.05, layer_decay=0.5)
+    for group in theirs:
+        for parameter in group["params"]:
+            assert ours.pop(id(parameter)) == (group["lr_scale"], group["weight_decay"])
+    assert ours == {id(model.head.weight): (1.0, 0.05), id(model.head.bias): (1.0, 0.0)}
+    scales = {group["lr_scale"] for group in optimizer.param_groups}
+    assert len(scales) > 4 and max(scales) == 1 and min(scales) < 0.05
+
+
+def test_without_layer_decay_only_matrices_decay():
+    model = classifier()
+    optimizer = finetune.optimizer(model, OPTIONS)
+    for group in optimizer.param_groups:
+        assert "lr_scale" not in group
+        for parameter in group["params"]:
+            assert group["weight_decay"] == (0.05 if parameter.dim() > 1 else 0)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--shared_backbone", "--age_mse", "0.5", "--progressive", "0.5"],
+        ["--layer_decay", "0.7", "--freeze", "2", "--average", "2", "--ema", "0.9"],
+    ],
+)
+def test_fine_tuning_options_train_to_a_whole_run(tiny, words):
+    folder = tiny.train("--name", "options", *words, "--epochs", "3")
+    probs = pd.read_csv(folder / "oof.csv").filter(regex=r"^p\d+$")
+    assert len(probs) and probs.shape[1] == 18 and np.isfinite(probs).all(axis=None)

@@ -1,0 +1,358 @@
+"""Labels of training rows, on a table written by hand."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import train
+from common.errors import UserError
+from common.files import HOME, write_csv
+from dataset import Table
+from labels import ATTRIBUTES, HEADS, PROBS, encode, join, marginals
+from reporting import errors_section
+from training import teaching
+
+STEMS = ("incorrect_mask", "mask1", "mask2", "mask3", "mask4", "mask5", "normal")
+GIVEN = (1, 0, 0, 0, 0, 0, 2)
+# id, gender, years; the id 000003 occurs twice
+PEOPLE = (("000001", 0, 25), ("000002", 1, 29), ("000003", 0, 45), ("000003", 1, 57),
+          ("000004-1", 1, 58), ("000005", 0, 60))  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def table():
+    rows = []
+    for person, gender, age in PEOPLE:
+        folder = f"{person}_{('male', 'female')[gender]}_Asian_{age}"
+        group = (age >= 30) + (age >= 60)
+        for stem, mask in zip(STEMS, GIVEN, strict=True):
+            label = 6 * mask + 3 * gender + group
+            rows.append((f"{folder}/{stem}.jpg", folder, person, age, mask, gender, group, label))
+    columns = ["image", "person", "id", "age", "mask", "gender", "age_group", "label"]
+    return Table(pd.DataFrame(rows, columns=columns), Path("nowhere/images"))
+
+
+@pytest.fixture
+def read(table, tmp_path):
+    """A function: Labels of the table under flags, `fixes` being lines of a csv."""
+
+    def go(*words, fixes=()):
+        if fixes:
+            path = tmp_path / "fixes.csv"
+            path.write_text("\n".join(["id,field,from,to,confidence,note", *fixes]) + "\n")
+            words = ("--label_fixes", str(path), *words)
+        return teaching.read(train.parse_args([*map(str, words)]), table)
+
+    return go
+
+
+def of(table, person, stem=None):
+    """Rows of the people whose folder starts so, perhaps of one photo only."""
+    names = table.frame.image
+    rows = names.str.startswith(person)
+    return np.flatnonzero(rows & names.str.contains(f"/{stem}.") if stem else rows)
+
+
+def changes(table, labels):
+    """{head: the rows whose target is not as given}."""
+    given = {"mask": "mask", "gender": "gender", "age": "age_group", "label": "label"}
+    return {
+        head: np.flatnonzero(labels.targets[head] != table.frame[name]).tolist()
+        for head, name in given.items()
+        if (labels.targets[head] != table.frame[name]).any()
+    }
+
+
+def test_without_flags_the_labels_are_those_given(read, table, capsys):
+    labels = read()
+    assert capsys.readouterr().out == "" and changes(table, labels) == {}
+    years = labels.targets["years"]
+    assert years.dtype == np.float32 and (years == table.frame.age).all()
+    train_rows = np.arange(3, 20)
+    for head in HEADS:
+        assert labels.targets[head].dtype == labels.truth[head].dtype == np.int64
+        assert (labels.rows(train_rows, (head,)) == train_rows).all()
+    assert labels.names == table.frame.image.tolist()
+
+
+def test_a_gender_is_mended_in_all_photos_of_the_person_and_nowhere_in_the_truth(read, table):
+    labels = read(fixes=["000001,gender,male,female,sure,"])
+    rows = of(table, "000001_").tolist()
+    assert changes(table, labels) == {"gender": rows, "label": rows}
+    assert (labels.targets["label"] == encode(*(labels.targets[h] for h in ATTRIBUTES))).all()
+    assert all((labels.truth[h] == read().truth[h]).all() for h in HEADS)
+
+
+def test_a_swap_is_two_rows_against_the_state_as_given(read, table):
+    swap = ["000001,mask,incorrect,normal,sure,", "000001,mask,normal,incorrect,sure,"]
+    labels = read(fixes=swap)
+    mask = labels.targets["mask"]
+    assert mask[of(table, "000001_", "incorrect_mask")] == 2
+    assert mask[of(table, "000001_", "normal")] == 1
+    assert (mask[of(table, "000001_", "mask.")] == 0).all() and len(
+        changes(table, labels)["mask"]
+    ) == 2
+
+
+def test_one_photo_can_be_named(read, table):
+    labels = read(fixes=["000001,mask:mask3,wear,incorrect,0.9,"])
+    assert changes(table, labels)["mask"] == of(table, "000001_", "mask3").tolist()
+
+
+def test_an_id_that_occurs_twice_and_the_name_of_a_folder(read, table):
+    one = read(fixes=["000003,gender,male,female,sure,"])
+    assert changes(table, one)["gender"] == of(table, "000003_male").tolist()
+    both = read(fixes=["000003,age,30-59,<30,sure,"])
+    assert changes(table, both)["age"] == of(table, "000003").tolist()
+    folder = read(fixes=["000003_female_Asian_57,age,30-59,<30,sure,"])
+    assert changes(table, folder)["age"] == of(table, "000003_female").tolist()
+
+
+def test_ages_by_group_and_by_years(read, table):
+    labels = read(fixes=[
+        "000001,age,30-59,>=60,sure,", "000001,age,<30,>=60,sure,",  # the second matches
+        "000002,age,<30,60,sure,", "000005,age,60,58,sure,", "000004-1,age,58,30-59,sure,",
+    ])  # fmt: skip
+    years, group = labels.targets["years"], labels.targets["age"]
+    for person, expected, code in (
+        ("000001", np.nan, 2), ("000002", 60, 2), ("000005", 58, 1), ("000004-1", 58, 1),
+    ):  # fmt: skip
+        np.testing.assert_array_equal(years[of(table, person)], expected)
+        assert (group[of(table, person)] == code).all()
+    moved = read(
+        "--old_from", "58", fixes=["000005,age,>=60,30-59,sure,", "000002,age,29,58,sure,"]
+    )
+    assert (moved.targets["age"][of(table, "000005")] == 1).all()  # a named group stays
+    assert (moved.targets["age"][of(table, "000002")] == 2).all()  # years go by the boundary
+
+
+def test_the_level_and_what_is_said_of_it(read, table, capsys):
+    fixes = [
+        "000001,gender,male,female,some,", "000002,gender,female,male,0.89,",
+        "000005,gender,male,female,0.9,", "999999,gender,male,female,sure,",
+        "000004-1,gender,male,female,sure,",
+    ]  # fmt: skip
+    assert changes(table, read(fixes=fixes))["gender"] == of(table, "000005").tolist()
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1
+    for part in (
+        "1 fixes (000005 gender) act, on 7 photos",
+        "1 fixes (999999 gender) do not (no such person)",
+        "1 fixes (000004-1 gender) do not (given otherwise)",
+        "2 less than sure (--label_fixes_level all",
+    ):
+        assert part in said
+    every = read("--label_fixes_level", "all", fixes=fixes)
+    assert len(changes(table, every)["gender"]) == 21
+    assert "3 fixes (000001 gender, 000002 gender, 000005 gender) act" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("000001,race,a,b,sure,", "line 3: field is 'race', not mask, gender, age or mask:mask3"),
+        ("000001,mask:mask6,wear,normal,sure,", "line 3: field is 'mask:mask6'"),
+        ("000001,gender:mask1,male,female,sure,", "line 3: field is 'gender:mask1'"),
+        ("000001,gender,man,female,sure,", "line 3: from is 'man', none of male, female"),
+        ("000001,age,<30,150,sure,", "line 3: to is '150', none of .* or a number of years"),
+        ("000001,mask,wear,wear,sure,", "line 3: from and to are both wear"),
+        ("000001,gender,male,female,perhaps,", "line 3: confidence is 'perhaps'"),
+        ("000001,gender,male,female,1.5,", "line 3: confidence is '1.5'"),
+        ("000001,gender,male,,sure,", "line 3: to is empty"),
+        ("000002,age,29,60,sure,", "line 3: 000002 age contradicts line 2"),
+    ],
+)
+def test_a_wrong_line_is_named(read, line, message):
+    with pytest.raises(UserError, match=message) as caught:
+        read(fixes=["000002,age,<30,30-59,sure,", line])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_wrong_file_is_named(read, tmp_path):
+    with pytest.raises(UserError, match=r"none\.csv cannot be read"):
+        read("--label_fixes", tmp_path / "none.csv")
+    (tmp_path / "short.csv").write_text("id,field,from,to\n1,gender,male,female\n")
+    with pytest.raises(UserError, match=r"short\.csv: column confidence is missing"):
+        read("--label_fixes", tmp_path / "short.csv")
+
+
+def test_the_file_of_known_errors():
+    """Read from the file itself with pandas, since the competition's table is not here."""
+    fixes = teaching.read_fixes(HOME / "label_fixes.csv")
+    plain = pd.read_csv(HOME / "label_fixes.csv", dtype=str)
+    assert plain.columns.tolist() == errors_section.COLUMNS
+    assert not plain.duplicated(["id", "field", "from"]).any()
+    sure = {fix.person for fix in fixes if fix.sure}
+    assert len(sure) == 11 and {"001498-1", "006359", "000020"} < sure
+    swapped = plain[(plain.field == "mask") & (plain.confidence == "sure")].groupby("id")
+    assert all(set(rows["from"]) == {"incorrect", "normal"} for _, rows in swapped)
+    assert "004348" not in sure and "000010" not in set(plain.id)
+
+
+def test_suspects_go_back_into_training_as_they_are(read, table, tmp_path, capsys):
+    frame = table.frame
+    true = {
+        "mask": frame["mask"].to_numpy(),
+        "gender": frame.gender.to_numpy(),
+        "age": frame.age_group.to_numpy(),
+    }
+    wrong = of(table, "000001_", "mask3")[0]
+    true = {name: codes.copy() for name, codes in true.items()}
+    true["mask"][wrong] = 1
+    true["gender"][of(table, "000003_female")] = 0
+    probs = join(
+        {name: np.eye(len(ATTRIBUTES[name]))[codes] * 0.94 + 0.02 for name, codes in true.items()}
+    )
+    found = errors_section.rank(frame, probs)
+    write_csv(tmp_path / "suspects.csv", found[errors_section.COLUMNS])
+    # One wrong gender among six people: no model errs so rarely that one could be sure.
+    labels = read("--label_fixes", tmp_path / "suspects.csv", "--label_fixes_level", "all")
+    assert changes(table, labels) == {
+        "mask": [wrong],
+        "gender": of(table, "000003_female").tolist(),
+        "label": sorted([wrong, *of(table, "000003_female")]),
+    }
+    assert "000001_male_Asian_25 mask:mask3" in capsys.readouterr().out
+
+
+# ---- ages
+
+
+def test_the_boundary_of_the_old_moves_in_training_only(read, table, capsys):
+    labels = read("--old_from", "58")
+    assert changes(table, labels)["age"] == of(table, "000004-1").tolist()
+    assert "2 people train as >=60, 1 are given as it" in capsys.readouterr().out
+    assert (labels.truth["age"] == table.frame.age_group).all()
+
+
+def test_dropped_ages_train_no_model_of_age(read, table, capsys):
+    labels = read("--drop_ages", "57", "58", "60")
+    assert "21 photos of 3 people" in capsys.readouterr().out
+    rows = np.arange(len(table.frame))
+    kept = rows[~table.frame.age.isin([57, 58, 60])].tolist()
+    assert (
+        labels.rows(rows, ("mask",)).tolist()
+        == labels.rows(rows, ("gender",)).tolist()
+        == rows.tolist()
+    )
+    assert capsys.readouterr().out == ""
+    assert labels.rows(rows, ("age",)).tolist() == kept
+    assert capsys.readouterr().out == "age: no photo is left to train >=60\n"
+    assert labels.rows(rows, ("label",)).tolist() == kept
+    assert "label: no photo is left to train wear male >=60" in capsys.readouterr().out
+    assert labels.rows(rows, ("mask", "gender", "age")).tolist() == kept
+    fixed = read("--drop_ages", "57", fixes=["000003,age,57,60,sure,"])
+    assert not fixed.dropped.any()  # the years are mended first
+
+
+def test_nobody_left_is_an_error(read, table):
+    with pytest.raises(UserError, match="--drop_ages: nobody is left"):
+        read("--drop_ages", *range(20, 61))
+    labels = read("--drop_ages", "25")
+    with pytest.raises(UserError, match="--drop_ages: nobody is left"):
+        labels.rows(of(table, "000001_"), ("age",))
+
+
+# ---- pseudo labels
+
+
+@pytest.fixture
+def evaluation(tmp_path):
+    """(folder, names, probabilities of 40 photos, some sure of all, some of an attribute)."""
+    rng = np.random.default_rng(0)
+    names = [f"{k:040x}.jpg" for k in range(40)]
+    sharp = {
+        name: rng.choice([0.3, 3, 8], (40, 1)) * rng.standard_normal((40, len(values)))
+        for name, values in ATTRIBUTES.items()
+    }
+    probs = {name: np.exp(x) / np.exp(x).sum(1, keepdims=True) for name, x in sharp.items()}
+    (tmp_path / "eval/images").mkdir(parents=True)
+    write_csv(tmp_path / "eval/info.csv", pd.DataFrame({"ImageID": names, "ans": 0}))
+    return tmp_path / "eval", names, join(probs)
+
+
+def save_probs(path, names, probs):
+    table = pd.DataFrame(np.round(probs, 7), columns=PROBS)
+    table.insert(0, "ImageID", names)
+    write_csv(path, table)
+    return path
+
+
+def test_sure_photos_of_eval_join_each_task_by_its_heads(read, table, evaluation, tmp_path, capsys):
+    folder, names, probs = evaluation
+    order = np.random.default_rng(1).permutation(40)[:30]  # a file may hold some, in any order
+    names, probs = [names[k] for k in order], probs[order]
+    path = save_probs(tmp_path / "probs.csv", names, probs)
+    words = ("--pseudo", path, "--pseudo_min", "0.8", "--eval_dir", folder)
+    labels = read(*words, "--split_heads")
+    said = capsys.readouterr().out.splitlines()
+    count, rows = len(table.frame), np.arange(5, 30)
+    assert labels.names[count:] == names and labels.sources[1] == (folder / "images", names)
+    parts, sizes = marginals(probs) | {"label": probs}, []
+    for heads in (("mask",), ("gender",), ("age",), ("label",), ("mask", "gender", "age")):
+        expected = [
+            count + k for k in range(30) if all(parts[head][k].max() >= 0.8 for head in heads)
+        ]
+        assert labels.rows(rows, heads).tolist() == [*rows, *expected]
+        assert labels.rows(rows, heads, {expected[0]}).tolist() == [*rows, *expected[1:]]
+        sizes.append(len(expected))
+        for head in heads:
+            assert (labels.targets[head][count:] == parts[head].argmax(1)).all()
+            assert len(labels.targets[head]) == count + 30 and len(labels.truth[head]) == count
+    assert 0 < sizes[3] <= sizes[4] < min(sizes[:3]) < 30
+    assert np.isnan(labels.targets["years"][count:]).all()
+    assert not np.isnan(labels.targets["years"][:count]).any()
+    sure = parts["age"].max(1) >= 0.8
+    counts = np.bincount(parts["age"][sure].argmax(1))
+    line = f"{counts[0]} <30, {counts[1]} 30-59, {counts[2]} >=60"
+    assert said[2] == f"--pseudo: {sure.sum()} of 30 photos join age: {line}" and len(said) == 3
+    read(*words, "--shared_backbone")
+    said = capsys.readouterr().out
+    assert f"{sizes[4]} of 30 photos join shared: " in said and "none of the other" in said
+
+
+def spoil(column, value):
+    return lambda table: table.assign(**{column: [table[column][0], value, *table[column][2:]]})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (spoil("p3", 2.0), "line 3: p0 to p17 are no probabilities"),
+        (spoil("p3", "x"), "line 3: p0 to p17 are no probabilities"),
+        (spoil("p3", np.nan), "line 3: p3 is empty"),
+        (spoil("ImageID", "no.jpg"), r"line 3: no\.jpg is no photo of --eval_dir"),
+        (lambda table: pd.concat([table, table[:1]]), "line 42: .* stands on line 2 too"),
+        (lambda table: table.drop(columns="p9"), "column p9 is missing"),
+        (lambda table: table[:0], "has no rows"),
+    ],
+)
+def test_a_wrong_file_of_probabilities_is_named(read, evaluation, tmp_path, change, message):
+    folder, names, probs = evaluation
+    path = save_probs(tmp_path / "probs.csv", names, probs)
+    write_csv(path, change(pd.read_csv(path)))
+    with pytest.raises(UserError, match=message):
+        read("--pseudo", path, "--eval_dir", folder)
+
+
+def test_eval_is_another_folder_and_its_mattes_are_other_files(
+    read, table, evaluation, tmp_path, monkeypatch
+):
+    folder, names, probs = evaluation
+    path = save_probs(tmp_path / "probs.csv", names, probs)
+    words = ("--pseudo", path, "--eval_dir", folder)
+    with pytest.raises(UserError, match=r"none is no folder; .*\(--eval_dir\)"):
+        read("--pseudo", path, "--eval_dir", tmp_path / "none")
+    monkeypatch.setattr(table, "root", folder / "images")
+    with pytest.raises(UserError, match="is the train folder"):
+        read(*words)
+    monkeypatch.setattr(table, "root", tmp_path / "train/images")
+    assert len(read(*words, "--matte_dir", tmp_path).sources) == 2
+    clash = table.frame.image[3].replace(".jpg", ".png")
+    write_csv(folder / "info.csv", pd.DataFrame({"ImageID": [clash]}))
+    save_probs(path, [clash], probs[:1])
+    assert len(read(*words).sources) == 2
+    with pytest.raises(UserError, match=r"both hold a photo 000001\S*/mask3, .* leave --matte_dir"):
+        read(*words, "--matte_dir", tmp_path)

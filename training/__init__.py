@@ -1,0 +1,1 @@
+"""How a model learns: loop, optimizer, saved state, what rows are taught. Imports experiment."""

@@ -1,0 +1,58 @@
+"""The outputs of a frozen backbone, computed once for each photo and view, and kept on disk."""
+
+import hashlib
+
+import numpy as np
+import torch
+
+import augment
+from common.files import atomic, locked
+from common.processes import progress
+
+
+class Features:
+    """Takes the place of store.Pixels for a model whose backbone does not learn.
+
+    values: float32 (V, N, F).
+    """
+
+    def __init__(self, values, pixels):
+        self.values = torch.from_numpy(values).to(pixels.device)
+        self.device, self.broken, self.views = pixels.device, pixels.broken, pixels.views
+
+    def batch(self, photos, view, backgrounds=None):
+        """float32 (n, F) on the device; arguments as of store.Pixels.batch."""
+        photos = photos.to(self.device)
+        return self.values[view if isinstance(view, int) else view.to(self.device), photos]
+
+
+def load(pixels, backbone, info, cache_dir, batch_size=256):
+    """Features of all photos of a store.Pixels, from the cache folder or made now.
+
+    backbone: in eval mode on the device of the pixels; info: that of model.save_model. Photos
+    are neither augmented nor mixed; a random fill shows its mean colour.
+    """
+    key = hashlib.sha256(pixels.key.encode())
+    key.update(repr([info[name] for name in ("model", "mean", "std", "size")]).encode())
+    for value in backbone.state_dict().values():
+        key.update(value.contiguous().cpu().numpy().tobytes())
+    path = cache_dir / f"{key.hexdigest()[:20]}.features.npy"
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    with locked(path.with_suffix(".lock"), wait=True):
+        if not path.exists():
+            values = _compute(pixels, backbone, info, batch_size)
+            with atomic(path) as temporary, temporary.open("wb") as file:
+                np.save(file, values)
+    return Features(np.load(path), pixels)
+
+
+@torch.inference_mode()
+def _compute(pixels, backbone, info, batch_size):
+    mean, std = (torch.tensor(info[key], device=pixels.device) for key in ("mean", "std"))
+    views = []
+    for view in range(pixels.views):
+        parts = torch.arange(pixels.count).split(batch_size)
+        bar = progress(parts, desc=f"features of {info['model']}")
+        found = [backbone(augment.normalize(pixels.batch(p, view), mean, std)) for p in bar]
+        views.append(torch.cat(found).float().cpu().numpy())
+    return np.stack(views)

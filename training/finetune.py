@@ -1,0 +1,63 @@
+"""Which weights of a pretrained model learn, and how fast: frozen stages, layer-wise rates."""
+
+from timm.models import group_parameters
+from timm.optim import create_optimizer_v2, param_groups_layer_decay, param_groups_weight_decay
+
+from common.errors import UserError
+
+FUSED = ("adam", "adamw", "sgd", "nadam")  # whose torch implementation has a fused step
+
+
+def freeze(backbone, stages):
+    """Freezes the first stages of a backbone, as timm groups its layers (the stem is the first).
+
+    stages: how many, or "all". Returns the modules whose running statistics must stay as they
+    are, so in eval mode while the rest trains.
+    """
+    if not stages:
+        return []
+    names = [name for name, _ in backbone.named_parameters()]
+    if stages != "all":
+        groups = list(_groups(backbone).values())
+        if stages >= len(groups):
+            raise UserError(f"--freeze {stages}: the backbone has {len(groups)} stages; use all")
+        names = [name for group in groups[:stages] for name in group]
+    frozen = set(names)
+    for name, parameter in backbone.named_parameters():
+        parameter.requires_grad_(name not in frozen)
+    return [
+        module
+        for prefix, module in backbone.named_modules()
+        if (own := [name for name, _ in module.named_parameters(prefix)]) and frozen.issuperset(own)
+    ]
+
+
+def _groups(backbone):
+    """{number: names of the parameters} of the stages, from the input on."""
+    try:
+        groups = group_parameters(backbone, backbone.group_matcher(coarse=True))
+    except (AttributeError, NotImplementedError):
+        raise UserError("this backbone has no stages in timm: use --freeze all") from None
+    return {number: groups[number] for number in sorted(groups)}
+
+
+def optimizer(model, options):
+    """The optimizer of a Classifier: options are lr, weight_decay, optimizer, layer_decay.
+
+    Biases and normalisation have no weight decay. With layer_decay D a layer learns at D times
+    the rate of the layer above it, the heads at the full rate (Clark et al. 2020, ELECTRA,
+    arXiv:2003.10555); a group's "lr_scale" holds its factor.
+    """
+    name, decay, rate = options["optimizer"], options["weight_decay"], options["layer_decay"]
+    backbone = model.backbone
+    if rate < 1:
+        skip = backbone.no_weight_decay() if hasattr(backbone, "no_weight_decay") else ()
+        groups = param_groups_layer_decay(backbone, decay, skip, layer_decay=rate)
+        heads = [part for part in model.children() if part is not backbone]
+        for head in heads:
+            groups += [{**g, "lr_scale": 1.0} for g in param_groups_weight_decay(head, decay)]
+        decay = 0.0  # each group has its own
+    else:
+        groups = model
+    fused = {"fused": True} if name in FUSED else {}
+    return create_optimizer_v2(groups, name, lr=options["lr"], weight_decay=decay, **fused)
