@@ -3,7 +3,8 @@
 import hashlib
 import os
 import time
-from dataclasses import dataclass, field
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -12,10 +13,14 @@ import torch
 from torch.nn import functional as F
 
 import augment
+from background import matte
+from common import devices
 from common.errors import UserError
 from common.files import read_rows
 from labels import ATTRIBUTES, HEADS, age_group, encode
+from photos import store
 from photos.reading import SUFFIXES, is_junk, is_photo
+from photos.views import matte_methods
 
 MASK_OF_PHOTO = {f"mask{i}": 0 for i in range(1, 6)} | {"incorrect_mask": 1, "normal": 2}
 COLUMNS = ("id", "gender", "race", "age", "path")
@@ -84,7 +89,7 @@ def read_train(data_dir):
     if not home:
         raise UserError(f"{data_dir} has no train.csv; give the train folder (--data_dir)")
     path, root = home / "train.csv", _images_root(home)
-    people, rows, notes = {}, [], _Notes()
+    people, rows, notes = {}, [], defaultdict(list)
     for line, row in read_rows(path, COLUMNS):
         gender, age = _person(path, line, row)
         person = row["path"] = PurePosixPath(row["path"]).as_posix()  # ./a and a/ are a
@@ -100,9 +105,13 @@ def read_train(data_dir):
         raise UserError(f"{root} holds none of the photos that {path} lists")
     for entry in sorted(os.scandir(root), key=lambda entry: entry.name):
         if entry.is_dir() and not is_junk(entry.name) and entry.name not in people:
-            notes.add("folders that train.csv does not list", entry.name)
+            notes["folders that train.csv does not list"].append(entry.name)
     columns = ["image", "person", "id", "age", "mask", "gender", "age_group", "label"]
-    return Table(pd.DataFrame(rows, columns=columns), root, notes.lines())
+    lines = [
+        f"{len(what)} {kind}: {', '.join(what[:3])}{', ...' if len(what) > 3 else ''}"
+        for kind, what in notes.items()
+    ]
+    return Table(pd.DataFrame(rows, columns=columns), root, lines)
 
 
 def target(frame, head):
@@ -149,36 +158,23 @@ def _check_inside(path, line, name):
 def _photos(folder, notes):
     """[(stem, file name)] of one person, in the order of the stems; the rest goes to notes."""
     if not folder.is_dir():
-        notes.add("people without a folder", folder.name)
+        notes["people without a folder"].append(folder.name)
         return []
     found = {}
     for name in sorted(entry.name for entry in os.scandir(folder)):
         stem = PurePosixPath(name).stem
         if is_junk(name):
-            notes.add("junk files", f"{folder.name}/{name}")
+            notes["junk files"].append(f"{folder.name}/{name}")
         elif not is_photo(name) or stem not in MASK_OF_PHOTO:
-            notes.add("files that are none of the seven photos", f"{folder.name}/{name}")
+            notes["files that are none of the seven photos"].append(f"{folder.name}/{name}")
         elif stem in found:
-            notes.add("second files of one photo", f"{folder.name}/{name}")
+            notes["second files of one photo"].append(f"{folder.name}/{name}")
         else:
             found[stem] = name
     for stem in MASK_OF_PHOTO:
         if stem not in found:
-            notes.add("missing photos", f"{folder.name}/{stem}")
+            notes["missing photos"].append(f"{folder.name}/{stem}")
     return sorted(found.items())
-
-
-class _Notes(dict):
-    """What was unusual, by kind."""
-
-    def add(self, kind, what):
-        self.setdefault(kind, []).append(what)
-
-    def lines(self):
-        return [
-            f"{len(what)} {kind}: {', '.join(what[:3])}{', ...' if len(what) > 3 else ''}"
-            for kind, what in self.items()
-        ]
 
 
 def split_people(frame, seed, k_fold=0, val_ratio=0.2):
@@ -253,7 +249,7 @@ class Epoch:
     The draws do not depend on the batch size, the device or the number of processes.
     """
 
-    def __init__(self, data, heads, options, seed, normalization, size=None, extra=()):
+    def __init__(self, data, heads, options, seed, normalization, *, size=None, extra=()):
         self.data, self.heads, self.extra, self.options = data, heads, extra, options
         self.normalization, device = normalization, data.pixels.device
         generator = torch.Generator().manual_seed(seed)
@@ -289,7 +285,7 @@ class Epoch:
         images, own = self._images(rows), self._classes(photos)
         targets = own | self._extra(photos)
         if not self.mixing:
-            return images, own, targets
+            return self._in_layout(images), own, targets
         partners = self.partners[rows]
         others = self._classes(self.photos[partners])
         images, share = augment.mix(images, self._images(partners), self.mix[rows], self.mixing)
@@ -299,7 +295,12 @@ class Epoch:
         for name, other in self._extra(self.photos[partners]).items():
             weight = share[:, None] if other.dim() == 2 else share
             targets[name] = torch.lerp(other, targets[name], weight)
-        return images, own, targets
+        return self._in_layout(images), own, targets
+
+    def _in_layout(self, images):
+        if self.options.get("channels_last") and images.dim() == 4:
+            return images.contiguous(memory_format=torch.channels_last)
+        return images
 
     def _classes(self, photos):
         return {head: self._target(head, photos) for head in self.heads}
@@ -326,3 +327,22 @@ class Epoch:
             pixels = F.interpolate(pixels.float(), self.size, mode="area")
         draws, strength = self.draws[rows], self.options["augmentation"]
         return augment.apply(pixels, draws, *self.normalization, strength)
+
+
+def open_pixels(sources, views, matting, cache_dir, device):
+    """(store.Pixels, {method: what its mattes were made with}): the one way to photos' pixels.
+
+    sources: [(images folder, names below it)], one behind the other; views: of build_views();
+    matting: a background.matte.Matting, whose device follows `device`. Missing mattes are made,
+    under torchrun by each process its share, then all wait for one another.
+    """
+    where = "cpu" if device.type == "cpu" else f"auto:{device.index}"
+    matting, made, parts = replace(matting, device=where), {}, []
+    for root, names in sources:
+        for method in matte_methods(views):
+            made[method] = matte.ensure(root, names, method, matting)["options"]
+    devices.barrier()
+    places = {"matte_dir": matting.matte_dir, "on_error": matting.on_error, "device": device}
+    for root, names in sources:
+        parts.append(store.load(root, names, views, cache_dir, **places))
+    return store.Joined(*parts) if len(parts) > 1 else parts[0], made

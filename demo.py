@@ -14,7 +14,7 @@ import shutil
 from pathlib import Path
 
 from common import flags
-from common.errors import UserError, run
+from common.errors import UserError, run_command
 from common.files import write_json
 from common.processes import say
 from drawing.competition import PHOTOS, draw
@@ -103,4 +103,4 @@ def is_drawn(out, flags):
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

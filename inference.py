@@ -12,23 +12,11 @@ View, crop, size, mean and std are read from the runs, never from flags.
 
 import argparse
 import os
-import time
-from pathlib import Path
 
-import numpy as np
-import pandas as pd
+from common import flags
+from common.errors import run_command
 
-import augment
-from common import devices, flags
-from common.errors import UserError, run
-from common.files import write_csv
-from common.processes import rank, say
-from dataset import find_images, read_eval
-from experiment import decision, oof, pseudo, reader
-from experiment.predictions import predict
-from labels import CLASSES, LAYOUTS, join
-from model import load_model, read_info
-from photos import store, views
+TTA = ("none", "flip", "scale", "both")  # of augment.py
 
 
 def parse_args(argv=None):
@@ -84,7 +72,7 @@ def _what_flags(add):
 def _how_flags(add):
     add(
         "--tta",
-        choices=augment.TTA,
+        choices=TTA,
         default="none",
         help="average over flips, zooms of .9, 1 and 1.1, or both together (default: none)",
     )
@@ -110,167 +98,20 @@ def _how_flags(add):
 
 def main(argv=None):
     args = parse_args(argv)
+    # Torch and timm take seconds to import: by now a wrong flag has been answered.
+    from common import devices
+    from dataset import find_images, read_eval
+    from experiment import ensemble
+
     device = devices.pick_device(args.device)
     with devices.process_group(device):
-        runs = [open_run(folder) for folder in args.model_dir]
+        runs = [ensemble.open_models(folder) for folder in args.model_dir]
         if args.oof:
-            write_oof(args, runs, device)
-            return
-        root, names = find_images(args.images) if args.images else read_eval(args.data_dir)
-        weights = decision_weights(args, runs, device) if args.decision == "f1" else 1
-        stores = Stores(root, names, args, device)
-        parts = [predict_run(models, stores, args) for models in runs]
-        probs = average([sum(part.values()) / len(part) for part in parts], args.ensemble_weights)
-        parts = by_people(args, parts)
-        fill_unreadable([probs, *parts.values()], stores.broken, names)
-        if rank() == 0:
-            if args.save_probs:
-                pseudo.write(args.output_dir, names, probs, parts)
-            write(args, names, (probs * weights).argmax(1))
-
-
-def open_run(folder):
-    """{fold: {task: path of its model}} of a finished run; else UserError."""
-    folder = Path(folder)
-    config = reader.read_config(folder)
-    folds = reader.all_folds(folder)
-    missing = [fold for fold in folds if not reader.finished(folder, fold)]
-    if missing:
-        raise UserError(
-            f"{folder}: fold {missing[0]} is not finished; go on with: "
-            f"python train.py --resume {folder}"
-        )
-    tasks = LAYOUTS[config["layout"]]
-    places = {fold: reader.fold_folder(folder, fold) for fold in folds}
-    return {
-        fold: {task: place / task / "best.safetensors" for task in tasks}
-        for fold, place in places.items()
-    }
-
-
-class Stores:
-    """The pixels of the photos to predict, by what a model says of its input."""
-
-    def __init__(self, root, names, args, device):
-        self.root, self.names, self.args, self.device = root, names, args, device
-        self.loaded, self.broken = {}, {}
-
-    def get(self, info):
-        seen = tuple(views.views(info["bg"], info["bg_fill"], info["crop"], info["size"]))
-        key = (seen, info["rembg_model"])
-        if key not in self.loaded:
-            args, device = self.args, self.device
-            matting = (args.matte_dir, info["rembg_model"], device, args.on_error)
-            mattes = store.make_mattes(self.root, self.names, seen, *matting)
-            for method, made in mattes.items():
-                if made != info["mattes"][method]:
-                    raise UserError(
-                        f"the {method} mattes of {self.root} are made with {made}, those of the "
-                        f"run with {info['mattes'][method]}: use the same version and model file"
-                    )
-            devices.barrier()
-            places = (args.cache_dir, args.matte_dir, args.on_error)
-            self.loaded[key] = store.load(self.root, self.names, seen, *places, device)
-            self.broken |= self.loaded[key].broken
-        return self.loaded[key]
-
-
-def predict_run(models, stores, args):
-    """{fold: float64 (N, 18)} probabilities, or with --vote shares of votes, by each fold."""
-    photos = np.arange(len(stores.names))
-    return {fold: predict_fold(paths, stores, photos, args) for fold, paths in models.items()}
-
-
-def predict_fold(paths, stores, photos, args):
-    """float64 (n, 18) probabilities, or votes, of photos (n,) by the models of one fold."""
-    heads = {}
-    for path in paths.values():
-        pixels = stores.get(read_info(path))
-        model, info = load_model(path, stores.device)
-        tta = augment.TTA[args.tta]
-        heads |= predict(model, pixels, photos, info, args.batch_size, tta)
-    probs = join(heads).astype(np.float64)
-    if args.vote:  # the mean probabilities decide between as many votes
-        probs = np.eye(CLASSES)[probs.argmax(1)] + 1e-3 * probs
-    return probs / probs.sum(1, keepdims=True)
-
-
-def average(probs, weights):
-    """The weighted mean of (N, 18) arrays."""
-    return np.average(probs, axis=0, weights=weights)
-
-
-def by_people(args, parts):
-    """{pseudo.held_out(): (N, 18)} averaged over the runs; {} if they held out different people."""
-    keyed = []
-    for folder, part in zip(args.model_dir, parts, strict=True):
-        keys = pseudo.held_out(reader.read_folds(folder))
-        keyed.append({keys[fold]: probs for fold, probs in part.items() if fold in keys})
-    if any(one.keys() != keyed[0].keys() for one in keyed):
-        return {}
-    return {key: average([one[key] for one in keyed], args.ensemble_weights) for key in keyed[0]}
-
-
-def fill_unreadable(tables, broken, names):
-    """Gives photos that could not be read the mean row of the others, in place; says which."""
-    if len(broken) == len(names):
-        raise UserError(f"none of the {len(names)} photos could be read; first {broken[0]}")
-    rows = sorted(broken)
-    for row in rows:
-        say(f"unreadable, gets the mean prediction: {names[row]}")
-    for probs in tables if rows else ():
-        probs[rows] = np.delete(probs, rows, axis=0).mean(0)
-
-
-def decision_weights(args, runs, device):
-    """(18,) weights of --decision f1, from OOF probabilities as the photos themselves get them."""
-    known = oof.read_runs(args.model_dir, args.decision)
-    if args.tta == "none" and not args.vote:
-        probs = average([run.probs for run in known], args.ensemble_weights)
-    else:
-        probs = predict_oof(args, known, runs, device)
-    oof.nested(probs, known[0].oof)
-    return decision.weights(probs, known[0].oof.label.to_numpy())
-
-
-def write_oof(args, runs, device):
-    """Scores the runs together out of fold, as --tta, --vote, --decision ... say, into --oof."""
-    oof.check_target(args.oof)
-    start, known = time.perf_counter(), oof.read_runs(args.model_dir, args.decision)
-    probs = predict_oof(args, known, runs, device)
-    if args.decision == "f1":
-        probs = oof.nested(probs, known[0].oof)
-    if rank() == 0:
-        oof.write(args.oof, known, probs, args, time.perf_counter() - start)
-
-
-def predict_oof(args, known, runs, device):
-    """float64 (N, 18) probabilities of the held-out photos, averaged over the runs.
-
-    known: of oof.read_runs(); runs: of open_run(). Photos that training left out as unreadable
-    are no part of it; UserError if another one is unreadable now.
-    """
-    table = oof.training_photos(known[0], args.train_dir)
-    mattes = (args.oof and args.matte_dir) or known[0].config["options"].get("matte_dir")
-    theirs = argparse.Namespace(**vars(args) | {"matte_dir": mattes, "on_error": "skip"})
-    names = list(table.frame.image)  # all of them, as in training, which has cached the pixels
-    stores = Stores(table.root, names, theirs, device)
-
-    def predict(paths, photos):
-        probs = predict_fold(paths, stores, photos, args)
-        for row in sorted(stores.broken.keys() & set(photos)):
-            raise UserError(f"{stores.broken[row]}; it was readable in training: restore it")
-        return probs
-
-    probs = [oof.predict(*pair, names, predict) for pair in zip(known, runs, strict=True)]
-    return average(probs, args.ensemble_weights)
-
-
-def write(args, names, answers):
-    path = Path(args.output_dir, "output.csv")
-    write_csv(path, pd.DataFrame({"ImageID": names, "ans": answers}))
-    say(f"{path}: {len(names)} photos")
+            ensemble.write_oof(args, runs, device)
+        else:
+            source = find_images(args.images) if args.images else read_eval(args.data_dir)
+            ensemble.write_submission(args, runs, source, device)
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import timm
@@ -11,7 +12,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from common.errors import UserError
-from common.files import WEIGHTS, atomic, read_json, write_json
+from common.files import WEIGHTS, atomic, write_json
 from labels import HEADS
 
 
@@ -61,7 +62,7 @@ def check_name(name):
         return name
     near = difflib.get_close_matches(name, timm.list_models(), 3)
     hint = f"; did you mean {', '.join(near)}?" if near else ""
-    raise UserError(f"timm has no model {name!r}{hint}")
+    raise UserError(f"--model {name}: timm has no such model{hint}")
 
 
 def create(name, heads, size, weights="none", drop_rate=0.0, drop_path=0.0, extra=()):
@@ -134,44 +135,87 @@ def probabilities(logits):
     return {head: value.float().softmax(-1) for head, value in logits.items() if head in HEADS}
 
 
-def shape_of(info, head):
-    """The shape of one photo's probabilities of a head, by the info of its model."""
-    given = head == "age" and "given_mask" in info.get("extra", ())
-    return (HEADS["mask"], HEADS["age"]) if given else (HEADS[head],)
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a saved model says of itself: all that predicting with it needs besides the weights.
+
+    model: its name in timm; heads, extra: as of Classifier; size: (H, W) of its input; mean, std: 3
+    floats each; bg, bg_fill, crop: its views (photos/views.py); rembg_model, mattes: what their
+    mattes were made with, {method: {...}}; amp, channels_last: its arithmetic; epoch: the one that
+    was kept (several, if averaged); score: its macro F1 on the validation photos.
+    """
+
+    model: str
+    heads: tuple
+    size: tuple
+    mean: tuple
+    std: tuple
+    bg: str
+    bg_fill: str
+    crop: str
+    rembg_model: str
+    mattes: dict
+    amp: str
+    channels_last: bool
+    extra: tuple = ()
+    epoch: object = None
+    score: float = 0.0
+
+    @property
+    def view(self):
+        """The arguments of photos.views.build_views()."""
+        return self.bg, self.bg_fill, self.crop, self.size
+
+    def shape_of(self, head):
+        """The shape of the probabilities of one photo from a head."""
+        given = head == "age" and "given_mask" in self.extra
+        return (HEADS["mask"], HEADS["age"]) if given else (HEADS[head],)
+
+    @classmethod
+    def from_json(cls, text, path):
+        """The ModelInfo in a JSON text; UserError that names `path` if it is none."""
+        try:
+            values = json.loads(text)
+            values |= {k: tuple(values[k]) for k in ("heads", "size", "mean", "std", "extra")}
+            return cls(**values)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise UserError(f"{path} does not describe a model of this project ({error})") from None
+
+    @classmethod
+    def read(cls, path):
+        """That of a model file, from its header: no weights are read, no code runs."""
+        try:
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata() or {}
+        except FileNotFoundError:
+            raise UserError(f"{path} does not exist: the run has no model there") from None
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{path} is damaged or no model of this project ({error})") from None
+        return cls.from_json(metadata.get("info", "null"), path)
 
 
 def save_model(model, path, info):
-    """Writes `path` (safetensors) and, beside it, its info as readable JSON.
-
-    info: all that inference needs besides the weights: model, heads, size, mean, std, and the
-    view. It is kept inside the file too, so that the two cannot come apart.
+    """Writes a Classifier and its ModelInfo: `path` (safetensors, the info in its header) and,
+    beside it, the info as readable JSON, which nothing reads back.
     """
     state = {key: value.contiguous().cpu() for key, value in model.state_dict().items()}
+    text = json.dumps(asdict(info), sort_keys=True)
     with atomic(path) as temporary:
-        temporary.write_bytes(save(state, metadata={"info": json.dumps(info, sort_keys=True)}))
-    write_json(Path(path).with_suffix(".json"), info)
+        temporary.write_bytes(save(state, metadata={"info": text}))
+    write_json(Path(path).with_suffix(".json"), asdict(info))
 
 
 def load_model(path, device="cpu"):
-    """(Classifier in eval mode, info) of a file that save_model wrote. Runs no code of the file."""
+    """(Classifier in eval mode, ModelInfo) of a file that save_model wrote. Runs no code of it."""
+    info = ModelInfo.read(path)
     try:
-        with safe_open(path, "pt") as file:
-            info = json.loads((file.metadata() or {})["info"])
-            name, heads, size = info["model"], info["heads"], info["size"]
         state = load_file(path)
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist: the run has no model there") from None
-    except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
-        raise UserError(f"{path} is no model of this project or is damaged ({error})") from None
-    model = create(name, heads, size, extra=info.get("extra", ()))
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is damaged ({error})") from None
+    model = create(info.model, info.heads, info.size, extra=info.extra)
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{path} does not fit {name}: {reason}") from None
+        raise UserError(f"{path} does not fit {info.model}: {reason}") from None
     return model.to(device).eval(), info
-
-
-def read_info(path):
-    """The info beside a model's file."""
-    return read_json(Path(path).with_suffix(".json"))

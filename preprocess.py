@@ -10,7 +10,7 @@ from pathlib import Path
 from background import matte
 from background.review import find_truths, preview, score_line
 from common import flags
-from common.errors import run
+from common.errors import run_command
 from common.processes import rank, say, world_size
 from dataset import find_images
 from photos.reading import default_matte_dir
@@ -112,4 +112,4 @@ def make(args, root, names, matte_dir):
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from common import flags
-from common.errors import UserError, run
+from common.errors import UserError, run_command
 from common.processes import say
 from dataset import read_train
 from experiment import reader
@@ -163,4 +163,4 @@ def finish(args, words, headline, sections, tables):
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -27,7 +27,7 @@ import labels
 import options
 import train
 from common import devices, flags
-from common.errors import UserError, run
+from common.errors import UserError, run_command
 from common.files import locked, read_json
 from common.processes import say, world_size
 from dataset import read_train
@@ -324,4 +324,4 @@ def search_words(search, trial):
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -9,7 +9,7 @@ class UserError(Exception):
     """Wrong input. The message is one line: what is wrong, where, and what to do."""
 
 
-def run(main):
+def run_command(main):
     """Calls main() as a command: a UserError or a full disk ends in one line and exit code 2."""
     name = Path(sys.argv[0]).name
     try:

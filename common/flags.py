@@ -1,14 +1,61 @@
-"""Parsing of flags: numbers in a range, choices, and options that an attribute may override."""
+"""Flags of commands: a row each, numbers in a range, choices, overrides by attribute."""
 
 import argparse
 import difflib
 import math
-import re
+import os
+from dataclasses import dataclass
+from typing import Any
 
 from common.errors import UserError
-from labels import ATTRIBUTES
 
-OVERRIDE = re.compile(rf"^({'|'.join(ATTRIBUTES)})=(.*)$")
+
+@dataclass(frozen=True)
+class Option:
+    """A flag as one row of a table.
+
+    parse: word -> value; a UserError or ValueError says what is wrong with the word. None is a
+        switch without a value.
+    bare: the value of the flag without a value; None if it needs one.
+    count: how many values make one, which is then a list; "+" is one or more.
+    by_attribute: `--lr BASE age=X` overrides it for the age model (see PerTask).
+    runtime: it says where and how to run, not what is learned.
+    env: an environment variable that holds the default. unset: what --help calls a default of None.
+    """
+
+    name: str
+    default: Any
+    parse: Any
+    help: str
+    bare: Any = None
+    count: Any = 1
+    by_attribute: bool = False
+    runtime: bool = False
+    env: str = ""
+    unset: str = "none"
+
+    def add_to(self, group, attributes=()):
+        """Adds the flag to an argparse parser or group."""
+        default = os.environ.get(self.env, self.default) if self.env else self.default
+        words = {"default": default, "help": f"{self.help} (default: {self._shown()})"}
+        if self.by_attribute:
+            words |= {"action": PerTask, "parse": self.parse, "count": self.count}
+            words |= {"bare": self.bare, "attributes": attributes, "metavar": "V"}
+        elif self.parse is None:
+            words = {"action": "store_true", "help": self.help}
+        else:
+            words |= {"type": typed(self.parse), "metavar": "V"}
+            if self.count != 1:
+                words["nargs"] = self.count
+        group.add_argument(f"--{self.name}", **words)
+
+    def _shown(self):
+        if self.default is None:
+            return self.unset
+        if isinstance(self.default, bool):
+            return "on" if self.default else "off"
+        shown = " ".join(map(str, self.default)) if self.count != 1 else str(self.default)
+        return f"${self.env} or {shown}" if self.env else shown
 
 
 class Parser(argparse.ArgumentParser):
@@ -29,22 +76,20 @@ class Parser(argparse.ArgumentParser):
 class PerTask(argparse.Action):
     """Parses `BASE [BASE ...] [attribute=VALUE[,VALUE ...]]` to {"": base, attribute: value}.
 
-    parse: str -> value; count: how many values make one (then it is a list); const: the value
-    of the flag without words.
+    parse, count, bare: as of Option; attributes: the names that may override.
     """
 
-    def __init__(self, *args, parse=str, count=1, bare=None, **kwargs):
-        self.parse, self.count, self.bare = parse, count, bare
+    def __init__(self, *args, parse=str, count=1, bare=None, attributes=(), **kwargs):
+        self.parse, self.count, self.bare, self.attributes = parse, count, bare, attributes
         kwargs["default"] = {"": kwargs["default"]}
         super().__init__(*args, nargs="+" if bare is None else "*", **kwargs)
 
     def __call__(self, parser, namespace, words, option_string=None):
-        value = dict(self.default)
-        base = []
+        value, base = dict(self.default), []
         for word in words:
-            override = OVERRIDE.match(word)
-            if override:
-                value[override[1]] = self._value(override[2].split(","), override[1])
+            attribute, equals, text = word.partition("=")
+            if equals and attribute in self.attributes:
+                value[attribute] = self._value(text.split(","), attribute)
             else:
                 base.append(word)
         if base:
@@ -56,7 +101,8 @@ class PerTask(argparse.Action):
     def _value(self, words, attribute=None):
         where = f" for {attribute}" if attribute else ""
         if len(words) != self.count:
-            raise argparse.ArgumentError(self, f"takes {self.count} values{where}, not {words}")
+            values = "1 value" if self.count == 1 else f"{self.count} values"
+            raise argparse.ArgumentError(self, f"takes {values}{where}, not {' '.join(words)}")
         try:
             values = [self.parse(word) for word in words]
         except (ValueError, UserError) as error:
@@ -71,7 +117,8 @@ def number(kind, low, high=float("inf"), above=False):
         try:
             value = kind(word)
         except ValueError:
-            raise UserError(f"{word!r} is no {kind.__name__}") from None
+            name = "a whole number" if kind is int else "a number"
+            raise UserError(f"{word!r} is not {name}") from None
         enough = low < value if above else low <= value
         if not (enough and value <= high and math.isfinite(value)):
             top = "" if high == float("inf") else f" and at most {high}"
@@ -82,6 +129,8 @@ def number(kind, low, high=float("inf"), above=False):
 
 
 def one_of(*choices):
+    """A parser that takes one of these words."""
+
     def parse(word):
         if word not in choices:
             raise UserError(f"{word!r} is none of {', '.join(choices)}")
@@ -91,27 +140,8 @@ def one_of(*choices):
 
 
 def switch(word):
+    """True for "on", False for "off"."""
     return one_of("on", "off")(word) == "on"
-
-
-def adder(group):
-    """A function that adds a PerTask option to an argparse group, its default in the help."""
-
-    def add(flag, default, parse, help, count=1, bare=None):
-        shown = " ".join(map(str, default)) if isinstance(default, list) else default
-        shown = {False: "off", True: "on"}.get(shown, shown) if isinstance(shown, bool) else shown
-        group.add_argument(
-            flag,
-            action=PerTask,
-            default=default,
-            parse=parse,
-            count=count,
-            bare=bare,
-            metavar="V",
-            help=f"{help} (default: {shown})",
-        )
-
-    return add
 
 
 def typed(parse):
@@ -124,3 +154,28 @@ def typed(parse):
             raise argparse.ArgumentTypeError(str(error)) from None
 
     return convert
+
+
+def weighted_sum(names):
+    """A parser of a sum of named terms, each with an optional weight above 0.
+
+    "f1*0.4+focal*0.6" gives [("f1", 0.4), ("focal", 0.6)].
+    """
+
+    def parse(word):
+        terms = []
+        for part in word.split("+"):
+            term, star, weight = (piece.strip() for piece in part.partition("*"))
+            try:
+                weight = float(weight) if star else 1.0
+            except ValueError:
+                weight = math.nan
+            if term not in names or not 0 < weight < math.inf:
+                raise UserError(
+                    f"criterion {word!r}: {part.strip()!r} is no term; use {', '.join(names)}, "
+                    "or a sum with weights above 0 such as f1*0.4+focal*0.6"
+                )
+            terms.append((term, weight))
+        return terms
+
+    return parse

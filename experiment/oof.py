@@ -10,21 +10,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-import labels
 import metrics
 from common.errors import UserError
 from common.files import read_json, write_csv, write_json
 from common.processes import say
 from dataset import read_train
 from experiment import decision, reader, results, run_folder
-from labels import CLASSES
-from reporting import runs
+from labels import CLASSES, PROBS
+from options import LAYOUT_FLAGS, RUNTIME_FLAGS, text_of
 
 FILES = ("config.json", "folds.csv", "oof.csv", "metrics.json")
 
 
 def read_runs(folders, decision="argmax"):
-    """[runs.Run] whose out-of-fold predictions can be averaged, all in one order of images.
+    """[FinishedRun] whose out-of-fold predictions can be averaged, all in one order of images.
 
     UserError if one was trained on everybody, if two hold out different people, if a table
     contradicts the folds of its run, or if the first has too few folds for the decision.
@@ -98,10 +97,10 @@ def check_target(folder):
 def write(folder, known, probs, args, seconds):
     """Writes FOLDER as one more run for report.py, and says its score. Returns its metrics.json."""
     folder, first = Path(folder), known[0]
-    probs = pd.DataFrame(probs.round(7), columns=labels.PROBS)
+    probs = pd.DataFrame(probs.round(7), columns=PROBS)
     oof = pd.concat([first.oof[["image", "person", "fold", "label"]], probs], axis=1)
     folds = [
-        {"fold": int(fold)} | results.in_short(rows.label, rows[labels.PROBS].to_numpy())
+        {"fold": int(fold)} | results.in_short(rows.label, rows[PROBS].to_numpy())
         for fold, rows in oof.groupby("fold")
     ]
     result = metrics.score(oof.label, probs.to_numpy()) | {"folds": folds, "seconds": seconds}
@@ -124,8 +123,8 @@ def describe(known, args):
     first = known[0].config
     every = [run.config["options"] for run in known]
     options = dict(every[0])
-    for name in sorted(set().union(*every) - runs.PLACES - runs.LAYOUT):
-        texts = [runs.option_text(one.get(name, "")) for one in every]
+    for name in sorted(set().union(*every) - RUNTIME_FLAGS - {"seed", *LAYOUT_FLAGS}):
+        texts = [text_of(one.get(name, "")) for one in every]
         if len(set(texts)) > 1:
             options[name] = " | ".join(dict.fromkeys(texts))
     options |= {"tta": args.tta, "vote": args.vote, "decision": args.decision}

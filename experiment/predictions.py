@@ -5,9 +5,9 @@ from contextlib import nullcontext
 import torch
 
 import augment
-import model as models
 from common import devices
 from common.processes import rank, world_size
+from model import probabilities
 
 
 def precision(amp, device):
@@ -27,13 +27,13 @@ def precision(amp, device):
 def predict(model, pixels, photos, info, batch_size=256, tta=augment.TTA["none"]):
     """{head: (n, classes) float32 probabilities} of photos, averaged over views and TTA.
 
-    photos: int64 (n,) indices into pixels; info: that of save_model; tta: a value of augment.TTA.
-    Under torchrun each process predicts its share, and all get the whole.
+    photos: int64 (n,) indices into pixels; info: the model's ModelInfo; tta: a value of
+    augment.TTA. Under torchrun each process predicts its share, and all get the whole.
     """
-    autocast, _ = precision(info["amp"], pixels.device)
-    mean, std = (torch.tensor(info[key], device=pixels.device) for key in ("mean", "std"))
+    autocast, _ = precision(info.amp, pixels.device)
+    mean, std = (torch.tensor(value, device=pixels.device) for value in (info.mean, info.std))
     photos = torch.as_tensor(photos)
-    shapes = {head: (len(photos), *models.shape_of(info, head)) for head in info["heads"]}
+    shapes = {head: (len(photos), *info.shape_of(head)) for head in info.heads}
     sums = {head: torch.zeros(shape, device=pixels.device) for head, shape in shapes.items()}
     for rows in torch.arange(rank(), len(photos), world_size()).split(batch_size):
         for view in range(pixels.views):
@@ -42,11 +42,11 @@ def predict(model, pixels, photos, info, batch_size=256, tta=augment.TTA["none"]
                 batch = images
                 if images.dim() == 4:  # else a frozen backbone's features
                     batch = augment.variant(images, mean, std, flip, scale)
-                    if info["channels_last"]:
+                    if info.channels_last:
                         batch = batch.contiguous(memory_format=torch.channels_last)
                 with autocast:
                     logits = model(batch)
-                for head, probs in models.probabilities(logits).items():
+                for head, probs in probabilities(logits).items():
                     sums[head][rows.to(pixels.device)] += probs
     count = pixels.views * len(tta)
     return {h: devices.sum_over_ranks(s / count).cpu().numpy() for h, s in sums.items()}

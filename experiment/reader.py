@@ -52,7 +52,7 @@ ALL = "all 18 classes"  # the curve of a fold as a whole
 
 
 @dataclass
-class Run:
+class FinishedRun:
     """One run folder: its config.json, its oof.csv sorted by image, and its learning curves.
 
     logs: {ALL or a task: frame of all folds, with the columns of log.csv and `fold`}.
@@ -75,7 +75,7 @@ class Run:
 
 
 def read_run(folder):
-    """The Run in a folder that train.py wrote; UserError if it is none or is not finished."""
+    """The FinishedRun in a folder of train.py; UserError if it is none or is not finished."""
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; give runs of train.py (--model_dir)")
@@ -90,7 +90,7 @@ def read_run(folder):
         )
     scores = read_json(folder / "metrics.json") if (folder / "metrics.json").is_file() else {}
     last = scores.get("last_epoch", {}).get("macro_f1", math.nan)
-    return Run(folder, config, _read_oof(path), _read_logs(folder), last)
+    return FinishedRun(folder, config, _read_oof(path), _read_logs(folder), last)
 
 
 def _read_oof(path):

@@ -34,12 +34,12 @@ def report_epoch(place, fold, epoch, tasks, labels):
 
     Returns the macro F1 of the 18 classes; None if nobody is held out.
     """
-    score = None
     rows = [task.history[min(epoch, len(task.history) - 1)] for task in tasks]
     parts = [f"fold {fold} epoch {epoch + 1}/{max(task.options['epochs'] for task in tasks)}"]
     for task, row in zip(tasks, rows, strict=True):
-        score = f" F1 {row['macro_f1']:.3f}" if "macro_f1" in row else ""
-        parts.append(f"{task.name} loss {row['train_loss']:.3f}{score}")
+        f1 = f" F1 {row['macro_f1']:.3f}" if "macro_f1" in row else ""
+        parts.append(f"{task.name} loss {row['train_loss']:.3f}{f1}")
+    score = None
     if len(labels):
         log = fold_log(tasks, labels)
         if rank() == 0:
@@ -64,7 +64,7 @@ TAGS = {
 }
 
 
-class Boards:
+class TensorBoardLogger:
     """TensorBoard events of the tasks of a fold."""
 
     def __init__(self, place, tasks):

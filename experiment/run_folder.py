@@ -1,4 +1,4 @@
-"""The run folder: its name, its config, its folds, and what is collected from them."""
+"""Makes run folders: the name, config.json, folds.csv; joins and resumes the run that is meant."""
 
 import hashlib
 import os
@@ -13,15 +13,14 @@ import numpy as np
 import torch
 from torch import distributed as dist
 
-import labels
 import options
 from common.errors import UserError
 from common.files import HOME, locked, write_csv, write_json
 from common.processes import rank, say, world_size
 from dataset import split_people
-from experiment.reader import all_folds, finished, read_config, read_folds
+from experiment.reader import all_folds, finished, read_config
+from labels import LAYOUTS
 
-HOW = ("resume", "device", "fold")  # flags that say how to run, not what
 FILES = ("label_fixes", "pseudo")  # flags that name a file whose content is part of the run
 
 
@@ -31,12 +30,7 @@ def fingerprint(frame):
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def what(args):
-    """The options that make a run what it is, as they stand in config.json."""
-    return {name: value for name, value in vars(args).items() if name not in HOW}
-
-
-def hashes(args):
+def file_hashes(args):
     """{flag: SHA-256 (first 16 hex digits) of its file} of the given FILES."""
     paths = {name: getattr(args, name) for name in FILES}
     return {
@@ -46,13 +40,41 @@ def hashes(args):
     }
 
 
-def open_run(args, table):
-    """The folder of this run, with config.json and folds.csv in it, the same on every process.
-
-    A new run takes the first free name of exp, exp2, exp3 ... With --fold, or where torchrun has
-    restarted it, the run of that name is joined if its options and data are the same.
+def find_run(args, table):
+    """The folder of a run that exists and is meant, by --resume, by --fold together with --name, or
+    because torchrun has restarted this process; else None. UserError if it is another run.
     """
-    folder = _open_run(args, table) if rank() == 0 else None
+    first = Path(args.model_dir, args.name)
+    if args.resume:
+        folder = Path(args.resume)
+    elif args.fold is not None and (first / "config.json").exists():
+        folder = first
+    elif int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0:
+        wanted = options.training_options(args)
+        folders = [f for f in _numbered(first) if (f / "config.json").exists()]
+        same = [f for f in folders if _recorded(read_config(f)) == wanted]
+        if not same:
+            return None
+        folder = same[-1]
+    else:
+        return None
+    _check_same(folder, args, table)
+    return folder
+
+
+def make_run(args, table):
+    """The folder of this run with config.json and folds.csv in it, the same on every process.
+
+    A new run takes the first free name of exp, exp2, exp3 ...; one that find_run() finds is joined.
+    """
+    folder = None
+    if rank() == 0:
+        try:
+            folder = find_run(args, table) or _make(args, table)
+        except UserError as error:
+            if world_size() == 1:
+                raise
+            folder = error  # every process raises it, none waits for the others
     if world_size() > 1:
         shared = [folder]
         dist.broadcast_object_list(shared)
@@ -62,45 +84,25 @@ def open_run(args, table):
     return folder
 
 
-def _open_run(args, table):
-    try:
-        return _join(args, table) or _create(args, table)
-    except UserError as error:
-        if world_size() == 1:
-            raise
-        return error  # every process raises it, none waits for the others
+def _recorded(config):
+    return options.training_options(config["options"])
 
 
-def _join(args, table):
-    """The run that exists already and is meant, else None."""
-    first = Path(args.model_dir, args.name)
-    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
-    if args.resume:
-        folder = Path(args.resume)
-    elif args.fold is not None and (first / "config.json").exists():
-        folder = first
-    elif restarted:
-        folders = [f for f in _numbered(first) if (f / "config.json").exists()]
-        same = [f for f in folders if read_config(f)["options"] == what(args)]
-        if not same:
-            return None
-        folder = same[-1]
-    else:
-        return None
-    config = read_config(folder)
-    if config["options"] != what(args):
-        differing = [k for k, v in what(args).items() if config["options"].get(k) != v]
+def _check_same(folder, args, table):
+    """UserError unless the run has the options of `args` and the data of `table`."""
+    config, wanted = read_config(folder), options.training_options(args)
+    differing = [k for k, v in wanted.items() if _recorded(config).get(k) != v]
+    if differing:
         raise UserError(f"{folder} is a run with another --{differing[0]}: choose another --name")
     if config["data"]["fingerprint"] != fingerprint(table.frame):
         raise UserError(f"{folder} was trained on other photos or labels than {args.data_dir}")
-    for name, found in hashes(args).items():
+    for name, found in file_hashes(args).items():
         if config["data"].get("files", {}).get(name) != found:
             path = getattr(args, name)
             raise UserError(
                 f"{path} (--{name}) is not what {folder} was trained with: put the old file back, "
                 "or train a new run"
             )
-    return folder
 
 
 def _numbered(first):
@@ -112,11 +114,11 @@ def _numbered(first):
     return found
 
 
-def _create(args, table):
+def _make(args, table):
     first = Path(args.model_dir, args.name)
     first.parent.mkdir(parents=True, exist_ok=True)
     with locked(first.parent / ".lock", wait=True):  # folds may start at the same moment
-        joined = _join(args, table)
+        joined = find_run(args, table)
         if joined:
             return joined
         number = len(_numbered(first)) + 1
@@ -133,14 +135,14 @@ def _config(args, table):
     return stamp() | {
         "layout": layout,
         "seed": args.seed,
-        "options": what(args),
-        "tasks": {task: options.for_task(args, task) for task in labels.LAYOUTS[layout]},
+        "options": vars(args),
+        "tasks": {task: options.for_task(args, task) for task in LAYOUTS[layout]},
         "data": {
             "fingerprint": fingerprint(table.frame),
             "people": int(table.frame.person.nunique()),
             "images": len(table.frame),
             "notes": table.notes,
-            "files": hashes(args),
+            "files": file_hashes(args),
         },
     }
 
@@ -174,27 +176,29 @@ def _hardware():
     return f"{platform.machine()}, {torch.get_num_threads()} threads"
 
 
-def read_args(folder, given, known):
-    """The options of the run in `folder`, for --resume; `given` are the words on the command line,
-    `known` the names of all options.
+def resumed_args(args, argv):
+    """The options of the run that --resume names; `args` are those of the command line `argv`.
 
-    UserError if it is no run, if flags were given that would change what it is, or if it was begun
-    by a version with fewer options.
+    Only RUNTIME_FLAGS may be given besides: they replace the recorded ones. UserError if it is no
+    run, if another flag was given, or if it was begun by a version with fewer options.
     """
-    config = read_config(folder)
-    missing = [name for name in known if name not in HOW and name not in config["options"]]
+    config = read_config(args.resume)
+    recorded = config["options"]
+    missing = [name for name in options.training_options(args) if name not in recorded]
     if missing:
         commit = f", which was {config['git']}" if config.get("git") else ""
         raise UserError(
-            f"{folder} was begun by a version without --{missing[0]}: go on with that{commit}, or "
-            "train it anew"
+            f"{args.resume} was begun by a version without --{missing[0]}: go on with that"
+            f"{commit}, or train it again"
         )
-    changing = [
-        word for word in given if word.startswith("--") and word[2:].split("=")[0] not in HOW
-    ]
+    given = [word[2:].split("=")[0] for word in argv if word.startswith("--")]
+    changing = [name for name in given if name not in options.RUNTIME_FLAGS]
     if changing:
-        raise UserError(f"{changing[0]}: a resumed run goes on with its own options; leave it out")
-    return Namespace(**config["options"])
+        raise UserError(
+            f"--{changing[0]}: a resumed run goes on with its own options; leave it out"
+        )
+    now = {*given, "resume", "fold", "device"}  # the last two are of this call, not of the run
+    return Namespace(**vars(args) | {k: v for k, v in recorded.items() if k not in now})
 
 
 def folds_to_train(args, folder):
@@ -208,18 +212,3 @@ def folds_to_train(args, folder):
     if done:
         say(f"finished already: fold {', '.join(map(str, done))}")
     return [fold for fold in chosen if fold not in done]
-
-
-def people_of(folder, fold, frame, pixels):
-    """(train, valid): int64 rows of the table in this fold, without unreadable photos."""
-    mine = frame.person.map(read_folds(folder).set_index("person").fold).to_numpy()
-    readable = np.ones(len(frame), bool)
-    for stored in pixels.values():
-        readable[[row for row in stored.broken if row < len(frame)]] = False  # behind: eval
-    train, valid = (
-        np.flatnonzero(readable & (mine != fold)),
-        np.flatnonzero(readable & (mine == fold)),
-    )
-    if not len(train):
-        raise UserError(f"{folder} fold {fold}: nobody is left to train on")
-    return train, valid

@@ -16,7 +16,6 @@ import cv2
 import numpy as np
 import torch
 
-from background import matte
 from common.errors import UserError
 from common.files import atomic, locked, read_json, write_json
 from common.processes import cores, progress
@@ -68,11 +67,14 @@ class Pixels:
         return torch.cat(found)[order]
 
     def _view(self, layers, photos, backgrounds):
-        if backgrounds is None or "plate" not in layers:
+        if backgrounds is None or "background" not in layers:
             return self._take(layers["pixels"], photos)
         alpha = self._take(layers["matte"], photos).to(torch.int32)
-        photo, plate = self._take(layers["photo"], photos), self._take(layers["plate"], backgrounds)
-        return ((photo * alpha + plate * (255 - alpha) + 127) // 255).to(torch.uint8)
+        photo, background = (
+            self._take(layers["photo"], photos),
+            self._take(layers["background"], backgrounds),
+        )
+        return ((photo * alpha + background * (255 - alpha) + 127) // 255).to(torch.uint8)
 
     def _take(self, layer, index):
         if layer.device == self.device:
@@ -104,18 +106,23 @@ class Joined(Pixels):
         return found[order.to(self.device, non_blocking=True)]
 
 
-def load(root, names, view_list, cache_dir, matte_dir=None, on_error="stop", device="cpu"):
+def load(root, names, views, cache_dir, *, matte_dir=None, on_error="stop", device="cpu"):
     """Pixels of photos `names` below `root`; what the cache lacks is made first.
 
-    The mattes that the views need must be there (see make_mattes). A photo that cannot be read is
-    a UserError, or with on_error="skip" stands in Pixels.broken.
+    The mattes that the views need must be there (dataset.open_pixels makes them first). A photo
+    that cannot be read is a UserError, or with on_error="skip" stands in Pixels.broken.
     """
     matte_dir = Path(matte_dir or default_matte_dir(root))
     layers, broken, keys = [], {}, []
-    for view in view_list:
+    for view in views:
         fills = {"pixels": view.fill}
         if view.fill == "random":
-            fills = {"pixels": "mean", "photo": "none", "matte": "matte", "plate": "plate"}
+            fills = {
+                "pixels": "mean",
+                "photo": "none",
+                "matte": "matte",
+                "background": "background",
+            }
         arrays = {}
         for kind, fill in fills.items():
             wanted = replace(view, fill=fill)
@@ -125,20 +132,6 @@ def load(root, names, view_list, cache_dir, matte_dir=None, on_error="stop", dev
             broken |= bad
         layers.append(arrays)
     return Pixels(layers, broken, device, key="+".join(keys))
-
-
-def make_mattes(root, names, view_list, matte_dir, rembg_model, device, on_error):
-    """Makes the mattes that views need and lack.
-
-    Returns {method: what its mattes were made with}, which a run records. Under torchrun each
-    process makes its share, and waits for the others.
-    """
-    where = "auto" if torch.device(device).type == "cuda" else "cpu"
-    made = {}
-    for method in matte_methods(view_list):
-        meta = matte.ensure(root, names, method, matte_dir, rembg_model, where, on_error)
-        made[method] = meta["options"]
-    return made
 
 
 def _open(root, names, view, cache_dir, matte_dir, on_error):
@@ -199,8 +192,9 @@ def _build(path, root, names, view, matte_dir, on_error):
         with atomic(path) as temporary:
             shape = (len(names), channels, *view.size)
             out = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
-            with temporary.open("r+b") as file:  # a full disk is an error here, a crash later
-                os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
+            if hasattr(os, "posix_fallocate"):  # a full disk is an error here, a crash later
+                with temporary.open("r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
             with ThreadPoolExecutor(cores()) as pool:
                 what = view.method if view.method != "none" else "photos"
                 list(progress(pool.map(job, range(len(names))), total=len(names), desc=what))
@@ -215,7 +209,7 @@ def _build(path, root, names, view, matte_dir, on_error):
 def _broken_line(broken):
     first = broken[min(broken)]
     more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
-    return f"{first}{more}; mend or remove it, or leave such photos out with --on_error skip"
+    return f"{first}{more}; fix or remove it, or leave such photos out with --on_error skip"
 
 
 def _render(path, name, view, matte_dir):
@@ -244,7 +238,7 @@ def _layer(photo, alpha, fill):
         return photo
     if fill == "matte":
         return alpha
-    if fill == "plate":
+    if fill == "background":
         return _background(photo, alpha)
     back = np.zeros_like(photo)
     if fill == "mean":

@@ -28,7 +28,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import train
 from common import devices
-from common.errors import UserError, run
+from common.errors import UserError, run_command
 from dataset import read_train
 from experiment import run_folder
 from training import teaching
@@ -154,4 +154,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from background import grabcut, matte, rembg_net
 from background.review import find_truths, iou, read_mask
 from common import files, flags
-from common.errors import run
+from common.errors import run_command
 from common.processes import cores
 from dataset import find_images
 from photos.reading import read_photo
@@ -156,4 +156,4 @@ def remove_rate(root, names):
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

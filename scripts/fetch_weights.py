@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from common.errors import UserError, run
+from common.errors import UserError, run_command
 from common.files import atomic
 
 LITE0 = {
@@ -135,4 +135,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -12,7 +12,7 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import metrics
 from common import flags
-from common.errors import UserError, run
+from common.errors import UserError, run_command
 from labels import CLASSES
 
 
@@ -48,4 +48,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

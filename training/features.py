@@ -29,11 +29,11 @@ class Features:
 def load(pixels, backbone, info, cache_dir, batch_size=256):
     """Features of all photos of a store.Pixels, from the cache folder or made now.
 
-    backbone: in eval mode on the device of the pixels; info: that of model.save_model. Photos
+    backbone: in eval mode on the device of the pixels; info: the ModelInfo. Photos
     are neither augmented nor mixed; a random fill shows its mean colour.
     """
     key = hashlib.sha256(pixels.key.encode())
-    key.update(repr([info[name] for name in ("model", "mean", "std", "size")]).encode())
+    key.update(repr((info.model, info.mean, info.std, info.size)).encode())
     for value in backbone.state_dict().values():
         key.update(value.contiguous().cpu().numpy().tobytes())
     path = cache_dir / f"{key.hexdigest()[:20]}.features.npy"
@@ -48,11 +48,11 @@ def load(pixels, backbone, info, cache_dir, batch_size=256):
 
 @torch.inference_mode()
 def _compute(pixels, backbone, info, batch_size):
-    mean, std = (torch.tensor(info[key], device=pixels.device) for key in ("mean", "std"))
+    mean, std = (torch.tensor(value, device=pixels.device) for value in (info.mean, info.std))
     views = []
     for view in range(pixels.views):
         parts = torch.arange(pixels.count).split(batch_size)
-        bar = progress(parts, desc=f"features of {info['model']}")
+        bar = progress(parts, desc=f"features of {info.model}")
         found = [backbone(augment.normalize(pixels.batch(p, view), mean, std)) for p in bar]
         views.append(torch.cat(found).float().cpu().numpy())
     return np.stack(views)

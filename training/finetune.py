@@ -1,7 +1,12 @@
 """Which weights of a pretrained model learn, and how fast: frozen stages, layer-wise rates."""
 
 from timm.models import group_parameters
-from timm.optim import create_optimizer_v2, param_groups_layer_decay, param_groups_weight_decay
+from timm.optim import (
+    create_optimizer_v2,
+    list_optimizers,
+    param_groups_layer_decay,
+    param_groups_weight_decay,
+)
 
 from common.errors import UserError
 
@@ -39,6 +44,12 @@ def _groups(backbone):
     except (AttributeError, NotImplementedError):
         raise UserError("this backbone has no stages in timm: use --freeze all") from None
     return {number: groups[number] for number in sorted(groups)}
+
+
+def check_optimizer(name):
+    """UserError unless timm's factory has an optimizer of this name."""
+    if name not in list_optimizers():
+        raise UserError(f"--optimizer {name}: timm has no such optimizer; try adamw, sgd or lion")
 
 
 def optimizer(model, options):

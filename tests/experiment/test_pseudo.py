@@ -13,7 +13,9 @@ from common.errors import UserError
 from common.files import write_csv
 from dataset import read_train
 from labels import ATTRIBUTES, HEADS, PROBS
-from training.task import Stopped, Task
+from training import fold
+from training.loop import Stopped
+from training.task import Task
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +28,9 @@ def go(drawn, tmp_path_factory):
         base += [drawn / "eval", "--cache_dir", home / "cache", "--matte_dir", home / "mattes"]
         base += ["--model", "test_efficientnet", "--weights", "none", "--resize", "32", "24"]
         words = ["--resume", resume] if resume else [*base, "--epochs", "2", *words]
-        made, original = [], dataset.Data
+        made, original = [], fold.Data
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(dataset, "Data", lambda *a: made.append(original(*a)) or made[-1])
+            patch.setattr(fold, "Data", lambda *a: made.append(original(*a)) or made[-1])
             return train.main([*map(str, words)]), made
 
     run.home = home

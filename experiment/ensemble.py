@@ -1,0 +1,176 @@
+"""What inference does with runs: their models, averages, decision, out-of-fold score."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+import augment
+from background import matte
+from common.errors import UserError
+from common.files import write_csv
+from common.processes import rank, say
+from dataset import open_pixels
+from experiment import decision, oof, pseudo, reader
+from experiment.predictions import predict
+from labels import CLASSES, LAYOUTS, join
+from model import ModelInfo, load_model
+from photos.views import build_views
+
+
+def open_models(folder):
+    """{fold: {task: path of its model}} of a finished run; else UserError."""
+    folder = Path(folder)
+    config = reader.read_config(folder)
+    folds = reader.all_folds(folder)
+    missing = [fold for fold in folds if not reader.finished(folder, fold)]
+    if missing:
+        raise UserError(
+            f"{folder}: fold {missing[0]} is not finished; go on with: "
+            f"python train.py --resume {folder}"
+        )
+    tasks = LAYOUTS[config["layout"]]
+    places = {fold: reader.fold_folder(folder, fold) for fold in folds}
+    return {
+        fold: {task: place / task / "best.safetensors" for task in tasks}
+        for fold, place in places.items()
+    }
+
+
+class Photos:
+    """The photos to predict; their pixels are opened as each model wants them.
+
+    source: (images folder, names below it); matting: a background.matte.Matting, whose network is
+    that of each model; broken: {row: message} of what could not be read.
+    """
+
+    def __init__(self, source, matting, cache_dir, device):
+        self.source, self.matting = source, matting
+        self.cache_dir, self.device = cache_dir, device
+        self.opened, self.broken = {}, {}
+
+    def pixels(self, info):
+        """The store.Pixels that a model of this ModelInfo takes."""
+        views = build_views(*info.view)
+        key = (views, info.rembg_model)
+        if key not in self.opened:
+            matting = replace(self.matting, rembg_model=info.rembg_model)
+            opened, mattes = open_pixels([self.source], views, matting, self.cache_dir, self.device)
+            for method, made in mattes.items():
+                if made != info.mattes[method]:
+                    raise UserError(
+                        f"the {method} mattes of {self.source[0]} are made with {made}, those of "
+                        f"the run with {info.mattes[method]}: use the same version and model file"
+                    )
+            self.opened[key] = opened
+            self.broken |= opened.broken
+        return self.opened[key]
+
+
+def predict_fold(paths, photos, rows, args):
+    """float64 (n, 18) probabilities, or with --vote votes, of rows (n,) by the models of a fold."""
+    heads = {}
+    for path in paths.values():
+        pixels = photos.pixels(ModelInfo.read(path))
+        model, info = load_model(path, photos.device)
+        heads |= predict(model, pixels, rows, info, args.batch_size, augment.TTA[args.tta])
+    probs = join(heads).astype(np.float64)
+    if args.vote:  # the mean probabilities decide between as many votes
+        probs = np.eye(CLASSES)[probs.argmax(1)] + 1e-3 * probs
+    return probs / probs.sum(1, keepdims=True)
+
+
+def average(probs, weights):
+    """The weighted mean of (N, 18) arrays."""
+    return np.average(probs, axis=0, weights=weights)
+
+
+def write_submission(args, runs, source, device):
+    """Predicts the photos of `source` with all runs and writes output.csv, and with --save_probs
+    their probabilities. runs: [open_models()], in the order of --model_dir.
+    """
+    weights = decision_weights(args, runs, device) if args.decision == "f1" else 1
+    matting = matte.Matting(args.matte_dir, on_error=args.on_error)
+    photos = Photos(source, matting, args.cache_dir, device)
+    rows, names = np.arange(len(source[1])), source[1]
+    parts = [
+        {fold: predict_fold(paths, photos, rows, args) for fold, paths in models.items()}
+        for models in runs
+    ]
+    probs = average([sum(part.values()) / len(part) for part in parts], args.ensemble_weights)
+    parts = by_people(args, parts)
+    fill_unreadable([probs, *parts.values()], photos.broken, names)
+    if rank() == 0:
+        if args.save_probs:
+            pseudo.write(args.output_dir, names, probs, parts)
+        path = Path(args.output_dir, "output.csv")
+        write_csv(path, pd.DataFrame({"ImageID": names, "ans": (probs * weights).argmax(1)}))
+        say(f"{path}: {len(names)} photos")
+
+
+def by_people(args, parts):
+    """{pseudo.held_out(): (N, 18)} averaged over the runs; {} if they held out different people."""
+    keyed = []
+    for folder, part in zip(args.model_dir, parts, strict=True):
+        keys = pseudo.held_out(reader.read_folds(folder))
+        keyed.append({keys[fold]: probs for fold, probs in part.items() if fold in keys})
+    if any(one.keys() != keyed[0].keys() for one in keyed):
+        return {}
+    return {key: average([one[key] for one in keyed], args.ensemble_weights) for key in keyed[0]}
+
+
+def fill_unreadable(tables, broken, names):
+    """Gives photos that could not be read the mean row of the others, in place; says which."""
+    if len(broken) == len(names):
+        raise UserError(f"none of the {len(names)} photos could be read; first {broken[0]}")
+    rows = sorted(broken)
+    for row in rows:
+        say(f"unreadable, gets the mean prediction: {names[row]}")
+    for probs in tables if rows else ():
+        probs[rows] = np.delete(probs, rows, axis=0).mean(0)
+
+
+def decision_weights(args, runs, device):
+    """(18,) weights of --decision f1, from OOF probabilities as the photos themselves get them."""
+    known = oof.read_runs(args.model_dir, args.decision)
+    if args.tta == "none" and not args.vote:
+        probs = average([run.probs for run in known], args.ensemble_weights)
+    else:
+        probs = predict_oof(args, known, runs, device)
+    oof.nested(probs, known[0].oof)
+    return decision.weights(probs, known[0].oof.label.to_numpy())
+
+
+def write_oof(args, runs, device):
+    """Scores the runs together out of fold, as --tta, --vote, --decision ... say, into --oof."""
+    oof.check_target(args.oof)
+    start, known = time.perf_counter(), oof.read_runs(args.model_dir, args.decision)
+    probs = predict_oof(args, known, runs, device)
+    if args.decision == "f1":
+        probs = oof.nested(probs, known[0].oof)
+    if rank() == 0:
+        oof.write(args.oof, known, probs, args, time.perf_counter() - start)
+
+
+def predict_oof(args, known, runs, device):
+    """float64 (N, 18) probabilities of the held-out photos, averaged over the runs.
+
+    known: of oof.read_runs(); runs: of open_models(). Photos that training left out as unreadable
+    are no part of it; UserError if another one is unreadable now.
+    """
+    table = oof.training_photos(known[0], args.train_dir)
+    mattes = (args.oof and args.matte_dir) or known[0].config["options"].get("matte_dir")
+    names = list(table.frame.image)  # all of them, as in training, which has cached the pixels
+    matting = matte.Matting(mattes, on_error="skip")
+    photos = Photos((table.root, names), matting, args.cache_dir, device)
+
+    def predict(paths, rows):
+        probs = predict_fold(paths, photos, rows, args)
+        for row in sorted(photos.broken.keys() & set(rows)):
+            raise UserError(f"{photos.broken[row]}; it was readable in training: restore it")
+        return probs
+
+    probs = [oof.predict(*pair, names, predict) for pair in zip(known, runs, strict=True)]
+    return average(probs, args.ensemble_weights)
