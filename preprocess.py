@@ -97,18 +97,11 @@ def waiting_at_the_end():
 
 
 def make(args, root, names, matte_dir):
+    matting = matte.Matting(
+        matte_dir, args.rembg_model, args.device, args.on_error, args.workers, args.overwrite
+    )
     for method in dict.fromkeys(args.bg):
-        matte.ensure(
-            root,
-            names,
-            method,
-            matte_dir,
-            rembg_model=args.rembg_model,
-            device=args.device,
-            on_error=args.on_error,
-            workers=args.workers,
-            overwrite=args.overwrite,
-        )
+        matte.ensure(root, names, method, matting)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,7 @@ Each method has a folder with one matte a photo, `meta.json` (what the mattes we
 written first) and `rejected.csv` (the mattes that were no good, the full photo in their place).
 """
 
-import json
 import os
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -21,16 +19,33 @@ from background import grabcut, rembg_net
 from common.errors import UserError
 from common.files import atomic, read_json, write_csv, write_json
 from common.processes import cores, progress, rank, say, world_size
-from photos.reading import default_matte_dir, matte_path, read_photo
+from photos.reading import default_matte_dir, matte_path, read_matte, read_photo
+from photos.views import METHODS
 
-METHODS = ("grabcut", "rembg", "rembg_grabcut")
 VERSION = 1  # raise it when the same request would give other mattes
-BATCH = 32  # photos a call on a GPU
-BIG = 1 << 30  # bytes of model files that the sessions of all workers may take on a CPU
 # A matte is rejected beyond these; people in portraits cover a third to nine tenths.
 LEAST, MOST, LEAST_CENTRE = 0.03, 0.98, 0.1
 LEAST_SURE = 0.5  # a network whose highest probability is lower has found nothing
 LEAST_CONTRAST = 4.0  # standard deviation of grey levels below which a photo shows nothing
+
+
+@dataclass(frozen=True)
+class Matting:
+    """How mattes are made, and where they are kept.
+
+    matte_dir: a folder; None is the one beside the images folder. rembg_model: a model of rembg
+    by name, or an .onnx file. device: for the network, "cpu"; "cuda" or "cuda:N", a UserError if
+    onnxruntime cannot use that GPU; "auto" or "auto:N", that GPU if it can, else the CPU. Without
+    N it is the process's own GPU. on_error: "stop" at a broken photo, or "skip" it (counted,
+    without a matte). workers: threads; None is one a core. overwrite: make all mattes again.
+    """
+
+    matte_dir: Path | str | None = None
+    rembg_model: str = "u2netp"
+    device: str = "auto"
+    on_error: str = "stop"
+    workers: int | None = None
+    overwrite: bool = False
 
 
 @dataclass
@@ -40,12 +55,10 @@ class Job:
     root: Path
     matte_dir: Path
     method: str
-    on_error: str
     model: rembg_net.Model | None
-    device: str
-    workers: int
-    broken: list = field(default_factory=list)
-    shares: list = field(default_factory=list)
+    how: Matting
+    broken: list = field(default_factory=list)  # names of the photos that were skipped
+    shares: list = field(default_factory=list)  # foreground shares of the mattes made, 0 to 1
 
     @property
     def folder(self):
@@ -59,33 +72,20 @@ class Job:
         return (self.folder / ".rejected" / path.relative_to(self.folder)).with_suffix(".json")
 
 
-def ensure(
-    root,
-    names,
-    method,
-    matte_dir=None,
-    rembg_model="u2netp",
-    device="auto",
-    on_error="stop",
-    workers=None,
-    overwrite=False,
-):
+def ensure(root, names, method, matting):
     """Makes the mattes that are missing; returns the method's meta.json as a dict.
 
-    root, names: as dataset.find_images gives them. method: one of METHODS. matte_dir: beside the
-    images folder by default. device: auto, cpu or cuda[:N], for the network. on_error: "stop" at a
-    broken photo, or "skip" it (counted, without a matte). workers: threads, all cores by default.
-    overwrite: makes all of these mattes anew. Under torchrun each rank makes its share of `names`;
-    the caller waits for the others. UserError for wrong input, naming it.
+    root, names: as dataset.find_images gives them. method: one of METHODS. matting: a Matting.
+    Under torchrun each rank makes its share of `names`; the caller waits for the others.
+    UserError for wrong input, naming it.
     """
     if method not in METHODS:
-        raise UserError(f"--bg {method}: is none of {' '.join(METHODS)}")
-    matte_dir = Path(matte_dir) if matte_dir else default_matte_dir(root)
-    model = rembg_net.find_model(rembg_model) if method != "grabcut" else None
-    workers = workers or max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
-    job = Job(Path(root), matte_dir, method, on_error, model, device, workers)
+        raise UserError(f"--bg {method}: choose from {' '.join(METHODS)}")
+    matte_dir = Path(matting.matte_dir or default_matte_dir(root))
+    model = rembg_net.find_model(matting.rembg_model) if method != "grabcut" else None
+    job = Job(Path(root), matte_dir, method, model, matting)
     mine = names[rank() :: world_size()]
-    meta = _start(job, names, mine, overwrite)
+    meta = _start(job, names, mine)
     todo = [name for name in mine if not job.path(name).exists()]
     start = time.perf_counter()
     if todo:
@@ -106,16 +106,16 @@ def options_of(method, model):
     return options
 
 
-def _start(job, names, mine, overwrite):
+def _start(job, names, mine):
     """Checks or writes meta.json; with overwrite, removes this rank's share of the old mattes."""
     options = options_of(job.method, job.model)
     old = _kept_options(job.folder)
-    if old not in (None, options) and not overwrite:
+    if old not in (None, options) and not job.how.overwrite:
         raise UserError(
-            f"{job.folder} holds mattes made with {_words(old)}, not {_words(options)}; "
-            "make them anew with --overwrite, or give another --matte_dir"
+            f"{job.folder} holds mattes made with {_in_words(old)}, not {_in_words(options)}; "
+            "make them again with --overwrite, or give another --matte_dir"
         )
-    if overwrite and old is not None:
+    if job.how.overwrite and old is not None:
         doomed = [job.path(name) for name in mine]
         if old != options and rank() == 0:  # those of other photos are out of date too
             doomed += set(job.folder.rglob("*.png")) - {job.path(name) for name in names}
@@ -145,7 +145,7 @@ def _kept_options(folder):
     return read_json(path).get("options", {}) if path.exists() else {}
 
 
-def _words(options):
+def _in_words(options):
     return " ".join(f"{key}={str(value)[:12]}" for key, value in options.items()) or "no meta.json"
 
 
@@ -159,15 +159,26 @@ def _clean(job, todo):
 
 
 def _work(job, todo):
-    """Makes the mattes of `todo` with all workers."""
-    net = _open_on_gpu(job) if job.model and job.device != "cpu" else None
+    """Makes the mattes of `todo`: each worker takes a photo from its file to its matte."""
+    workers = job.how.workers or max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    nets = rembg_net.Nets(job.model, job.how.device, workers) if job.model else None
+    reuse = job.method == "rembg_grabcut" and _kept_options(job.matte_dir / "rembg") == options_of(
+        "rembg", job.model
+    )
+
+    def one(name):
+        photo = _read(job, name)
+        if photo is not None:
+            found = _kept_matte(job, name, photo.shape[:2]) if reuse else None
+            found, sure = (found, 1.0) if nets is None or found is not None else nets.matte(photo)
+            _finish(job, name, photo, found, sure)
+
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # the workers have the cores already
     try:
-        with threadpool_limits(1, "blas"), ThreadPoolExecutor(job.workers) as pool:
+        with threadpool_limits(1, "blas"), ThreadPoolExecutor(workers) as pool:
             try:
-                made = _in_batches(job, todo, pool, net) if net else _each(job, todo, pool)
-                for _ in progress(made, total=len(todo), desc=job.method):
+                for _ in progress(pool.map(one, todo), total=len(todo), desc=job.method):
                     pass
             finally:  # after an error or Ctrl-C, what has not begun is given up
                 pool.shutdown(cancel_futures=True)
@@ -175,94 +186,24 @@ def _work(job, todo):
         cv2.setNumThreads(threads)
 
 
-def _each(job, todo, pool):
-    """On the CPU: each worker takes a photo from its file to its matte, with a net of its own.
-
-    One thread a net is fastest while all of them fit in memory; else all share one.
-    """
-    fits = bool(job.model) and job.model.path.stat().st_size * job.workers <= BIG
-    shared = rembg_net.open_net(job.model, "cpu", job.workers) if job.model and not fits else None
-    own = threading.local()
-    reuse = job.method == "rembg_grabcut" and _kept_options(job.matte_dir / "rembg") == options_of(
-        "rembg", job.model
-    )
-
-    def network(name, photo):
-        kept = _kept_matte(job, name, photo.shape[:2]) if reuse else None
-        if kept is not None:
-            return kept, 1.0
-        if fits and not hasattr(own, "net"):
-            own.net = rembg_net.open_net(job.model, "cpu", 1)
-        net = own.net if fits else shared
-        return net.finish(net.forward([net.prepare(photo)])[0], photo.shape[:2])
-
-    def one(name):
-        photo = _read(job, name)
-        if photo is not None:
-            _finish(job, name, photo, *(network(name, photo) if job.model else (None, 1.0)))
-
-    return pool.map(one, todo)
-
-
-def _open_on_gpu(job):
-    """The net on the GPU; None if --device auto finds that onnxruntime cannot use one."""
-    if job.device == "auto" and not rembg_net.has_cuda():
-        return None
-    try:
-        net = rembg_net.open_net(job.model, "cuda" if job.device == "auto" else job.device, 1)
-    except UserError as error:
-        if job.device != "auto":
-            raise
-        say(f"on the CPU, since {error}")
-        return None
-    if not net.batches:
-        say(f"{job.model.name} takes one photo a call: no batches")
-    return net
-
-
-def _in_batches(job, todo, pool, net):
-    """On a GPU: the workers read, prepare, finish and write; this thread runs the net."""
-
-    def read(name):
-        photo = _read(job, name)
-        return name, photo, None if photo is None else net.prepare(photo)
-
-    def finish(item):
-        (name, photo, _), raw = item
-        _finish(job, name, photo, *net.finish(raw, photo.shape[:2]))
-
-    batches = [todo[i : i + BATCH] for i in range(0, len(todo), BATCH)]
-    ahead = pool.map(read, batches[0])
-    done = []
-    for i, batch in enumerate(batches):
-        ready = [item for item in ahead if item[1] is not None]
-        if i + 1 < len(batches):
-            ahead = pool.map(read, batches[i + 1])
-        raws = net.forward([item[2] for item in ready]) if ready else []
-        list(done)  # waits for the writing of the last batch: an error in it ends the run here
-        done = pool.map(finish, zip(ready, raws, strict=True))
-        yield from batch
-    list(done)
-
-
 def _read(job, name):
     """The photo, or None where it is broken and on_error says skip."""
     try:
         return read_photo(job.root / name)
     except UserError as error:
-        if job.on_error == "stop":
-            raise UserError(f"{error}; mend or remove it, or use --on_error skip") from None
+        if job.how.on_error == "stop":
+            raise UserError(f"{error}; fix or remove it, or use --on_error skip") from None
         job.broken.append(name)
         return None
 
 
 def _kept_matte(job, name, shape):
-    """The network's matte that the method rembg has kept of a photo, if it was no rejected one."""
-    path = matte_path(job.matte_dir, "rembg", name)
-    matte = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) if path.exists() else None
-    if matte is None or matte.shape != shape or matte.min() == 255:
+    """The network's matte that the method rembg has kept of a photo; None if it was rejected."""
+    try:
+        kept = read_matte(matte_path(job.matte_dir, "rembg", name), shape)
+    except UserError:
         return None
-    return matte
+    return None if kept.min() == 255 else kept
 
 
 def _finish(job, name, photo, matte, sure):
@@ -270,7 +211,7 @@ def _finish(job, name, photo, matte, sure):
     reason = "the photo is blank" if photo.std() < LEAST_CONTRAST else None
     if not reason and sure < LEAST_SURE:
         reason = f"the network found nothing (its highest probability is {sure:.2f})"
-    if not reason and matte is not None:  # what the network got wrong, GrabCut cannot mend
+    if not reason and matte is not None:  # what the network got wrong, GrabCut cannot fix
         reason = fault(matte)
     if not reason and job.method != "rembg":
         matte = grabcut.grabcut(photo, matte)
@@ -315,8 +256,7 @@ def _write_rejected(job):
 
     The last rank to end writes them all.
     """
-    notes = sorted((job.folder / ".rejected").rglob("[!.]*.json"))
-    rows = [json.loads(path.read_text(encoding="utf-8")) for path in notes]
+    rows = [read_json(path) for path in (job.folder / ".rejected").rglob("[!.]*.json")]
     table = pd.DataFrame(rows, columns=["image", "reason", "foreground"]).sort_values("image")
     write_csv(job.folder / "rejected.csv", table.round({"foreground": 4}))
     return table
@@ -325,7 +265,7 @@ def _write_rejected(job):
 def _summary(job, names, kept, rejected, seconds):
     """Prints one line; of the mattes made by this rank, where there are several."""
     made = len(job.shares)
-    line = f"{job.method}: {made} mattes made, {kept} kept, "
+    line = f"{job.method}: {made} matte{'s' * (made != 1)} made, {kept} kept, "
     line += f"{rejected.image.isin(set(names)).sum()} rejected"
     if made:
         line += f"; {seconds:.1f} s, {made / seconds:.1f} photos/s"

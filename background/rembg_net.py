@@ -1,13 +1,15 @@
 """rembg's matting networks, run by onnxruntime: found, opened, and their output as mattes.
 
-The U-2-Net family runs here with rembg's own arithmetic, in threads and batches; every other
-model goes through rembg's session classes, since each normalises photos in its own way.
+The U-2-Net family runs here with rembg's own arithmetic, in threads; every other model
+goes through rembg's session classes, since each normalises photos in its own way.
 """
 
 import hashlib
 import os
 import sys
-from dataclasses import dataclass
+import threading
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,14 @@ from PIL import Image
 
 from common.errors import UserError
 from common.files import WEIGHTS
+from common.processes import say
 
 U2NET = ("u2netp", "u2net", "u2net_human_seg", "silueta")
 UNFIT = ("sam", "u2net_cloth_seg")  # one needs clicks, the other answers with kinds of clothes
 MEAN = np.float32((0.485, 0.456, 0.406)).reshape(3, 1, 1)
 STD = np.float32((0.229, 0.224, 0.225)).reshape(3, 1, 1)
+CUDA = "CUDAExecutionProvider"
+BIG = 1 << 30  # bytes of model files that the nets of all workers may take on a CPU
 
 
 @dataclass
@@ -39,49 +44,70 @@ class Model:
 
 @dataclass
 class Net:
-    """An opened model. session: onnxruntime's, or rembg's for models beyond the U-2-Nets."""
+    """An opened model. session: onnxruntime's, or rembg's for models beyond the U-2-Nets.
+
+    It takes one photo a call, which is all that the networks of rembg can.
+    turn: held while the network runs; a GPU runs one call at a time.
+    """
 
     model: Model
     session: Any
-    batches: bool  # whether it takes several photos a call
+    turn: Any = field(default_factory=nullcontext)
 
-    def prepare(self, photo):
-        """What forward() takes of a photo, uint8 (H, W, 3) RGB."""
-        if not self.model.is_u2net:
-            return Image.fromarray(photo)
-        side = self.session.get_inputs()[0].shape[-1]
-        image = np.asarray(Image.fromarray(photo).resize((side, side), Image.Resampling.LANCZOS))
-        image = image.transpose(2, 0, 1).astype(np.float32)
-        return (image / max(image.max(), 1e-6) - MEAN) / STD
+    def matte(self, photo):
+        """(matte, sure) of a photo, uint8 (H, W, 3) RGB.
 
-    def forward(self, prepared):
-        """What finish() takes, one a photo, of a list of what prepare() gave."""
-        if not self.model.is_u2net:
-            return [self.session.predict(image)[0] for image in prepared]
-        first, out = self.session.get_inputs()[0].name, self.session.get_outputs()[0].name
-        size = len(prepared) if self.batches else 1
-        groups = (prepared[i : i + size] for i in range(0, len(prepared), size))
-        maps = [self.session.run([out], {first: np.stack(group)})[0][:, 0] for group in groups]
-        return list(np.concatenate(maps))
-
-    def finish(self, raw, shape):
-        """(matte, sure) of one photo: uint8 (H, W), and the network's highest probability.
-
-        The matte is stretched to the full range, as rembg does; `sure` tells whether there was
-        anything to stretch. It is 1 for the models that do not tell.
+        matte: uint8 (H, W). sure: the network's highest probability, 1 for models that give none.
         """
-        height, width = shape
         if not self.model.is_u2net:
-            matte = np.asarray(raw.convert("L"))
-            if matte.shape != shape:
+            with self.turn:
+                found = self.session.predict(Image.fromarray(photo))[0]
+            matte = np.asarray(found.convert("L"))
+            if matte.shape != photo.shape[:2]:
                 raise UserError(f"--rembg_model {self.model.name}: does not give one matte a photo")
             return matte, 1.0
-        low, high = float(raw.min()), float(raw.max())
-        if not high > low:  # constant or NaN
-            return np.zeros(shape, np.uint8), 0.0
-        stretched = (raw - raw.min()) / (raw.max() - raw.min())
-        small = Image.fromarray((stretched.clip(0, 1) * 255).astype(np.uint8))
-        return np.asarray(small.resize((width, height), Image.Resampling.LANCZOS)), high
+        taken, given = self.session.get_inputs()[0], self.session.get_outputs()[0]
+        side = taken.shape[-1]
+        image = np.asarray(Image.fromarray(photo).resize((side, side), Image.Resampling.LANCZOS))
+        image = image.transpose(2, 0, 1).astype(np.float32)
+        image = (image / max(image.max(), 1e-6) - MEAN) / STD
+        with self.turn:
+            found = self.session.run([given.name], {taken.name: image[None]})[0]
+        return stretched(found[0, 0], photo.shape[:2])
+
+
+class Nets:
+    """The opened nets of `workers` threads.
+
+    On a GPU the threads share one. On the CPU each has its own, which computes with one thread:
+    that is fastest while all of them fit in memory (BIG); else they share one.
+    """
+
+    def __init__(self, model, device, workers):
+        """device: as in matte.Matting."""
+        self.model, self.own, self.shared = model, threading.local(), _net_on_gpu(model, device)
+        if not self.shared and model.path.stat().st_size * workers > BIG:
+            self.shared = open_net(model, "cpu", workers)
+
+    def matte(self, photo):
+        """Net.matte, by the net of the calling thread."""
+        if not (self.shared or hasattr(self.own, "net")):
+            self.own.net = open_net(self.model, "cpu", 1)
+        return (self.shared or self.own.net).matte(photo)
+
+
+def stretched(found, shape):
+    """(matte, sure): the network's output, float32 (h, w), as uint8 of `shape`, and its highest.
+
+    The matte is stretched to the full range, as rembg does; `sure` tells whether there was
+    anything to stretch. Nothing is found in a constant or NaN.
+    """
+    low, high = found.min(), found.max()
+    if not high > low:
+        return np.zeros(shape, np.uint8), 0.0
+    small = ((found - low) / (high - low)).clip(0, 1) * 255
+    small = Image.fromarray(small.astype(np.uint8))
+    return np.asarray(small.resize(shape[::-1], Image.Resampling.LANCZOS)), float(high)
 
 
 def find_model(name):
@@ -91,7 +117,7 @@ def find_model(name):
     UserError for a missing file, an unknown name, or a download that fails.
     """
     if name in UNFIT:
-        raise UserError(f"--rembg_model {name}: is no model that finds people; try u2netp")
+        raise UserError(f"--rembg_model {name}: is not a model that finds people; try u2netp")
     path = Path(name)
     if path.suffix == ".onnx":
         if not path.is_file():
@@ -135,92 +161,69 @@ def _from_rembg(name):
         ) from None
 
 
-def open_net(model, device, threads):
-    """An opened Net. device: cpu or cuda (cuda:N); threads: of onnxruntime, on the CPU.
+def _net_on_gpu(model, device):
+    """The net on the GPU that `device` names; None if it is to run on the CPU."""
+    kind, _, index = device.partition(":")
+    if kind == "cpu" or (kind == "auto" and CUDA not in _available()):
+        return None
+    try:
+        return open_net(model, f"cuda:{index or os.environ.get('LOCAL_RANK', 0)}", 1)
+    except UserError as error:
+        if kind != "auto":
+            raise
+        say(f"the network runs on the CPU, since {error}")
+        return None
 
-    UserError if the GPU was asked for and onnxruntime cannot use it, or the file is no network.
+
+def open_net(model, device, threads):
+    """An opened Net. device: cpu or cuda:N; threads: of onnxruntime, on the CPU.
+
+    UserError if onnxruntime cannot use the GPU, or the file is not a network.
     """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # a freed batch dimension is warned about at every call
-    providers = _providers(device, onnxruntime.get_available_providers())
-    on_gpu = device != "cpu"
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3  # errors only
+    providers, turn = ["CPUExecutionProvider"], nullcontext()
+    if device != "cpu":
+        if CUDA not in _available():
+            raise UserError(
+                f"--device {device}: this onnxruntime has no CUDA; replace the package "
+                "onnxruntime by onnxruntime-gpu, or use --device cpu"
+            )
+        index = int(device.partition(":")[2])
+        providers, turn = [(CUDA, {"device_id": index}), *providers], threading.Lock()
     try:
-        if not model.is_u2net:
-            session, inner = _rembg_session(model, options, providers)
+        if model.is_u2net:
+            path = str(model.path)
+            session = inner = onnxruntime.InferenceSession(path, options, providers=providers)
         else:
-            data = model.path.read_bytes()
-            opened = onnxruntime.InferenceSession(data, options, providers=providers)
-            if on_gpu and opened.get_inputs()[0].shape[0] == 1:
-                freed = free_batch(data, opened)
-                opened = onnxruntime.InferenceSession(freed, options, providers=providers)
-            session = inner = opened
-    except UserError:
-        raise
+            session = _rembg_session(model, options, providers)
+            inner = session.inner_session
     except Exception as error:  # onnxruntime has an exception type for each kind of broken file
         text = str(error).splitlines()[0]
         raise UserError(f"{model.path}: onnxruntime cannot open it ({text})") from None
-    if on_gpu and "CUDAExecutionProvider" not in inner.get_providers():
+    if device != "cpu" and CUDA not in inner.get_providers():
         raise UserError(f"--device {device}: onnxruntime failed to load CUDA; use --device cpu")
-    batches = model.is_u2net and inner.get_inputs()[0].shape[0] != 1
-    return Net(model, session, batches)
+    return Net(model, session, turn)
+
+
+def _rembg_session(model, options, providers):
+    """rembg's own session for the file that was found."""
+    cls = _classes()[model.name]
+    # The class looks for its file by itself: this one shows it the file that was found.
+    found = type(cls.__name__, (cls,), {"download_models": lambda *_, **__: str(model.path)})
+    return found(model.name, options, providers=providers)
+
+
+def _available():
+    import onnxruntime
+
+    return onnxruntime.get_available_providers()
 
 
 def runtime_version():
     import onnxruntime
 
     return onnxruntime.__version__
-
-
-def has_cuda():
-    """True if this onnxruntime was built for CUDA."""
-    import onnxruntime
-
-    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
-
-
-def _providers(device, available):
-    if device == "cpu":
-        return ["CPUExecutionProvider"]
-    if "CUDAExecutionProvider" not in available:
-        raise UserError(
-            f"--device {device}: this onnxruntime has no CUDA; replace the package onnxruntime by "
-            "onnxruntime-gpu, or use --device cpu"
-        )
-    index = int(device.partition(":")[2] or os.environ.get("LOCAL_RANK", 0))
-    return [("CUDAExecutionProvider", {"device_id": index}), "CPUExecutionProvider"]
-
-
-def _rembg_session(model, options, providers):
-    """(rembg's session, onnxruntime's inside it) for the file that was found."""
-    cls = _classes()[model.name]
-    # The class looks for its file by itself: this one shows it the file that was found.
-    found = type(cls.__name__, (cls,), {"download_models": lambda *_, **__: str(model.path)})
-    session = found(model.name, options, providers=providers)
-    return session, session.inner_session
-
-
-def free_batch(data, session):
-    """The bytes of an ONNX model whose batch dimension of 1 is free, so that it takes batches.
-
-    In the protocol buffer a dimension of 1 is the four bytes 0a 02 08 01 (dim_value 1); 0a 02 12
-    00 (an empty dim_param) is as long and means any size, so no length around it changes.
-    """
-    for port in (*session.get_inputs(), *session.get_outputs()):
-        if all(isinstance(size, int) for size in port.shape):
-            fixed = b"".join(_dimension(size) for size in port.shape)
-            data = data.replace(fixed, b"\x0a\x02\x12\x00" + fixed[4:])
-    return data
-
-
-def _dimension(size):
-    """The protocol buffer of one fixed dimension."""
-    digits = []
-    while size > 127:
-        digits.append(size & 127 | 128)
-        size >>= 7
-    number = bytes([8, *digits, size])
-    return bytes([10, len(number)]) + number

@@ -8,7 +8,7 @@ import numpy as np
 from common.errors import UserError
 from common.files import atomic
 from common.processes import progress, say
-from photos.reading import matte_path, read_photo
+from photos.reading import matte_path, read_matte, read_photo
 
 PEOPLE = 12  # in the preview
 CELL = 192  # height of a photo there
@@ -32,7 +32,7 @@ def preview(root, names, methods, matte_dir):
         width = max(1, round(photo.shape[1] * CELL / photo.shape[0]))
         views = [photo]
         for path in paths:
-            alpha = read_mask(path)[..., None] / 255
+            alpha = read_matte(path)[..., None] / 255
             views.append(np.uint8(photo * alpha + GREY * (1 - alpha)))
         views = [cv2.resize(v, (width, CELL), interpolation=cv2.INTER_AREA) for v in views]
         for view, label in zip(views, ("photo", *methods), strict=True):
@@ -52,14 +52,6 @@ def preview(root, names, methods, matte_dir):
     say(f"look first at {path}")
 
 
-def read_mask(path):
-    """A mask file as uint8 (H, W); UserError if it is no image."""
-    mask = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_GRAYSCALE)
-    if mask is None:
-        raise UserError(f"{path}: is no readable image")
-    return mask
-
-
 def find_truths(folder, names):
     """{photo: file of its true mask} of the photos that have one; UserError if none has."""
     truths = {name: folder / Path(name).with_suffix(".png") for name in names}
@@ -77,9 +69,8 @@ def score_line(method, truths, matte_dir):
         made = matte_path(matte_dir, method, name)
         if not made.exists():  # a broken photo that was skipped
             continue
-        made, truth = read_mask(made) >= 128, read_mask(path) >= 128
-        if made.shape != truth.shape:
-            raise UserError(f"{path}: is {truth.shape}, but its photo {made.shape} (H, W)")
+        made = read_matte(made) >= 128
+        truth = read_matte(path, made.shape) >= 128
         ious.append(iou(made, truth))
         boundaries.append(boundary_f(made, truth))
     if not ious:

@@ -15,17 +15,36 @@ def read_photo(path):
 
     UserError if the file is missing or is no image.
     """
+    return _decoded(path, cv2.IMREAD_COLOR_RGB)
+
+
+def read_matte(path, shape=None):
+    """A matte, or any mask file, as uint8 (H, W): 255 is foreground.
+
+    UserError if the file is missing, is no image, or has another shape than the (H, W) asked for.
+    """
+    try:
+        matte = _decoded(path, cv2.IMREAD_GRAYSCALE)
+    except UserError as error:
+        raise UserError(f"{error}; preprocess.py makes the mattes that are missing") from None
+    if shape is not None and matte.shape != tuple(shape):
+        raise UserError(f"{path}: is {matte.shape}, its photo {tuple(shape)}; replace or remove it")
+    return matte
+
+
+def _decoded(path, mode):
+    """The image in a file, as cv2.imdecode gives it; UserError if it is missing or is no image."""
     try:
         data = np.fromfile(path, np.uint8)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     try:
-        photo = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if len(data) else None
+        image = cv2.imdecode(data, mode) if len(data) else None
     except cv2.error:
-        photo = None
-    if photo is None:
-        raise UserError(f"{path}: is no readable image")
-    return photo
+        image = None
+    if image is None:
+        raise UserError(f"{path}: is not a readable image")
+    return image
 
 
 def default_matte_dir(root):
@@ -46,13 +65,3 @@ def is_junk(name):
 
 def is_photo(name):
     return name.lower().endswith(SUFFIXES) and not is_junk(name)
-
-
-def read_matte(path, shape):
-    """uint8 (H, W) foreground share of a matte file; UserError if missing or of another shape."""
-    alpha = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) if path.is_file() else None
-    if alpha is None:
-        raise UserError(f"{path}: no readable matte; make it with preprocess.py")
-    if alpha.shape != tuple(shape):
-        raise UserError(f"{path}: is {alpha.shape}, its photo {tuple(shape)}; remove the matte")
-    return alpha

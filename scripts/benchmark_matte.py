@@ -23,12 +23,12 @@ from threadpoolctl import threadpool_limits
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from background import grabcut, matte, rembg_net
-from background.review import find_truths, iou, read_mask
+from background.review import find_truths, iou
 from common import files, flags
 from common.errors import run_command
 from common.processes import cores
 from dataset import find_images
-from photos.reading import read_photo
+from photos.reading import read_matte, read_photo
 
 
 def parse_args(argv=None):
@@ -97,7 +97,7 @@ def command_rate(root, names, method):
     folder = Path(tempfile.mkdtemp())
     try:
         start = time.perf_counter()
-        matte.ensure(root, names, method, folder, device="cpu")
+        matte.ensure(root, names, method, matte.Matting(folder, device="cpu"))
         return len(names) / (time.perf_counter() - start)
     finally:
         shutil.rmtree(folder)
@@ -120,7 +120,7 @@ def grabcut_lines(root, names, args):
     yield f"--bg grabcut: {command:.1f} photos/s, {command / loop:.0f} times the usual loop"
     yield f"grabcut ratio, one call each: {np.median(ratios):.0f}"
     if args.masks:
-        truths = {n: read_mask(path) >= 128 for n, path in find_truths(args.masks, photos).items()}
+        truths = {n: read_matte(path) >= 128 for n, path in find_truths(args.masks, photos).items()}
         for label, made in (("grabcut", ours), ("usual loop", usual)):
             mean = np.mean([iou(made[name] >= 128, truth) for name, truth in truths.items()])
             yield f"IoU of {label}: {mean:.3f} ({len(truths)} photos)"

@@ -13,7 +13,7 @@ from common.errors import UserError
 from common.files import write_csv
 from dataset import read_train
 from labels import ATTRIBUTES, HEADS, PROBS
-from training import fold
+from training import fold as folds
 from training.loop import Stopped
 from training.task import Task
 
@@ -28,9 +28,9 @@ def go(drawn, tmp_path_factory):
         base += [drawn / "eval", "--cache_dir", home / "cache", "--matte_dir", home / "mattes"]
         base += ["--model", "test_efficientnet", "--weights", "none", "--resize", "32", "24"]
         words = ["--resume", resume] if resume else [*base, "--epochs", "2", *words]
-        made, original = [], fold.Data
+        made, original = [], folds.Data
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(fold, "Data", lambda *a: made.append(original(*a)) or made[-1])
+            patch.setattr(folds, "Data", lambda *a: made.append(original(*a)) or made[-1])
             return train.main([*map(str, words)]), made
 
     run.home = home

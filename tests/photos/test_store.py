@@ -232,7 +232,7 @@ def test_a_broken_photo_stops(made):
     root, photos, _ = made
     (root / NAMES[2]).write_bytes(b"no photo")
     for _ in range(2):
-        with pytest.raises(UserError, match=r"b/1\.png: is no readable image; .*--on_error skip"):
+        with pytest.raises(UserError, match=r"b/1\.png: is not a readable image; .*_error skip"):
             load(root, PHOTO)
         assert files(root) == {}
     (root / NAMES[4]).unlink()
@@ -266,7 +266,7 @@ def test_a_matte_that_is_missing_or_does_not_fit_is_named(made):
     with pytest.raises(UserError, match=r"rembg/a/1\.png: is \(10, 10\), its photo \(64, 48\)"):
         load(root, view)
     path.unlink()
-    with pytest.raises(UserError, match=r"rembg/a/1\.png: no readable matte"):
+    with pytest.raises(UserError, match=r"rembg/a/1\.png: cannot be read"):
         load(root, view)
 
 
