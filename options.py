@@ -160,7 +160,7 @@ OPTIONS = {
              "evaluated and kept; 0 is off", bare=0.99),
         Each("keep", "best", one_of("best", "last"),
              "epoch whose model is kept and scored: best by its macro F1 on the "
-             "validation people, which flatters the score a little, or last, which chooses nothing"),
+             "validation people, which flatters the score a little, or last"),
         Each("average", 0, whole(0), "keep the mean of the weights of so many best epochs where it "
              "scores above each; 0 is off", bare=3),
         Each("early_stop", 0, whole(0), "stop after so many epochs without a better macro F1 of "

@@ -203,7 +203,7 @@ def test_cut_labels_are_the_shares_of_the_pixels(kind, value, views):
 def test_random_backgrounds_come_from_training_photos():
     n = 60
     layer = {"pixels": flat(np.full(n, 250)), "photo": flat(np.full(n, 200))}
-    layer |= {"plate": flat(np.arange(n)), "matte": np.zeros((n, 1, *SIZE), np.uint8)}
+    layer |= {"background": flat(np.arange(n)), "matte": np.zeros((n, 1, *SIZE), np.uint8)}
     layer["matte"][:, :, :5] = 255  # the person fills the upper half
     made = data(n, layers=[layer, {"pixels": flat(100 + np.arange(n))}])
     samples = epoch(made)

@@ -1,7 +1,7 @@
 """Backbones, heads, weights and the model's file, against timm's own models."""
 
-import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,13 +15,11 @@ from common import files
 from common.errors import UserError
 from labels import HEADS
 
-INFO = {
-    "model": "test_resnet",
-    "heads": ["mask", "gender", "age"],
-    "size": [64, 48],
-    "mean": [0.5, 0.4, 0.3],
-    "std": [0.2, 0.2, 0.2],
-}
+INFO = model.ModelInfo(
+    model="test_resnet", heads=("mask", "gender", "age"), size=(64, 48),
+    mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2), bg="none", bg_fill="mean", crop="none",
+    rembg_model="u2netp", mattes={}, amp="off", channels_last=True,
+)  # fmt: skip
 IMAGENET = files.WEIGHTS / "tf_efficientnet_lite0.safetensors"
 
 
@@ -74,7 +72,9 @@ def test_drop_path_reaches_the_backbone():
 
 
 def test_an_unknown_name_lists_near_ones():
-    with pytest.raises(UserError, match=r"timm has no model 'resnet_18'; did you mean .*resnet18"):
+    with pytest.raises(
+        UserError, match=r"resnet_18: timm has no such model; did you mean .*resnet18"
+    ):
         model.create("resnet_18", ("label",), (64, 48))
     with pytest.raises(UserError, match=r"timm has no model 'zzzzzzzzz'$"):
         model.check_name("zzzzzzzzz")
@@ -166,14 +166,15 @@ def test_a_pickle_in_place_of_weights_runs_no_code(tmp_path, name):
 
 def test_a_saved_model_comes_back_the_same(tmp_path):
     torch.manual_seed(0)
-    made = model.create("test_resnet", INFO["heads"], INFO["size"], drop_rate=0.5)
+    made = model.create("test_resnet", INFO.heads, INFO.size, drop_rate=0.5)
     made(images((64, 48)))  # moves the running statistics
     made.to(memory_format=torch.channels_last).eval()
     path = tmp_path / "fold0" / "best.safetensors"
     model.save_model(made, path, INFO)
     again, info = model.load_model(path)
-    assert info == INFO == model.read_info(path)
-    assert json.loads((path.parent / "best.json").read_text(encoding="utf-8")) == INFO
+    assert info == INFO == model.ModelInfo.read(path)
+    text = (path.parent / "best.json").read_text(encoding="utf-8")
+    assert model.ModelInfo.from_json(text, path) == INFO
     assert not again.training
     for head, logits in made(images((64, 48))).items():
         torch.testing.assert_close(again(images((64, 48)))[head], logits)
@@ -203,8 +204,8 @@ def test_extra_outputs_leave_the_heads_as_they_are(tmp_path):
     probs = model.probabilities(every)
     assert set(probs) == {"age"}
     torch.testing.assert_close(probs["age"].sum(-1), torch.ones(4, 3))
-    info = INFO | {"heads": ["age"], "extra": list(extra)}
-    assert model.shape_of(info, "age") == (3, 3) and model.shape_of(INFO, "age") == (3,)
+    info = replace(INFO, heads=("age",), extra=extra)
+    assert info.shape_of("age") == (3, 3) and INFO.shape_of("age") == (3,)
     model.save_model(made, tmp_path / "a.safetensors", info)
     again, _ = model.load_model(tmp_path / "a.safetensors")
     torch.testing.assert_close(again(photos)["age"], every["age"])
@@ -212,22 +213,22 @@ def test_extra_outputs_leave_the_heads_as_they_are(tmp_path):
 
 def test_a_damaged_file_is_named(tmp_path):
     path = tmp_path / "best.safetensors"
-    model.save_model(model.create("test_resnet", INFO["heads"], INFO["size"]), path, INFO)
+    model.save_model(model.create("test_resnet", INFO.heads, INFO.size), path, INFO)
     whole = path.read_bytes()
     for content in (b"", whole[:20], whole[: len(whole) // 2], whole[:-1], b"\xff" * 100):
         path.write_bytes(content)
-        with pytest.raises(UserError, match=r"best\.safetensors is no model") as caught:
+        with pytest.raises(UserError, match=r"best\.safetensors is damaged") as caught:
             model.load_model(path)
         assert "\n" not in str(caught.value)
     saved_backbone(path)
-    with pytest.raises(UserError, match=r"best\.safetensors is no model"):
+    with pytest.raises(UserError, match=r"best\.safetensors does not describe a model"):
         model.load_model(path)
     save_file({}, path, metadata={"info": "{}"})
-    with pytest.raises(UserError, match=r"best\.safetensors is no model"):
+    with pytest.raises(UserError, match=r"best\.safetensors does not describe a model"):
         model.load_model(path)
     with pytest.raises(UserError, match=r"nowhere\.safetensors does not exist"):
         model.load_model(tmp_path / "nowhere.safetensors")
-    made = model.create("test_resnet", INFO["heads"], INFO["size"])
+    made = model.create("test_resnet", INFO.heads, INFO.size)
     del made.head.bias
     model.save_model(made, path, INFO)
     with pytest.raises(UserError, match=r"best\.safetensors does not fit test_resnet"):

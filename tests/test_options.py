@@ -3,26 +3,21 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from timm.optim import list_optimizers
 
+import augment
+import inference
+import loss
 import options
-from common import flags
 from common.errors import UserError
-
-HOME = Path(__file__).resolve().parent.parent
-
-
-def parser():
-    made = flags.Parser(prog="train.py")
-    options.add_to(made)
-    return made
+from common.files import HOME
+from training import run
 
 
 def parse(words=""):
-    return parser().parse_args(words.split())
+    return options.make_parser().parse_args(words.split())
 
 
 @pytest.mark.parametrize(
@@ -63,7 +58,7 @@ def test_a_value_and_its_overrides(words, name, expected):
 
 
 def test_one_parse_leaves_no_trace_in_the_next():
-    both = parser()
+    both = options.make_parser()
     both.parse_args(["--resize", "8", "8", "age=9,9", "--lr", "age=6"])
     assert vars(both.parse_args([])) == vars(parse())
 
@@ -71,15 +66,15 @@ def test_one_parse_leaves_no_trace_in_the_next():
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        ("--lr fast", ["--lr", "'fast' is no float"]),
+        ("--lr fast", ["--lr", "'fast' is not a number"]),
         ("--lr 0", ["--lr", "0 is not above 0"]),
         ("--lr nan", ["--lr", "nan"]),
         ("--lr inf", ["--lr", "inf"]),
-        ("--lr 1e-3 age=low", ["--lr", "'low' is no float", "for age"]),
-        ("--lr 1e-3 1e-4", ["--lr", "takes 1 values"]),
+        ("--lr 1e-3 age=low", ["--lr", "'low' is not a number", "for age"]),
+        ("--lr 1e-3 1e-4", ["--lr", "takes 1 value"]),
         ("--lr", ["--lr"]),
         ("--lr 1e-3 race=1", ["--lr", "race=1"]),
-        ("--epochs 1.5", ["--epochs", "'1.5' is no int"]),
+        ("--epochs 1.5", ["--epochs", "'1.5' is not a whole number"]),
         ("--epochs 0", ["--epochs", "0 is not at least 1"]),
         ("--resize 128", ["--resize", "takes 2 values"]),
         ("--resize 128 96 age=224", ["--resize", "takes 2 values for age"]),
@@ -94,13 +89,10 @@ def test_one_parse_leaves_no_trace_in_the_next():
         ("--bg green", ["--bg", "'green' is none of none"]),
         ("--bg none+none", ["--bg", "names a view twice"]),
         ("--criterion hinge", ["--criterion", "cross_entropy, focal, f1"]),
-        ("--model resnet1", ["--model", "timm has no model 'resnet1'", "resnet18"]),
-        ("--optimizer sdg", ["--optimizer", "timm has no optimizer 'sdg'"]),
         ("--weights missing.safetensors", ["--weights", "missing.safetensors: no such file"]),
         ("--drop_rate 1", ["--drop_rate", "at most 0.95"]),
         ("--val_ratio 1", ["--val_ratio", "at most 0.99"]),
         ("--on_error ignore", ["--on_error", "stop", "skip"]),
-        ("--split_heads --shared_backbone", ["--shared_backbone", "not allowed with"]),
         ("--learning_rate 1", ["unrecognized arguments: --learning_rate", "--help lists"]),
         ("--epoch 1", ["unrecognized arguments: --epoch 1; did you mean --epochs?"]),
         ("--bg_filll=mean", ["did you mean --bg_fill?"]),
@@ -122,21 +114,56 @@ def test_a_wrong_flag_ends_in_one_line_and_code_2():
         assert done.stderr.startswith(start) and len(done.stderr.splitlines()) == 1, done.stderr
 
 
-def valued_flags():
-    """The flags that take a value, as actions of argparse."""
-    actions = [action for action in parser()._actions if action.dest != "help"]
-    assert len(actions) > 40
-    return [action for action in actions if action.nargs != 0]
+def help_of_each_flag():
+    """{flag: its help, in one line} as --help prints them."""
+    text = options.make_parser().format_help()
+    parts = re.split(r"\n  (--\w+)", text[text.index("\n\n") :])
+    pairs = zip(parts[1::2], parts[2::2], strict=True)
+    return {flag: " ".join(words.split()) for flag, words in pairs}
 
 
 def test_each_flag_has_a_help_line_that_tells_its_default():
-    assert all(action.help for action in parser()._actions)
-    for action in valued_flags():
-        told = re.search(r"\(default: (.+)\)$", action.help)
-        assert told, action.option_strings
-        if action.default is not None and "$" not in told[1]:
-            again = parse(f"{action.option_strings[0]} {told[1]}")
-            assert vars(again) == vars(parse()), action.option_strings
+    told = help_of_each_flag()
+    assert set(told) == {f"--{name}" for name in options.ROWS}
+    for name, row in options.ROWS.items():
+        default = re.search(r"\(default: (.+?)\)(?= \w|$)", told[f"--{name}"])
+        assert row.help.split()[0] in told[f"--{name}"]
+        assert default or row.parse is None, name
+        if row.default is not None and row.parse and not row.env:
+            assert vars(parse(f"--{name} {default[1]}")) == vars(parse()), name
+
+
+def test_help_and_a_wrong_flag_import_no_torch():
+    """They are answered at once: what takes seconds to import has not been imported."""
+    for command in ("train", "inference", "preprocess", "report", "tune", "demo"):
+        for word in ("--help", "--seeed"):
+            argv = [sys.executable, "-X", "importtime", f"{command}.py", word]
+            done = subprocess.run(argv, cwd=HOME, capture_output=True, text=True)
+            imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+            assert "argparse" in imported, done.stderr
+            slow = {"torch", "timm", "cv2", "pandas", "scipy", "rembg", "optuna", "matplotlib"}
+            assert not slow & imported, (command, word)
+
+
+def test_choices_are_those_of_the_modules_that_act_on_them():
+    assert options.STRENGTHS == augment.STRENGTHS and options.MIXES == augment.MIXES
+    assert options.CRITERIA == loss.TERMS and tuple(augment.TTA) == inference.TTA
+
+
+def test_names_of_timm_are_checked_before_anything_is_made():
+    with pytest.raises(UserError, match=r"--model resnet1: timm has no such model.*resnet18"):
+        run.check_names(parse("--model resnet1"))
+    with pytest.raises(UserError, match="--optimizer sdg: timm has no such optimizer"):
+        run.check_names(parse("--split_heads --optimizer adamw age=sdg"))
+    run.check_names(parse("--optimizer SGD --model resnet18"))
+    for name in list_optimizers():
+        run.check_names(parse(f"--optimizer {name}"))
+
+
+def test_places_and_devices_are_no_part_of_what_a_run_is():
+    moved = parse("--data_dir a --cache_dir b --matte_dir c --device cuda:3 --name d --fold 0")
+    assert options.training_options(moved) == options.training_options(parse())
+    assert options.training_options(parse("--lr 2")) != options.training_options(parse())
 
 
 def test_help_is_grouped_and_can_be_printed(capsys):
@@ -171,16 +198,12 @@ def test_the_words_and_defaults_of_the_baseline(monkeypatch):
     assert parse("--data_dir here").data_dir == "here"
 
 
-def test_every_optimizer_of_timm_has_a_name_here():
-    assert {options.optimizer(name) for name in list_optimizers()} == set(list_optimizers())
-
-
 def test_for_task_gives_each_model_its_own_values():
     args = parse("--split_heads --lr 3e-4 age=1e-4 --resize 128 96 age=224,168 --criterion f1")
     options.check(args)
     for task in ("mask", "gender", "age"):
         chosen = options.for_task(args, task)
-        assert set(chosen) == set(options.per_task(args))
+        assert set(chosen) == set(options.BY_ATTRIBUTE)
         assert chosen["lr"] == (1e-4 if task == "age" else 3e-4)
         assert chosen["resize"] == ([224, 168] if task == "age" else [128, 96])
         assert chosen["criterion"] == {task: "f1"}
@@ -216,6 +239,7 @@ def test_overrides_need_the_models_that_they_name():
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
+        ("--split_heads --shared_backbone", "--split_heads and --shared_backbone exclude"),
         ("--mixup --cutmix", "--mixup and --cutmix exclude"),
         ("--cutmix_half --mixup 0.4", "--mixup and --cutmix_half exclude"),
         ("--split_heads --cutmix age=1 --cutmix_half", "--cutmix and --cutmix_half exclude"),

@@ -111,7 +111,9 @@ class Task:
         """The samples of the next epoch, all that is random about them drawn."""
         seed, size = seed_of(*self.key, self.epoch), schedule.size(self.options, self.epoch)
         normalization = (self.mean, self.std)
-        return Epoch(self.data, self.heads, self.options, seed, normalization, size, self.extra)
+        return Epoch(
+            self.data, self.heads, self.options, seed, normalization, size=size, extra=self.extra
+        )
 
     def train_mode(self):
         self.network.train()

@@ -108,7 +108,7 @@ from common import errors, files, processes
 sys.argv[0] = "/somewhere/train.py"
 def main():
     {body}
-errors.run(main)
+errors.run_command(main)
 """
 
 

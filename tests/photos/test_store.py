@@ -118,7 +118,7 @@ def test_the_person_is_cropped_alike_in_both_views(made):
         alpha[:] = 0
         alpha[12:33, 10:30] = alpha[36:, 4:40] = alpha[30:40, 15:25] = 255  # head, body, neck
         write(matte_path(root.parent / "mattes", "rembg", name), alpha)
-    both = views.views("none+rembg", "black", "person", (16, 12))
+    both = views.build_views("none+rembg", "black", "person", (16, 12))
     loaded = load(root, *both)
     top, bottom, left, right = crops.person_box(alphas[0], (16, 12))
     assert 16 <= bottom - top < 64
@@ -181,8 +181,8 @@ def test_a_batch_is_an_index_into_the_views(made):
 
 
 def test_twins_are_cropped_by_the_same_matte():
-    assert views.views("none", "mean", "none", [128, 96]) == [replace(PHOTO, size=(128, 96))]
-    twins = views.views("none+grabcut", "blur", "person", (8, 6))
+    assert views.build_views("none", "mean", "none", [128, 96]) == (replace(PHOTO, size=(128, 96)),)
+    twins = views.build_views("none+grabcut", "blur", "person", (8, 6))
     assert [view.method for view in twins] == ["none", "grabcut"]
     assert [view.fill for view in twins] == ["none", "blur"]
     assert {view.crop_method for view in twins} == {"grabcut"}
@@ -251,7 +251,7 @@ def test_a_broken_photo_is_left_out_and_counted(made):
     second = load(root, PHOTO, on_error="skip")
     assert files(root) == before
     for loaded in (first, second):
-        assert list(loaded.broken) == [2] and "b/1.png: is no readable" in loaded.broken[2]
+        assert list(loaded.broken) == [2] and "b/1.png: is not a readable" in loaded.broken[2]
         found = loaded.batch(torch.tensor([1, 2]), 0).numpy()
         assert (found[0] == resized(photos[1], (32, 24))).all() and not found[1].any()
     with pytest.raises(UserError, match=r"b/1\.png"):

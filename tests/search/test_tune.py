@@ -19,7 +19,7 @@ import train
 import tune
 from common.errors import UserError
 from common.files import HOME, locked, read_json
-from training.task import Diverged
+from training.loop import Diverged
 
 TINY = ["--model", "test_efficientnet", "--weights", "none", "--resize", "32", "24"]
 LR = {"low": 1e-4, "high": 1e-1, "log": True}

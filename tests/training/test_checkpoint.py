@@ -7,11 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import train
+import options
 from common import devices
-from dataset import read_train
-from experiment import run_folder
-from training import checkpoint, teaching
+from training import checkpoint
+from training.fold import make_tasks, train_valid_rows
+from training.run import open_run
 from training.task import Task
 
 
@@ -21,17 +21,11 @@ def task(drawn, tmp_path):
     words = ["--data_dir", str(drawn / "train"), "--model_dir", str(tmp_path), "--epochs", "4"]
     words += ["--cache_dir", str(tmp_path / "cache"), "--model", "test_efficientnet"]
     words += ["--weights", "none", "--resize", "32", "24", "--average", "2", "--lr", "0.01"]
-    args = train.parse_args(words)
-    device = devices.pick_device("cpu")
-    table = read_train(args.data_dir)
-    folder = run_folder.open_run(args, table)
-    labels = teaching.read(args, table)
-    pixels, mattes = train.load_pixels(args, labels, device)
-    people = run_folder.people_of(folder, 0, table.frame, pixels)
+    run = open_run(options.parse_args(words), devices.pick_device("cpu"))
+    people = train_valid_rows(run, 0)
 
     def make():
-        place = folder / "fold0"
-        return train.make_tasks(args, 0, place, labels, *people, pixels, mattes, device)[0]
+        return make_tasks(run, 0, *people)[0]
 
     return make
 

@@ -1,5 +1,7 @@
 """Features of a frozen backbone: the same as running it, computed once."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,7 +15,7 @@ from common.errors import UserError
 from photos.store import Pixels
 from training import features
 
-INFO = {"model": "test_efficientnet", "mean": [0.5] * 3, "std": [0.25] * 3, "size": [32, 24]}
+INFO = SimpleNamespace(model="test_efficientnet", mean=(0.5,) * 3, std=(0.25,) * 3, size=(32, 24))
 
 
 def pixels(views=2, n=10, key="a"):
