@@ -126,7 +126,9 @@ def _start(job, names, mine):
         return read_json(job.folder / "meta.json")
     versions = {"opencv": cv2.__version__, "numpy": np.__version__}
     if job.model:
-        versions["onnxruntime"] = rembg_net.runtime_version()
+        import onnxruntime
+
+        versions["onnxruntime"] = onnxruntime.__version__
     meta = {"method": job.method, "options": options, "versions": versions}
     try:
         write_json(job.folder / "meta.json", meta)
@@ -161,7 +163,7 @@ def _clean(job, todo):
 def _work(job, todo):
     """Makes the mattes of `todo`: each worker takes a photo from its file to its matte."""
     workers = job.how.workers or max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
-    nets = rembg_net.Nets(job.model, job.how.device, workers) if job.model else None
+    net = rembg_net.open_net(job.model, job.how.device) if job.model else None
     reuse = job.method == "rembg_grabcut" and _kept_options(job.matte_dir / "rembg") == options_of(
         "rembg", job.model
     )
@@ -169,8 +171,9 @@ def _work(job, todo):
     def one(name):
         photo = _read(job, name)
         if photo is not None:
-            found = _kept_matte(job, name, photo.shape[:2]) if reuse else None
-            found, sure = (found, 1.0) if nets is None or found is not None else nets.matte(photo)
+            found, sure = _kept_matte(job, name, photo.shape[:2]) if reuse else None, 1.0
+            if net and found is None:
+                found, sure = net.matte(photo)
             _finish(job, name, photo, found, sure)
 
     threads = cv2.getNumThreads()

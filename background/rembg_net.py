@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ UNFIT = ("sam", "u2net_cloth_seg")  # one needs clicks, the other answers with k
 MEAN = np.float32((0.485, 0.456, 0.406)).reshape(3, 1, 1)
 STD = np.float32((0.229, 0.224, 0.225)).reshape(3, 1, 1)
 CUDA = "CUDAExecutionProvider"
-BIG = 1 << 30  # bytes of model files that the nets of all workers may take on a CPU
 
 
 @dataclass
@@ -44,15 +43,15 @@ class Model:
 
 @dataclass
 class Net:
-    """An opened model. session: onnxruntime's, or rembg's for models beyond the U-2-Nets.
+    """An opened model, which takes one photo a call: the files of the U-2-Nets take no more.
 
-    It takes one photo a call, which is all that the networks of rembg can.
-    turn: held while the network runs; a GPU runs one call at a time.
+    session: onnxruntime's, or rembg's for models beyond the U-2-Nets. turn: a lock or a
+    nullcontext, held during a call: on a GPU the calls of several workers would share its memory.
     """
 
     model: Model
     session: Any
-    turn: Any = field(default_factory=nullcontext)
+    turn: Any
 
     def matte(self, photo):
         """(matte, sure) of a photo, uint8 (H, W, 3) RGB.
@@ -74,26 +73,6 @@ class Net:
         with self.turn:
             found = self.session.run([given.name], {taken.name: image[None]})[0]
         return stretched(found[0, 0], photo.shape[:2])
-
-
-class Nets:
-    """The opened nets of `workers` threads.
-
-    On a GPU the threads share one. On the CPU each has its own, which computes with one thread:
-    that is fastest while all of them fit in memory (BIG); else they share one.
-    """
-
-    def __init__(self, model, device, workers):
-        """device: as in matte.Matting."""
-        self.model, self.own, self.shared = model, threading.local(), _net_on_gpu(model, device)
-        if not self.shared and model.path.stat().st_size * workers > BIG:
-            self.shared = open_net(model, "cpu", workers)
-
-    def matte(self, photo):
-        """Net.matte, by the net of the calling thread."""
-        if not (self.shared or hasattr(self.own, "net")):
-            self.own.net = open_net(self.model, "cpu", 1)
-        return (self.shared or self.own.net).matte(photo)
 
 
 def stretched(found, shape):
@@ -161,39 +140,34 @@ def _from_rembg(name):
         ) from None
 
 
-def _net_on_gpu(model, device):
-    """The net on the GPU that `device` names; None if it is to run on the CPU."""
-    kind, _, index = device.partition(":")
-    if kind == "cpu" or (kind == "auto" and CUDA not in _available()):
-        return None
-    try:
-        return open_net(model, f"cuda:{index or os.environ.get('LOCAL_RANK', 0)}", 1)
-    except UserError as error:
-        if kind != "auto":
-            raise
-        say(f"the network runs on the CPU, since {error}")
-        return None
+def open_net(model, device, threads=1):
+    """An opened Net, which any number of workers may use at the same time.
 
-
-def open_net(model, device, threads):
-    """An opened Net. device: cpu or cuda:N; threads: of onnxruntime, on the CPU.
-
-    UserError if onnxruntime cannot use the GPU, or the file is not a network.
+    device: as in matte.Matting. threads: of one call, on the CPU; one is fastest where there are
+    as many workers as cores. UserError if onnxruntime cannot use the GPU that was asked for, or
+    the file is not a network.
     """
     import onnxruntime
 
+    kind, _, index = device.partition(":")
+    has_cuda = CUDA in onnxruntime.get_available_providers()
+    if kind == "auto" and has_cuda:
+        try:
+            return open_net(model, device.replace("auto", "cuda"))
+        except UserError as error:
+            say(f"the network runs on the CPU, since {error}")
+    if kind == "cuda" and not has_cuda:
+        raise UserError(
+            f"--device {device}: this onnxruntime has no CUDA; replace the package onnxruntime by "
+            "onnxruntime-gpu, or use --device cpu"
+        )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3  # errors only
     providers, turn = ["CPUExecutionProvider"], nullcontext()
-    if device != "cpu":
-        if CUDA not in _available():
-            raise UserError(
-                f"--device {device}: this onnxruntime has no CUDA; replace the package "
-                "onnxruntime by onnxruntime-gpu, or use --device cpu"
-            )
-        index = int(device.partition(":")[2])
-        providers, turn = [(CUDA, {"device_id": index}), *providers], threading.Lock()
+    if kind == "cuda":
+        gpu = {"device_id": int(index or os.environ.get("LOCAL_RANK", 0))}
+        providers, turn = [(CUDA, gpu), *providers], threading.Lock()
     try:
         if model.is_u2net:
             path = str(model.path)
@@ -204,7 +178,7 @@ def open_net(model, device, threads):
     except Exception as error:  # onnxruntime has an exception type for each kind of broken file
         text = str(error).splitlines()[0]
         raise UserError(f"{model.path}: onnxruntime cannot open it ({text})") from None
-    if device != "cpu" and CUDA not in inner.get_providers():
+    if kind == "cuda" and CUDA not in inner.get_providers():
         raise UserError(f"--device {device}: onnxruntime failed to load CUDA; use --device cpu")
     return Net(model, session, turn)
 
@@ -215,15 +189,3 @@ def _rembg_session(model, options, providers):
     # The class looks for its file by itself: this one shows it the file that was found.
     found = type(cls.__name__, (cls,), {"download_models": lambda *_, **__: str(model.path)})
     return found(model.name, options, providers=providers)
-
-
-def _available():
-    import onnxruntime
-
-    return onnxruntime.get_available_providers()
-
-
-def runtime_version():
-    import onnxruntime
-
-    return onnxruntime.__version__

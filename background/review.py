@@ -1,4 +1,4 @@
-"""Looks at mattes: a preview, and how near they are to true masks (IoU, boundary F)."""
+"""Mattes to look at, and in numbers: a preview; IoU and boundary F against true masks."""
 
 from pathlib import Path
 
@@ -22,34 +22,40 @@ def preview(root, names, methods, matte_dir):
     for name in names:  # the first photo of each folder, or every photo where there are no folders
         people.setdefault(name.rpartition("/")[0] or name, name)
     people = list(people.values()) if len(people) > 1 else names
-    picks = np.unique(np.linspace(0, len(people) - 1, PEOPLE).astype(int))
     rows = []
-    for pick in picks:
-        paths = [matte_path(matte_dir, method, people[pick]) for method in methods]
-        if not all(path.exists() for path in paths):  # another rank's, or a broken photo
-            continue
-        photo = read_photo(root / people[pick])
-        width = max(1, round(photo.shape[1] * CELL / photo.shape[0]))
-        views = [photo]
-        for path in paths:
-            alpha = read_matte(path)[..., None] / 255
-            views.append(np.uint8(photo * alpha + GREY * (1 - alpha)))
-        views = [cv2.resize(v, (width, CELL), interpolation=cv2.INTER_AREA) for v in views]
-        for view, label in zip(views, ("photo", *methods), strict=True):
-            view[:20] //= 2  # a dark strip behind the label
-            cv2.putText(view, label, (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255,) * 3, 1)
-        rows.append(np.hstack(views))
+    for pick in np.unique(np.linspace(0, len(people) - 1, PEOPLE).astype(int)):
+        paths = {method: matte_path(matte_dir, method, people[pick]) for method in methods}
+        if all(path.exists() for path in paths.values()):  # else a broken photo that was skipped
+            photo = read_photo(root / people[pick])
+            shape = photo.shape[:2]
+            rows.append(_row(photo, {m: read_matte(path, shape) for m, path in paths.items()}))
     if not rows:
         return
     width = max(row.shape[1] for row in rows)
     rows = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows]
-    rows += [np.zeros_like(rows[0])] * (len(rows) % 2 if len(rows) > 1 else 0)
     columns = 2 if len(rows) > 1 else 1
+    rows += [np.zeros_like(rows[0])] * (len(rows) % columns)
     picture = np.vstack([np.hstack(rows[i : i + columns]) for i in range(0, len(rows), columns)])
     path = Path(matte_dir, "preview.png")
     with atomic(path) as temporary:
         cv2.imencode(".png", picture[..., ::-1])[1].tofile(temporary)
-    say(f"look first at {path}")
+    say(f"look first at {path}: some photos, and what each method leaves of them")
+
+
+def _row(photo, mattes):
+    """uint8 (CELL, W, 3): the photo, and beside it what each of {method: matte} leaves of it."""
+    width = max(1, round(photo.shape[1] * CELL / photo.shape[0]))
+    views = {"photo": photo}
+    for method, matte in mattes.items():
+        alpha = matte[..., None] / 255
+        views[method] = np.uint8(photo * alpha + GREY * (1 - alpha))
+    cells = []
+    for label, view in views.items():
+        cell = cv2.resize(view, (width, CELL), interpolation=cv2.INTER_AREA)
+        cell[:20] //= 2  # a dark strip behind the label
+        cv2.putText(cell, label, (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255,) * 3, 1)
+        cells.append(cell)
+    return np.hstack(cells)
 
 
 def find_truths(folder, names):
@@ -103,6 +109,6 @@ def boundary_f(made, truth):
 
 
 def boundary(mask):
-    """The pixels of a mask that touch its outside; the border of the picture is no outside."""
+    """The pixels of a mask that touch its outside; the border of the picture is not outside."""
     mask = mask.astype(np.uint8)
     return mask - cv2.erode(mask, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_REPLICATE)

@@ -3,8 +3,6 @@
 import cv2
 import numpy as np
 
-NAMES = ("none", "center", "person")
-
 
 def center_box(height, width):
     """(top, bottom, left, right) of the middle 5/8 x 2/3: 320 x 256 of 512 x 384."""
@@ -23,9 +21,9 @@ def person_box(alpha, size):
     height, width = alpha.shape
     inside = (alpha > 127).astype(np.uint8)
     outlines, _ = cv2.findContours(inside, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(inside, outlines, -1, 1, cv2.FILLED)  # a hole in a matte is no background
+    cv2.drawContours(inside, outlines, -1, 1, cv2.FILLED)  # a hole in a matte is not background
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (max(width // 8, 3),) * 2)
-    inside = cv2.morphologyEx(inside, cv2.MORPH_OPEN, disc)  # curls and hands are no head
+    inside = cv2.morphologyEx(inside, cv2.MORPH_OPEN, disc)  # curls and hands are not a head
     rows = np.flatnonzero(inside.sum(1) > width / 20)
     if not len(rows) or inside.mean() > 0.97:
         return center_box(height, width)

@@ -13,7 +13,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 def read_photo(path):
     """Decodes a photo to RGB uint8 (H, W, 3), turned upright by its EXIF tag, without alpha.
 
-    UserError if the file is missing or is no image.
+    UserError if the file is missing or is not an image.
     """
     return _decoded(path, cv2.IMREAD_COLOR_RGB)
 
@@ -21,7 +21,7 @@ def read_photo(path):
 def read_matte(path, shape=None):
     """A matte, or any mask file, as uint8 (H, W): 255 is foreground.
 
-    UserError if the file is missing, is no image, or has another shape than the (H, W) asked for.
+    UserError if the file is missing, is not an image, or is not of the (H, W) asked for.
     """
     try:
         matte = _decoded(path, cv2.IMREAD_GRAYSCALE)
@@ -33,7 +33,7 @@ def read_matte(path, shape=None):
 
 
 def _decoded(path, mode):
-    """The image in a file, as cv2.imdecode gives it; UserError if it is missing or is no image."""
+    """The image in a file, as cv2.imdecode gives it; UserError if there is none."""
     try:
         data = np.fromfile(path, np.uint8)
     except OSError as error:

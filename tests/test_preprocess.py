@@ -12,7 +12,6 @@ from sklearn.metrics import jaccard_score
 
 import demo
 import preprocess
-from background import review
 from common.errors import UserError
 
 COMMAND = Path(preprocess.__file__).resolve()
@@ -58,8 +57,8 @@ def test_train_eval_and_plain_folders(drawn, tmp_path, capsys):
     photo = next((drawn / "eval/images").glob("[!.]*.jpg"))
     (plain / "me.JPG").write_bytes(photo.read_bytes())
     preprocess.main(["--data_dir", str(plain), "--bg", "grabcut"])
-    twin = drawn / "eval/mattes/grabcut" / f"{photo.stem}.png"
-    assert (tmp_path / "holiday_mattes/grabcut/me.png").read_bytes() == twin.read_bytes()
+    same = drawn / "eval/mattes/grabcut" / f"{photo.stem}.png"
+    assert (tmp_path / "holiday_mattes/grabcut/me.png").read_bytes() == same.read_bytes()
 
 
 def test_all_methods_and_scores(drawn, tmp_path, capsys):
@@ -78,6 +77,34 @@ def test_all_methods_and_scores(drawn, tmp_path, capsys):
         assert (name, photos) == (method, "4")
         expected = np.mean(ious), np.median(ious), np.percentile(ious, 5)
         assert (float(mean), float(median), float(low)) == pytest.approx(expected, abs=6e-4)
+
+
+def test_torchrun_makes_the_same_mattes_and_one_preview_of_all(drawn, tmp_path, capsys):
+    flags = ["--data_dir", drawn / "train", "--bg", "grabcut", "--limit", "20"]
+    flags = [*map(str, flags), "--score", str(drawn / "mattes_true/train"), "--matte_dir"]
+    preprocess.main([*flags, str(tmp_path / "one")])
+    score = capsys.readouterr().out.splitlines()[-1]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
+    command = [*launch, "2", str(COMMAND), *flags, str(tmp_path / "two")]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    assert "grabcut: 10 mattes made" in done.stdout and done.stdout.count(score) == 1
+    one, two = contents(tmp_path / "one"), contents(tmp_path / "two")
+    assert len(one) == 20 + 3 and one == two  # meta.json, rejected.csv and preview.png
+
+
+def test_help_and_wrong_flags_answer_without_heavy_imports():
+    code = "import sys, preprocess; preprocess.parse_args([]); print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, cwd=COMMAND.parent, stdout=subprocess.PIPE
+    )
+    assert not {"torch", "cv2", "pandas", "onnxruntime"} & set(done.stdout.decode().split())
+
+
+def test_defaults_are_shown_once(capsys):
+    with pytest.raises(SystemExit):
+        preprocess.parse_args(["--help"])
+    shown = capsys.readouterr().out
+    assert "None" not in shown and shown.count("(default:") == 9
 
 
 def test_killed_and_resumed_gives_the_same_bytes(drawn, tmp_path):
@@ -120,43 +147,13 @@ def test_killed_and_resumed_gives_the_same_bytes(drawn, tmp_path):
     assert (whole / "grabcut/rejected.csv").read_text().count("blank") == 1
 
 
-def brute_boundary_f(made, truth, reach):
-    """By its definition: each boundary pixel looks for one of the other mask within reach."""
-
-    def edge(mask):
-        return [
-            (y, x)
-            for y, x in np.argwhere(mask)
-            if not mask[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2].all()
-        ]
-
-    def near(some, others):
-        return np.mean([min(np.hypot(y - v, x - u) for v, u in others) <= reach for y, x in some])
-
-    a, b = edge(made), edge(truth)
-    precision, recall = near(a, b), near(b, a)
-    return 2 * precision * recall / (precision + recall)
-
-
-def test_boundary_f_is_its_definition():
-    y, x = np.mgrid[0:120, 0:120]
-    truth = np.hypot(y - 70, x - 50) < 40
-    made = np.hypot(y - 70, x - 54) < 38
-    reach = round(0.0075 * np.hypot(120, 120))
-    ours = review.boundary_f(made, truth)
-    assert 0.1 < ours < 0.9
-    assert ours == pytest.approx(brute_boundary_f(made, truth, reach), abs=1e-6)
-    assert review.boundary_f(truth, truth) == 1
-    assert review.boundary_f(np.zeros_like(truth), truth) == 0
-    assert review.iou(np.zeros_like(truth), np.zeros_like(truth)) == 1
-
-
 def test_wrong_input(drawn, tmp_path):
     flags = ["--data_dir", str(drawn / "train")]
     for wrong, words in (
-        (["--bg", "grabcat"], "none of grabcut rembg rembg_grabcut"),
-        (["--limit", "0"], "--limit must be at least 1"),
-        (["--device", "tpu"], "give auto, cpu or cuda"),
+        (["--bg", "grabcat"], "none of grabcut, rembg, rembg_grabcut"),
+        (["--limit", "0"], "--limit: 0 is not at least 1"),
+        (["--device", "tpu"], "give auto, cpu, cuda or cuda:N"),
+        (["--device", "cuda:x"], "give auto, cpu, cuda or cuda:N"),
     ):
         with pytest.raises(UserError, match=words):
             preprocess.main([*flags, *wrong])

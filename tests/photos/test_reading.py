@@ -1,0 +1,38 @@
+"""Mattes and photos as files: how they are read, and what is said where they cannot be."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from common.errors import UserError
+from photos.reading import default_matte_dir, matte_path, read_matte, read_photo
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "RGB", "P"])
+def test_a_matte_is_read_as_grey_whatever_its_file_holds(tmp_path, mode):
+    mask = (np.indices((20, 30)).sum(0) % 7 > 3).astype(np.uint8) * 255
+    Image.fromarray(mask).convert(mode).save(tmp_path / "m.png")
+    for shape in (None, (20, 30)):
+        matte = read_matte(tmp_path / "m.png", shape)
+        assert matte.dtype == np.uint8 and np.array_equal(matte, mask)
+
+
+def test_what_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "text.png").write_text("not an image")
+    for read in (read_photo, read_matte):
+        with pytest.raises(UserError, match=r"gone\.png: cannot be read \(No such file"):
+            read(tmp_path / "gone.png")
+        for name in ("empty.png", "text.png"):
+            with pytest.raises(UserError, match=f"{name}: is not a readable image"):
+                read(tmp_path / name)
+    Image.new("L", (30, 20)).save(tmp_path / "m.png")
+    with pytest.raises(UserError, match=r"m\.png: is \(20, 30\), its photo \(30, 20\)"):
+        read_matte(tmp_path / "m.png", (30, 20))
+
+
+def test_where_mattes_lie(tmp_path):
+    assert default_matte_dir(tmp_path / "train/images") == tmp_path / "train/mattes"
+    assert default_matte_dir(tmp_path / "holiday") == tmp_path / "holiday_mattes"
+    path = matte_path(tmp_path, "rembg", "person.1/normal.JPG")
+    assert path == tmp_path / "rembg/person.1/normal.png"
