@@ -9,6 +9,7 @@ import pytest
 import inference
 from common.errors import UserError
 from labels import PROBS
+from model import load_model, save_model
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +116,7 @@ def test_tta_is_a_plain_loop_over_torchvisions_variants(runs, predict, drawn, ho
             draw = set_columns(identity(1), flip=flip, scale=scale)[0]
             warped = torch.stack([reference_warp(photo, draw) for photo in photos])
             with torch.no_grad():
-                logits = model(tv.normalize(warped, info["mean"], info["std"]))
+                logits = model(tv.normalize(warped, info.mean, info.std))
             total += probabilities(logits)["label"].numpy()
     expected = total / (2 * 3 * len(flips))
     found, _ = predict("--model_dir", runs[0], "--tta", tta)
@@ -176,13 +177,11 @@ def test_wrong_runs_are_named(runs, predict, tmp_path):
 
 
 def test_mattes_of_another_model_are_refused(runs, predict, tmp_path):
-    import json
-
     other = tmp_path / "other"
     shutil.copytree(runs[1], other)
-    path = other / "fold0/mask/best.json"
-    info = json.loads(path.read_text())
-    info["mattes"]["grabcut"]["version"] = -1
-    path.write_text(json.dumps(info))
+    path = other / "fold0/mask/best.safetensors"
+    model, info = load_model(path)
+    info.mattes["grabcut"]["version"] = -1
+    save_model(model, path, info)
     with pytest.raises(UserError, match="grabcut mattes"):
         predict("--model_dir", other)

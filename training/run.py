@@ -14,7 +14,7 @@ from dataset import Table, open_pixels, read_train
 from experiment import run_folder
 from labels import LAYOUTS
 from photos.views import build_views
-from training import finetune, teaching
+from training import optimization, teaching
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def check_names(args):
     for name in args.model.values():
         models.check_name(name)
     for name in args.optimizer.values():
-        finetune.check_optimizer(name)
+        optimization.check_optimizer(name)
 
 
 def check_models(args):
@@ -73,8 +73,8 @@ def check_models(args):
         if wanted not in checked:
             checked.append(wanted)
             model = models.create(chosen["model"], heads, *wanted[1:5])
-            finetune.freeze(model.backbone, chosen["freeze"])
-            finetune.optimizer(model, chosen)
+            optimization.freeze(model.backbone, chosen["freeze"])
+            optimization.make_optimizer(model, chosen)
 
 
 def _open_pixels(args, labels, device):

@@ -23,7 +23,7 @@ from experiment import reader
 from experiment.predictions import precision, predict
 from labels import HEADS, combine
 from metrics import macro_f1
-from training import checkpoint, distributed, features, finetune, schedule
+from training import checkpoint, distributed, features, optimization
 from training.loop import train_epoch
 
 
@@ -59,7 +59,7 @@ class Task:
         parts = [chosen[name] for name in names]
         model = models.create(chosen["model"], self.heads, *parts, self.extra)
         self.model = model.to(self.device)
-        self.frozen = finetune.freeze(self.model.backbone, chosen["freeze"])
+        self.frozen = optimization.freeze(self.model.backbone, chosen["freeze"])
         if chosen["channels_last"]:
             self.model.to(memory_format=torch.channels_last)
         mean, std = models.normalization(self.model)
@@ -79,7 +79,7 @@ class Task:
 
     def _build_optimizer(self):
         chosen = self.options
-        self.optimizer = finetune.optimizer(self.model, chosen)
+        self.optimizer = optimization.make_optimizer(self.model, chosen)
         self.ema = None
         if chosen["ema"]:
             self.ema = ModelEmaV3(self.model, decay=chosen["ema"], use_warmup=True)
@@ -109,7 +109,7 @@ class Task:
 
     def draw_samples(self):
         """The samples of the next epoch, all that is random about them drawn."""
-        seed, size = seed_of(*self.key, self.epoch), schedule.size(self.options, self.epoch)
+        seed, size = seed_of(*self.key, self.epoch), optimization.size(self.options, self.epoch)
         normalization = (self.mean, self.std)
         return Epoch(
             self.data, self.heads, self.options, seed, normalization, size=size, extra=self.extra
@@ -125,7 +125,7 @@ class Task:
         torch.manual_seed(seed_of(*self.key, self.epoch, step, rank()))
         scores = [row["macro_f1"] for row in self.history if "macro_f1" in row]
         position = self.epoch + (step + 1) / steps
-        self.lr = schedule.learning_rate(self.options, position, scores)
+        self.lr = optimization.learning_rate(self.options, position, scores)
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * group.get("lr_scale", 1.0)
 

@@ -15,7 +15,7 @@ import inference
 import report
 import train
 from common.errors import UserError
-from experiment import decision, oof
+from experiment import decision, ensemble, oof
 from experiment.reader import read_run
 from labels import PROBS
 
@@ -254,6 +254,6 @@ def test_it_writes_over_nothing_but_itself(tiny, score, tmp_path, monkeypatch):
     first, _, _ = score(tiny.joint)
     again, _, config = score(tiny.joint, "--tta", "flip")
     assert config["options"]["tta"] == "flip" and not again.equals(first)
-    monkeypatch.setattr(inference, "rank", lambda: 1)
+    monkeypatch.setattr(ensemble, "rank", lambda: 1)
     with pytest.raises(FileNotFoundError):
         score(tiny.joint, folder="of_rank_1")

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.optim import lr_scheduler
 
-from training.schedule import learning_rate, plateaus, size
+from training.optimization import learning_rate, plateaus, size
 
 OPTIONS = {
     "lr": 0.3,

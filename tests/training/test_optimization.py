@@ -9,7 +9,7 @@ from timm.optim import param_groups_layer_decay
 
 import model as models
 from common.errors import UserError
-from training import finetune
+from training import optimization
 
 OPTIONS = {"optimizer": "adamw", "lr": 1e-2, "weight_decay": 0.05, "layer_decay": 1.0}
 
@@ -22,7 +22,7 @@ def classifier(name="test_efficientnet", heads=("mask", "age")):
 def step(model, frozen=(), **options):
     """One training step; returns {name: (before, after)} of the whole state."""
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    optimizer = finetune.optimizer(model, OPTIONS | options)
+    optimizer = optimization.make_optimizer(model, OPTIONS | options)
     model.train()
     for module in frozen:
         module.eval()
@@ -36,7 +36,7 @@ def step(model, frozen=(), **options):
 @pytest.mark.parametrize("name", ["test_efficientnet", "test_resnet"])
 def test_frozen_stages_stay_and_the_others_learn(name):
     model = classifier(name)
-    frozen = finetune.freeze(model.backbone, 2)
+    frozen = optimization.freeze(model.backbone, 2)
     groups = timm.models.group_parameters(
         model.backbone, model.backbone.group_matcher(coarse=True), return_values=False
     )
@@ -54,19 +54,19 @@ def test_frozen_stages_stay_and_the_others_learn(name):
 
 def test_nothing_of_a_frozen_backbone_moves():
     model = classifier()
-    frozen = finetune.freeze(model.backbone, "all")
+    frozen = optimization.freeze(model.backbone, "all")
     moved = {key for key, (a, b) in step(model, frozen).items() if not torch.equal(a, b)}
     assert moved == {"head.weight", "head.bias"}
 
 
 def test_more_stages_than_there_are():
     with pytest.raises(UserError, match="--freeze 99: the backbone has 6 stages"):
-        finetune.freeze(classifier().backbone, 99)
+        optimization.freeze(classifier().backbone, 99)
 
 
 def test_layer_decay_is_that_of_timm_with_the_heads_at_the_full_rate():
     model = classifier()
-    optimizer = finetune.optimizer(model, OPTIONS | {"layer_decay": 0.5})
+    optimizer = optimization.make_optimizer(model, OPTIONS | {"layer_decay": 0.5})
     ours = {
         id(parameter): (group["lr_scale"], group["weight_decay"])
         for group in optimizer.param_groups
@@ -83,7 +83,7 @@ def test_layer_decay_is_that_of_timm_with_the_heads_at_the_full_rate():
 
 def test_without_layer_decay_only_matrices_decay():
     model = classifier()
-    optimizer = finetune.optimizer(model, OPTIONS)
+    optimizer = optimization.make_optimizer(model, OPTIONS)
     for group in optimizer.param_groups:
         assert "lr_scale" not in group
         for parameter in group["params"]:
