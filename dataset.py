@@ -1,6 +1,5 @@
 """Tables of photos, folds by person, sampling weights; the samples of an epoch in batches."""
 
-import hashlib
 import os
 import time
 from collections import defaultdict
@@ -17,6 +16,7 @@ from background import matte
 from common import devices
 from common.errors import UserError
 from common.files import read_rows
+from common.processes import counted
 from labels import ATTRIBUTES, HEADS, age_group, encode
 from photos import store
 from photos.reading import SUFFIXES, is_junk, is_photo
@@ -24,6 +24,14 @@ from photos.views import matte_methods
 
 MASK_OF_PHOTO = {f"mask{i}": 0 for i in range(1, 6)} | {"incorrect_mask": 1, "normal": 2}
 COLUMNS = ("id", "gender", "race", "age", "path")
+UNUSUAL = {  # what a table notes, one and many
+    "no folder": ("person without a folder", "people without a folder"),
+    "junk": ("junk file", "junk files"),
+    "other": ("file beside the seven photos", "files beside the seven photos"),
+    "second": ("second file of one photo", "second files of one photo"),
+    "missing": ("missing photo", "missing photos"),
+    "unlisted": ("folder that train.csv does not list", "folders that train.csv does not list"),
+}
 
 
 @dataclass
@@ -105,11 +113,11 @@ def read_train(data_dir):
         raise UserError(f"{root} holds none of the photos that {path} lists")
     for entry in sorted(os.scandir(root), key=lambda entry: entry.name):
         if entry.is_dir() and not is_junk(entry.name) and entry.name not in people:
-            notes["folders that train.csv does not list"].append(entry.name)
+            notes["unlisted"].append(entry.name)
     columns = ["image", "person", "id", "age", "mask", "gender", "age_group", "label"]
     lines = [
-        f"{len(what)} {kind}: {', '.join(what[:3])}{', ...' if len(what) > 3 else ''}"
-        for kind, what in notes.items()
+        f"{counted(len(all_), *UNUSUAL[kind])}: {', '.join(all_[:3])}{', ...' * (len(all_) > 3)}"
+        for kind, all_ in notes.items()
     ]
     return Table(pd.DataFrame(rows, columns=columns), root, lines)
 
@@ -123,7 +131,7 @@ def _home(data_dir, table, flag="--data_dir"):
     """The folder that holds `table`: `data_dir`, or its parent if it is the images folder."""
     data_dir = Path(data_dir)
     if not data_dir.is_dir():
-        raise UserError(f"{data_dir} is no folder; give the folder of the data ({flag})")
+        raise UserError(f"{data_dir} is not a folder; give the folder of the data ({flag})")
     for home in (data_dir, *([data_dir.resolve().parent] if data_dir.name == "images" else [])):
         if (home / table).is_file():
             return home
@@ -158,22 +166,22 @@ def _check_inside(path, line, name):
 def _photos(folder, notes):
     """[(stem, file name)] of one person, in the order of the stems; the rest goes to notes."""
     if not folder.is_dir():
-        notes["people without a folder"].append(folder.name)
+        notes["no folder"].append(folder.name)
         return []
     found = {}
     for name in sorted(entry.name for entry in os.scandir(folder)):
         stem = PurePosixPath(name).stem
         if is_junk(name):
-            notes["junk files"].append(f"{folder.name}/{name}")
+            notes["junk"].append(f"{folder.name}/{name}")
         elif not is_photo(name) or stem not in MASK_OF_PHOTO:
-            notes["files that are none of the seven photos"].append(f"{folder.name}/{name}")
+            notes["other"].append(f"{folder.name}/{name}")
         elif stem in found:
-            notes["second files of one photo"].append(f"{folder.name}/{name}")
+            notes["second"].append(f"{folder.name}/{name}")
         else:
             found[stem] = name
     for stem in MASK_OF_PHOTO:
         if stem not in found:
-            notes["missing photos"].append(f"{folder.name}/{stem}")
+            notes["missing"].append(f"{folder.name}/{stem}")
     return sorted(found.items())
 
 
@@ -229,12 +237,6 @@ class Data:
     valid: np.ndarray
     targets: dict
     truth: dict
-
-
-def seed_of(*parts):
-    """A seed of 63 bits from (seed, fold, task, epoch, ...)."""
-    text = "/".join(map(str, parts))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 class Epoch:

@@ -57,7 +57,7 @@ def check(args):
             raise UserError(f"--{name} {getattr(args, name)} is below {low}; choose {low} or more")
     for name in ("label_noise", "background_bias"):
         if not 0 <= getattr(args, name) <= 1:
-            raise UserError(f"--{name} {getattr(args, name)} is no share; choose 0 to 1")
+            raise UserError(f"--{name} {getattr(args, name)} is not a share; choose 0 to 1")
     if not all(32 <= side <= 2048 for side in args.size):
         raise UserError(f"--size {args.size[0]} {args.size[1]}: both must be 32 to 2048")
 
@@ -93,7 +93,7 @@ def is_drawn(out, flags):
     try:
         found = dict(json.loads((out / "demo.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
-        raise UserError(f"{out} is no drawn competition; choose another --out") from None
+        raise UserError(f"{out} is not a drawn competition; choose another --out") from None
     if found != flags:
         differ = [f"--{name}" for name in flags if found.get(name) != flags[name]]
         raise UserError(

@@ -76,7 +76,7 @@ def parse(name):
             weight = math.nan
         if term not in TERMS or not 0 < weight < math.inf:
             raise UserError(
-                f"criterion {name!r}: {part.strip()!r} is no term; use {', '.join(TERMS)}, "
+                f"criterion {name!r}: {part.strip()!r} is not a term; use {', '.join(TERMS)}, "
                 "or a sum with weights above 0 such as f1*0.4+focal*0.6"
             )
         terms.append((term, weight))

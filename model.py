@@ -190,7 +190,7 @@ class ModelInfo:
         except FileNotFoundError:
             raise UserError(f"{path} does not exist: the run has no model there") from None
         except (SafetensorError, OSError) as error:
-            raise UserError(f"{path} is damaged or no model of this project ({error})") from None
+            raise UserError(f"{path} is damaged or not a model of this project ({error})") from None
         return cls.from_json(metadata.get("info", "null"), path)
 
 

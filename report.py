@@ -126,7 +126,7 @@ def wrong_people(data, people):
 def find_mattes(given, groups, data):
     """The folder of the mattes: as given, else that of the runs, else beside the images."""
     if given and not Path(given).is_dir():
-        raise UserError(f"--matte_dir {given} is no folder; leave it out for the default")
+        raise UserError(f"--matte_dir {given} is not a folder; leave it out for the default")
     known = [run.config.get("options", {}).get("matte_dir") for g in groups for run in g.runs]
     known = [place for place in known if place and Path(place).is_dir()]
     return Path(given or (known or [default_matte_dir(data.root)])[0])

@@ -172,7 +172,7 @@ def weighted_sum(names):
                 weight = math.nan
             if term not in names or not 0 < weight < math.inf:
                 raise UserError(
-                    f"criterion {word!r}: {part.strip()!r} is no term; use {', '.join(names)}, "
+                    f"criterion {word!r}: {part.strip()!r} is not a term; use {', '.join(names)}, "
                     "or a sum with weights above 0 such as f1*0.4+focal*0.6"
                 )
             terms.append((term, weight))

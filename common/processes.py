@@ -1,4 +1,4 @@
-"""The processes of a run and what they print: ranks, cores, progress bars."""
+"""The processes of a run and what they print: ranks, cores, progress bars, plurals."""
 
 import os
 import sys
@@ -17,6 +17,11 @@ def say(*words):
     if rank() == 0:
         tqdm.write(" ".join(str(word) for word in words), file=sys.stdout)
         sys.stdout.flush()
+
+
+def counted(number, one, many=None):
+    """ "1 photo" or "2 photos"; `many` where the plural is not `one` with an s."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def cores():

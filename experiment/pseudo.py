@@ -81,7 +81,7 @@ def _parts(path, known):
     for line, row in read_rows(path, ("ImageID", *PROBS)):
         where, name, key = f"{path} line {line}", row["ImageID"], row.get(KEY)
         if name not in known:
-            raise UserError(f"{where}: {name} is no photo of --eval_dir")
+            raise UserError(f"{where}: {name} is not a photo of --eval_dir")
         first = lines.setdefault((key, name), line)
         if first != line:
             raise UserError(f"{where}: {name} stands on line {first} too")
@@ -90,6 +90,6 @@ def _parts(path, known):
         except ValueError:
             values = [-1.0]
         if not (abs(sum(values) - 1) < 1e-3 and min(values) >= 0):
-            raise UserError(f"{where}: p0 to p17 are no probabilities that sum to 1")
+            raise UserError(f"{where}: p0 to p17 are not probabilities that sum to 1")
         parts.setdefault(key, {})[name] = values
     return parts

@@ -16,7 +16,7 @@ def read_config(folder):
     """The config.json of a run; UserError if the folder is no run, or is only half of one."""
     folder = Path(folder)
     if not (folder / "config.json").is_file():
-        raise UserError(f"{folder} has no config.json, so it is no run of train.py")
+        raise UserError(f"{folder} has no config.json, so it is not a run of train.py")
     config = read_json(folder / "config.json")
     if not isinstance(config, dict) or not {"options", "layout", "data"} <= config.keys():
         raise UserError(f"{folder}/config.json is not one that train.py wrote")
@@ -24,7 +24,7 @@ def read_config(folder):
         runs = " ".join(config["oof_of"])
         raise UserError(f"{folder} has scores of inference.py --oof, no models; give {runs}")
     if not (folder / "folds.csv").is_file():
-        raise UserError(f"{folder} has no folds.csv: the run is not whole; train it anew")
+        raise UserError(f"{folder} has no folds.csv: the run is not whole; train it again")
     return config
 
 
@@ -78,9 +78,9 @@ def read_run(folder):
     """The FinishedRun in a folder of train.py; UserError if it is none or is not finished."""
     folder = Path(folder)
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; give runs of train.py (--model_dir)")
+        raise UserError(f"{folder} is not a folder; give runs of train.py (--model_dir)")
     if not (folder / "config.json").is_file():
-        raise UserError(f"{folder} is no run of train.py: it has no config.json")
+        raise UserError(f"{folder} is not a run of train.py: it has no config.json")
     config = read_json(folder / "config.json")
     path = folder / "oof.csv"
     if not path.is_file():
@@ -97,7 +97,7 @@ def _read_oof(path):
     try:
         oof = pd.read_csv(path, dtype={"image": str, "person": str})
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is no readable csv ({str(error).splitlines()[0]})") from None
+        raise UserError(f"{path} is not a readable csv ({str(error).splitlines()[0]})") from None
     missing = [name for name in ("image", "person", "fold", "label", *PROBS) if name not in oof]
     if missing:
         raise UserError(f"{path}: column {', '.join(missing[:3])} is missing")
@@ -119,7 +119,7 @@ def _read_logs(folder):
         try:
             frame = pd.read_csv(path)
         except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError):
-            raise UserError(f"{path} is no readable csv; remove it or resume the run") from None
+            raise UserError(f"{path} is not a readable csv; remove it or resume the run") from None
         frame["fold"] = int(depth[0].removeprefix("fold"))
         parts.setdefault(key, []).append(frame)
     order = sorted(parts, key=lambda key: TASKS.index(key) if key in TASKS else -1)

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from dataset import Data, Epoch, seed_of
+from dataset import Data, Epoch
 from labels import HEADS, decode
 from photos.store import Pixels
+from training.task import seed_of
 
 SIZE = (10, 8)
 PLAIN = (torch.zeros(3), torch.ones(3))

@@ -124,11 +124,11 @@ def test_missing_and_surplus_photos_are_used_and_noted(tmp_path):
     first, second, third, fourth = (row[-1] for row in rows)
     assert sorted(table.notes) == sorted(
         [
-            f"1 missing photos: {first}/mask3",
-            f"2 files that are none of the seven photos: {second}/mask6.jpg, {second}/notes.txt",
-            f"1 second files of one photo: {third}/mask1.png",
-            f"1 people without a folder: {fourth}",
-            "1 folders that train.csv does not list: stranger",
+            f"1 missing photo: {first}/mask3",
+            f"2 files beside the seven photos: {second}/mask6.jpg, {second}/notes.txt",
+            f"1 second file of one photo: {third}/mask1.png",
+            f"1 person without a folder: {fourth}",
+            "1 folder that train.csv does not list: stranger",
         ]
     )
 

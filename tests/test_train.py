@@ -218,7 +218,7 @@ def test_not_finite_loss_names_the_batch(go):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--data_dir", "nowhere"), "nowhere is no folder"),
+        (("--data_dir", "nowhere"), "nowhere is not a folder"),
         (("--fold", "0", "--k_fold", "99"), "--k_fold 99"),
         (("--device", "cuda:77"), "--device cuda:77"),
         (("--device", "abacus"), "--device abacus"),

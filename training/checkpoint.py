@@ -47,7 +47,7 @@ def load_state(task):
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise UserError(
             f"{path} is damaged ({str(error).splitlines()[0]}): remove the folder "
-            f"{path.parent} to train it anew"
+            f"{path.parent} to train it again"
         ) from None
     task.model.load_state_dict(state["model"])
     task.optimizer.load_state_dict(state["optimizer"])

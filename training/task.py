@@ -6,6 +6,7 @@ ends with the same bytes as one that was not.
 
 import contextlib
 import copy
+import hashlib
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,13 +19,19 @@ import loss
 import model as models
 import options
 from common.processes import rank, world_size
-from dataset import Epoch, seed_of
+from dataset import Epoch
 from experiment import reader
 from experiment.predictions import precision, predict
 from labels import HEADS, combine
 from metrics import macro_f1
 from training import checkpoint, distributed, features, optimization
 from training.loop import train_epoch
+
+
+def seed_of(*parts):
+    """A seed of 63 bits from (seed, fold, task, epoch, ...)."""
+    text = "/".join(map(str, parts))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 class Task:

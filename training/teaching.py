@@ -1,4 +1,4 @@
-"""What the training rows are taught: labels mended, an age boundary moved, photos of eval added.
+"""What the training rows are taught: labels fixed, an age boundary moved, photos of eval added.
 
 All of it acts on training rows only: validation truth, folds and scores keep the labels as given,
 so that a run with it can be compared with one without.
@@ -12,7 +12,7 @@ import numpy as np
 import options
 from common.errors import UserError
 from common.files import read_rows
-from common.processes import say
+from common.processes import counted, say
 from dataset import MASK_OF_PHOTO, read_eval, split_people, target
 from experiment import pseudo
 from labels import (
@@ -79,8 +79,8 @@ class Labels:
         for head in heads:
             lost = np.setdiff1d(self.truth[head][train], self.targets[head][rows])
             if len(lost):
-                words = ", ".join(NAMES[head][code] for code in lost)
-                say(f"{head}: no photo is left to train {words}")
+                names = ", ".join(NAMES[head][code] for code in lost)
+                say(f"{head}: no photo is left to train {names}")
         return rows
 
 
@@ -95,7 +95,9 @@ def read(args, table):
     dropped = np.isin(years, args.drop_ages or [])
     if args.drop_ages:
         people = frame.person[dropped].nunique()
-        say(f"--drop_ages: {dropped.sum()} photos of {people} people train no model of age")
+        photos = counted(dropped.sum(), "photo")
+        people = counted(people, "person", "people")
+        say(f"--drop_ages: {photos} of {people} do not train a model of age")
     if dropped.all():
         raise UserError("--drop_ages: nobody is left to train a model of age; drop fewer ages")
     labels = Labels(
@@ -108,7 +110,7 @@ def read(args, table):
     return _with_pseudo(labels, args, frame) if args.pseudo else labels
 
 
-# ---- mended labels
+# ---- fixed labels
 
 
 @dataclass(frozen=True)
@@ -188,7 +190,7 @@ def _fixed(frame, fixes, args):
     if args.old_from != OLD_FROM:
         old, given = (frame.person[group == 2].nunique() for group in (moved, codes["age"]))
         name = ATTRIBUTES["age"][2]
-        say(f"--old_from {args.old_from}: {old} people train as {name}, {given} are given as it")
+        say(f"--old_from {args.old_from}: {old} people train as {name}, {given} by the table")
     contradicted = (named >= 0) & (named != [age_group(age) for age in years])
     years[contradicted] = np.nan
     codes["age"] = np.where(named >= 0, named, moved)
@@ -218,7 +220,8 @@ def _acting(frame, fixes, args):
         else:
             left["(given otherwise)" if len(rows) else "(no such person)"].append(fix)
     photos = len({row for _, row in changed})
-    line = f"{args.label_fixes}: {_some([fix for _, fix in done])} act, on {photos} photos"
+    act = _some([fix for _, fix in done])
+    line = f"{args.label_fixes}: {act} act, on {counted(photos, 'photo')}"
     for why, some in left.items():
         line += f"; {_some(some)} do not {why}" if some else ""
     if len(used) < len(fixes):
@@ -229,7 +232,7 @@ def _acting(frame, fixes, args):
 
 def _some(fixes):
     names = ", ".join(map(str, fixes[:3])) + (", ..." if len(fixes) > 3 else "")
-    return f"{len(fixes)} fixes" + (f" ({names})" if fixes else "")
+    return counted(len(fixes), "fix", "fixes") + (f" ({names})" if fixes else "")
 
 
 # ---- photos of eval
@@ -269,14 +272,14 @@ def _taught(labels, probs, args, fold):
 
 
 def _counts(targets, heads, rows):
-    """How many of these photos each class of a model has, in words."""
+    """How many of these photos each class of a model has, as a phrase."""
     codes = {head: targets[head][rows] for head in heads}
     head = heads[0] if len(heads) == 1 else "label"
     codes = codes[head] if len(heads) == 1 else combine(codes)
     counts = np.bincount(codes, minlength=HEADS[head])
-    words = [f"{n} {name}" for n, name in zip(counts, NAMES[head], strict=True) if n]
-    absent = len(counts) - len(words)
-    return ", ".join(words + ([f"none of the other {absent} classes"] if absent else []))
+    parts = [f"{n} {name}" for n, name in zip(counts, NAMES[head], strict=True) if n]
+    absent = len(counts) - len(parts)
+    return ", ".join(parts + ([f"none of the other {absent} classes"] if absent else []))
 
 
 def _check_places(train, extra, matte_dir):

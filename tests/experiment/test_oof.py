@@ -148,7 +148,7 @@ def moved(run, folder, **options):
 
 def test_training_photos_that_moved(tiny, drawn, score, tmp_path):
     gone = moved(tiny.joint, tmp_path / "gone", data_dir=str(tmp_path / "no"), matte_dir=None)
-    with pytest.raises(UserError, match=r"no is no folder.*--train_dir"):
+    with pytest.raises(UserError, match=r"no is not a folder.*--train_dir"):
         score(gone)
     words = ["--data_dir", str(drawn / "eval"), "--output_dir", str(tmp_path / "out")]
     with pytest.raises(UserError, match="--train_dir"):

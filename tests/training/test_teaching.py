@@ -138,9 +138,9 @@ def test_the_level_and_what_is_said_of_it(read, table, capsys):
     said = capsys.readouterr().out
     assert said.count("\n") == 1
     for part in (
-        "1 fixes (000005 gender) act, on 7 photos",
-        "1 fixes (999999 gender) do not (no such person)",
-        "1 fixes (000004-1 gender) do not (given otherwise)",
+        "1 fix (000005 gender) act, on 7 photos",
+        "1 fix (999999 gender) do not (no such person)",
+        "1 fix (000004-1 gender) do not (given otherwise)",
         "2 less than sure (--label_fixes_level all",
     ):
         assert part in said
@@ -223,7 +223,7 @@ def test_suspects_go_back_into_training_as_they_are(read, table, tmp_path, capsy
 def test_the_boundary_of_the_old_moves_in_training_only(read, table, capsys):
     labels = read("--old_from", "58")
     assert changes(table, labels)["age"] == of(table, "000004-1").tolist()
-    assert "2 people train as >=60, 1 are given as it" in capsys.readouterr().out
+    assert "2 people train as >=60, 1 by the table" in capsys.readouterr().out
     assert (labels.truth["age"] == table.frame.age_group).all()
 
 
@@ -320,10 +320,10 @@ def spoil(column, value):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (spoil("p3", 2.0), "line 3: p0 to p17 are no probabilities"),
-        (spoil("p3", "x"), "line 3: p0 to p17 are no probabilities"),
+        (spoil("p3", 2.0), "line 3: p0 to p17 are not probabilities"),
+        (spoil("p3", "x"), "line 3: p0 to p17 are not probabilities"),
         (spoil("p3", np.nan), "line 3: p3 is empty"),
-        (spoil("ImageID", "no.jpg"), r"line 3: no\.jpg is no photo of --eval_dir"),
+        (spoil("ImageID", "no.jpg"), r"line 3: no\.jpg is not a photo of --eval_dir"),
         (lambda table: pd.concat([table, table[:1]]), "line 42: .* stands on line 2 too"),
         (lambda table: table.drop(columns="p9"), "column p9 is missing"),
         (lambda table: table[:0], "has no rows"),
@@ -343,7 +343,7 @@ def test_eval_is_another_folder_and_its_mattes_are_other_files(
     folder, names, probs = evaluation
     path = save_probs(tmp_path / "probs.csv", names, probs)
     words = ("--pseudo", path, "--eval_dir", folder)
-    with pytest.raises(UserError, match=r"none is no folder; .*\(--eval_dir\)"):
+    with pytest.raises(UserError, match=r"none is not a folder; .*\(--eval_dir\)"):
         read("--pseudo", path, "--eval_dir", tmp_path / "none")
     monkeypatch.setattr(table, "root", folder / "images")
     with pytest.raises(UserError, match="is the train folder"):
