@@ -1,4 +1,4 @@
-"""Transparent layers to paint on, in face units, and the colours and fabrics to paint with.
+"""Transparent layers to paint on, and the colours, curves and fabrics to paint with.
 
 A frame is 384 x 512 units whatever its size in pixels. What is drawn of a person is given in face
 units: (0, 0) the centre of the face, (1, 0) its edge beside the eyes, (0, 1) the chin. Colours
@@ -10,12 +10,10 @@ import functools
 import cv2
 import numpy as np
 
-CLOTHES = [(34, 38, 52), (236, 236, 232), (120, 30, 38), (70, 96, 140), (60, 84, 60)]
-
-
-CLOTHES += [(196, 170, 130), (214, 120, 130), (110, 110, 114), (24, 24, 26), (226, 190, 80)]
-
-
+CLOTHES = [
+    (34, 38, 52), (236, 236, 232), (120, 30, 38), (70, 96, 140), (60, 84, 60),
+    (196, 170, 130), (214, 120, 130), (110, 110, 114), (24, 24, 26), (226, 190, 80),
+]  # fmt: skip
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 
 
@@ -45,19 +43,35 @@ def curve(points, closed=False):
     return corner_cutting(len(points), closed) @ np.asarray(points)
 
 
-def whole(right):
+def mirror(right):
     """The symmetric polygon whose right side, from top to bottom, is given."""
     return np.concatenate([right, np.asarray(right)[::-1] * (-1, 1)])
 
 
-@functools.cache
-def circle(steps):
-    angle = np.linspace(0, 2 * np.pi, steps, endpoint=False)
-    return np.stack([np.cos(angle), np.sin(angle)], 1)
+def directions(angles):
+    """(..., 2): the unit vectors (x, y) of angles in radians."""
+    return np.stack([np.cos(angles), np.sin(angles)], -1)
 
 
 def ellipse(centre, radii, steps=24):
-    return circle(steps) * radii + centre
+    return directions(np.linspace(0, 2 * np.pi, steps, endpoint=False)) * radii + centre
+
+
+def blend(below, above, share):
+    """Mixes two RGBA pictures into the first: `above` where share, (h, w) float32, is 1."""
+    below[:] = cv2.blendLinear(below, above, 1 - share, share)
+
+
+def over(below, above):
+    """Lays one premultiplied RGBA picture over another, in place (Porter and Duff 1984)."""
+    rest = cv2.bitwise_not(cv2.extractChannel(above, 3))
+    cv2.add(cv2.multiply(below, cv2.merge([rest] * 4), scale=1 / 255), above, below)
+
+
+def bell(low, high, middle, width):
+    """A soft bump over the pixels low..high: 1 at the middle, 1/e at `width` from it."""
+    pixels = np.arange(low, high, dtype=np.float32)
+    return np.exp(-(((pixels - float(middle)) / float(width)) ** 2))
 
 
 class Layer:
@@ -68,8 +82,8 @@ class Layer:
 
     def __init__(self, box, scale, unit):
         self.box, self.scale, self.unit = box, scale, np.asarray(unit)
-        size = int((box[3] - box[1]) * scale), int((box[2] - box[0]) * scale), 4
-        self.pixels = np.zeros(size, np.uint8)
+        height, width = int((box[3] - box[1]) * scale), int((box[2] - box[0]) * scale)
+        self.pixels = np.zeros((height, width, 4), np.uint8)
 
     def fixed(self, points):
         """Face units to pixels, in the fixed-point format of cv2 (shift 4)."""
@@ -78,13 +92,12 @@ class Layer:
 
     def trim(self, room):
         """Cuts off what is empty, but not the box `room`, in face units, where more will come."""
-        left, top, wide, high = cv2.boundingRect(cv2.extractChannel(self.pixels, 3))
+        filled = np.array(cv2.boundingRect(cv2.extractChannel(self.pixels, 3)))
         rim = int(4 * self.scale) + 2  # a turning head moves the pixels a little
-        low = np.array([left, top]) - rim
-        high = low + (wide, high) + 2 * rim
         room = self.fixed(room) // 16
-        low = np.minimum(low, room[0]).clip(0)
-        high = np.minimum(np.maximum(high, room[1]), self.pixels.shape[1::-1])
+        low = np.minimum(filled[:2] - rim, room[0]).clip(0)
+        high = np.maximum(filled[:2] + filled[2:] + rim, room[1])
+        high = np.minimum(high, self.pixels.shape[1::-1])
         self.pixels = self.pixels[low[1] : high[1], low[0] : high[0]].copy()
         edges = np.concatenate([low, high]) / self.scale
         self.box = tuple(edges + np.tile(self.box[:2], 2))
@@ -99,11 +112,16 @@ class Layer:
         width = max(1, round(width * self.scale))
         cv2.polylines(self.pixels, points, closed, (*colour, 255), width, cv2.LINE_AA, 4)
 
+    def bounds(self, points, room):
+        """(low, high): the corners (x, y) of fixed points in pixels, and some room around them."""
+        size = self.pixels.shape[1::-1]
+        low = np.clip(points.min(0) // 16 - room, 0, np.subtract(size, 1))
+        return low, np.clip(points.max(0) // 16 + room + 1, low + 1, size)
+
     def window(self, points):
         """The part of `pixels` around points, and the coverage 0..1 of their polygon there."""
-        fixed, size = self.fixed(points), self.pixels.shape[1::-1]
-        low = np.clip(fixed.min(0) // 16 - 1, 0, np.subtract(size, 1))
-        high = np.clip(fixed.max(0) // 16 + 2, low + 1, size)
+        fixed = self.fixed(points)
+        low, high = self.bounds(fixed, 1)
         cover = np.zeros((high - low)[::-1], np.uint8)
         cv2.fillPoly(cover, [fixed - 16 * low.astype(np.int32)], 255, cv2.LINE_AA, 4)
         return self.pixels[low[1] : high[1], low[0] : high[0]], cover / np.float32(255)
@@ -115,38 +133,28 @@ class Layer:
         rgba = np.full((*x.shape, 4), 255, np.uint8)
         rgba[..., :3] = fabric(x, y).clip(0, 255)
         rgba = cv2.resize(rgba, part.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-        part[:] = cv2.blendLinear(part, rgba, 1 - cover, cover)
+        blend(part, rgba, cover)
 
     def tint(self, centre, radii, colour, strength):
         """Blends a colour in, softly around a centre, only where the layer is painted."""
-        (left, top), (x_unit, y_unit), scale = self.box[:2], self.unit, self.scale
-        x, y = (centre[0] * x_unit - left) * scale, (centre[1] * y_unit - top) * scale
-        wide, high = radii[0] * x_unit * scale, radii[1] * y_unit * scale
-        height, width = self.pixels.shape[:2]
-        left, right = max(0, int(x - 2 * wide)), min(width, int(x + 2 * wide) + 1)
-        top, bottom = max(0, int(y - 2 * high)), min(height, int(y + 2 * high) + 1)
-        if left >= right or top >= bottom:
+        middle = (np.multiply(centre, self.unit) - self.box[:2]) * self.scale
+        reach = np.multiply(radii, self.unit) * self.scale
+        low = (middle - 2 * reach).astype(int).clip(0)
+        high = np.minimum((middle + 2 * reach).astype(int) + 1, self.pixels.shape[1::-1])
+        if (low >= high).any():
             return
-        part = self.pixels[top:bottom, left:right]
-        down = np.exp(-(((np.arange(top, bottom, dtype=np.float32) - float(y)) / float(high)) ** 2))
-        along = np.exp(
-            -(((np.arange(left, right, dtype=np.float32) - float(x)) / float(wide)) ** 2)
-        )
-        down *= np.float32(strength / 255)
-        weight = down[:, None] * along
-        weight *= part[..., 3]
+        part = self.pixels[low[1] : high[1], low[0] : high[0]]
+        along, down = map(bell, low, high, middle, reach)
+        weight = (down * np.float32(strength / 255))[:, None] * along * part[..., 3]
         solid = np.full((*weight.shape, 4), (*(int(n) for n in colour), 255), np.uint8)
-        cv2.blendLinear(part, solid, 1 - weight, weight, part)
+        blend(part, solid, weight)
 
     def crease(self, lines, depth, width=1.6):
         """Darkens along soft lines, by about the share `depth` at their middle."""
-        fixed = [self.fixed(curve(line)) for line in lines]
-        room = int(3 * width * self.scale) + 2
-        every = np.concatenate([*fixed, np.zeros((0, 2), np.int32)])
-        if not len(every):
+        if not len(lines):
             return
-        low = (every.min(0) // 16 - room).clip(0)
-        high = (every.max(0) // 16 + room).clip(0)
+        fixed = [self.fixed(curve(line)) for line in lines]
+        low, high = self.bounds(np.concatenate(fixed), int(3 * width * self.scale) + 2)
         part = self.pixels[low[1] : high[1], low[0] : high[0]]
         ink, thick = np.zeros(part.shape[:2], np.float32), max(1, round(width * self.scale))
         fixed = [line - 16 * low.astype(np.int32) for line in fixed]
@@ -154,7 +162,32 @@ class Layer:
         ink = cv2.stackBlur(ink, (2 * int(width * self.scale) + 1,) * 2)
         solid = np.zeros_like(part)
         solid[..., 0], solid[..., 3] = part[..., 0] // 6, part[..., 3]
-        part[:] = cv2.blendLinear(part, solid, 1 - ink, ink)
+        blend(part, solid, ink)
+
+    def place(self, frame, scale, centre, zoom, *, roll=0.0, turn=(0, 0)):
+        """Warps the layer over a frame, (h, w, 4) uint8 at `scale` pixels a unit, in place.
+
+        centre: that of the face in the frame; roll in radians; turn: how far, in frame units, the
+        middle of the face moves against its edge, as it does when a head turns or nods.
+        """
+        left, top, right, bottom = self.box
+        cos, sin = np.cos(roll), np.sin(roll)
+        corners = np.array([(left, top), (left, bottom), (right, top), (right, bottom)])
+        corners = corners @ np.array([(cos, sin), (-sin, cos)]) * zoom + centre
+        low = np.floor(corners.min(0) * scale).astype(int).clip(0)
+        high = np.minimum(np.ceil(corners.max(0) * scale).astype(int), frame.shape[1::-1])
+        # The map is smooth: it is worked out at every 8th pixel and interpolated.
+        size = -(-(high - low) // 8)
+        x = (low[0] + np.arange(size[0]) * 8 + 4) / scale - centre[0]
+        y = (low[1] + np.arange(size[1])[:, None] * 8 + 4) / scale - centre[1]
+        u, v = (cos * x + sin * y) / zoom, (cos * y - sin * x) / zoom
+        if any(turn):
+            bump = np.exp(-((u / 52) ** 2) - (v / 80) ** 2)
+            u, v = u - turn[0] * bump, v - turn[1] * bump
+        grid = (np.stack([u - left, v - top], 2) * self.scale - 0.5).astype(np.float32)
+        grid = cv2.resize(grid, (size * 8).tolist())[: high[1] - low[1], : high[0] - low[0]]
+        warped = cv2.remap(self.pixels, grid, None, cv2.INTER_LINEAR)
+        over(frame[low[1] : high[1], low[0] : high[0]], warped)
 
 
 def fabric(rng, base):

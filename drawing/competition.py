@@ -1,20 +1,22 @@
 """The drawn competition: who is in it, and the files of its layout."""
 
-import contextlib
 import hashlib
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from pathlib import Path
 
 import cv2
 import numpy as np
 
 from common.processes import cores, progress
-from drawing import portrait, scene
+from drawing.backdrop import BACKDROPS, draw_backdrop, render_scale
+from drawing.photo import MASKS, draw_photo
+from drawing.portrait import draw_portrait
+from labels import ATTRIBUTES, encode
 
 PHOTOS = ("mask1", "mask2", "mask3", "mask4", "mask5", "incorrect_mask", "normal")
-GENDERS = ("male", "female")
+GENDERS = ATTRIBUTES["gender"]
+SPLITS = ("train", "eval")
 # People a cell (male <30, 30-59, 60; female <30, 30-59, 60) in every 60 people, and in the first
 # 24 of a split: the competition's shares, and two people at least in every cell.
 BLOCK = (11, 10, 2, 17, 18, 2)
@@ -25,51 +27,49 @@ AGES, CELLS, NOISE, ORDER = (2, 3), (4, 5), 6, 7
 
 
 def draw(out, args):
+    """Draws the competition that args, the flags of demo.py, ask for into the folder `out`."""
     train = people(args, 0, args.people)
     evaluation = people(args, 1, args.eval_people)
     mislabel(train, args)
-    name_folders(train)
-    for person in evaluation:
-        number = person["number"]
-        person["files"] = [
-            hashlib.sha1(f"{args.seed} {number} {photo}".encode()).hexdigest() for photo in PHOTOS
-        ]
+    name_train(train)
+    name_eval(evaluation, args.seed)
     everyone = train + evaluation
     work = partial(draw_person, out=out, seed=args.seed, size=tuple(args.size))
+    show = partial(progress, total=len(everyone), desc="drawing", unit="person")
     workers = min(cores(), len(everyone) * args.size[0] * args.size[1] // PIXELS_A_WORKER)
-    with contextlib.ExitStack() as stack:
-        if workers > 1:
-            # Spawned, so that no lock or thread of this process is copied half-way.
-            pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), one_thread)
-            stack.callback(pool.shutdown, cancel_futures=True)
-            done = pool.map(work, everyone, chunksize=2)
-        else:
-            done = map(work, everyone)
-        for _ in progress(done, total=len(everyone), desc="drawing", unit="person"):
-            pass
+    if workers > 1:
+        # Spawned, so that no lock or thread of this process is copied half-way.
+        context = multiprocessing.get_context("spawn")
+        pool = ProcessPoolExecutor(workers, context, cv2.setNumThreads, (1,))
+        try:
+            list(show(pool.map(work, everyone, chunksize=2)))
+        finally:
+            pool.shutdown(cancel_futures=True)
+    else:
+        list(show(map(work, everyone)))
     write_train(out, train)
     write_eval(out, evaluation, args.seed)
-
-
-def one_thread():
-    cv2.setNumThreads(1)
 
 
 # --- who is drawn ------------------------------------------------------------------------------
 
 
 def people(args, split, count):
-    """A split's people: {"split", "number", "gender", "group", "age", "background"} each."""
+    """A split's people: {"split", "number", "gender", "group", "age", "background"} each.
+
+    split 0 for train, 1 for eval; gender and group (of age) as coded in labels; age in years.
+    """
     found = []
-    biased = args.background_bias if split == 0 else 0
+    bias = args.background_bias if split == 0 else 0
     for number, cell in enumerate(cells(args.seed, split, count)):
         rng = np.random.default_rng([args.seed, AGES[split], number])
         gender, group = divmod(cell, 3)
         age = draw_age(rng, group)
-        kind, follows = scene.BACKDROPS[rng.integers(len(scene.BACKDROPS))], rng.random()
+        background, follows = rng.integers(len(BACKDROPS)), rng.random()
+        background = tuple(BACKDROPS)[cell if follows < bias else background]
         found.append({
             "split": split, "number": number, "gender": gender, "group": group, "age": age,
-            "background": scene.BACKDROPS[cell] if follows < biased else kind,
+            "background": background,
         })  # fmt: skip
     return found
 
@@ -106,25 +106,32 @@ def mislabel(train, args):
             person["label"] = 1 - person["gender"], person["age"]
 
 
-def name_folders(train):
+def name_train(train):
     """Sets "id", "path" and "files", with the quirks of the competition's own archive.
 
     Among 40 people one is `.jpeg`, one `.png`, one mixed with a transparent PNG, and one has the
     id of the person before with a suffix; one id occurs twice.
     """
-    twin = next(i for i in range(1, len(train)) if train[i]["label"] != train[i - 1]["label"])
+    suffixes = {5: [".jpeg"] * 7, 9: [".png"] * 7, 13: [".png", ".jpeg"] + [".jpg"] * 5}
+    double = next(i for i in range(1, len(train)) if train[i]["label"] != train[i - 1]["label"])
     for index, person in enumerate(train):
-        before = f"{index:06d}"
         person["id"] = f"{index + 1:06d}"
-        if index == twin:
-            person["id"] = before
+        if index == double:
+            person["id"] = f"{index:06d}"
         elif index % 40 == 17:
-            person["id"] = f"{before}-1"
+            person["id"] = f"{index:06d}-1"
         gender, age = person["label"]
         person["path"] = f"{person['id']}_{GENDERS[gender]}_Asian_{age}"
-        kinds = {5: [".jpeg"] * 7, 9: [".png"] * 7, 13: [".png", ".jpeg"] + [".jpg"] * 5}
-        kinds = kinds.get(index % 40, [".jpg"] * 7)
+        kinds = suffixes.get(index % 40, [".jpg"] * 7)
         person["files"] = [photo + kind for photo, kind in zip(PHOTOS, kinds, strict=True)]
+
+
+def name_eval(evaluation, seed):
+    """Sets "path" and "files": eval is one folder of photos whose names tell nothing."""
+    for person in evaluation:
+        words = [f"{seed} {person['number']} {photo}" for photo in PHOTOS]
+        person["path"] = ""
+        person["files"] = [hashlib.sha1(word.encode()).hexdigest() + ".jpg" for word in words]
 
 
 # --- the drawing -------------------------------------------------------------------------------
@@ -134,40 +141,30 @@ def draw_person(person, out, seed, size):
     """Draws and writes a person's seven photos and true mattes."""
     key = [seed, person["split"], person["number"]]
     rng = np.random.default_rng(key)
-    scale = scene.render_scale(size)[0]
-    looks = portrait.draw_person(rng, person["gender"], person["age"], scale)
+    scale = render_scale(size)[0]
+    looks = draw_portrait(rng, person["gender"], person["age"], scale)
     poster = None
     if rng.random() < 0.15:
-        poster = portrait.draw_person(rng, rng.integers(2), rng.integers(18, 61), scale / 2)
-    backdrop = scene.draw_backdrop(rng, person["background"], size, poster)
-    masks = [*rng.permutation(scene.MASKS), rng.choice(scene.MASKS), None]
-    worn = rng.choice(["nose", "chin"], p=[0.6, 0.4])
+        poster = draw_portrait(rng, rng.integers(2), rng.integers(18, 61), scale / 2)
+    backdrop = draw_backdrop(rng, person["background"], size, poster)
+    masks = [*rng.permutation(list(MASKS)), rng.choice(list(MASKS)), None]
+    wrongly = rng.choice(["nose", "chin"], p=[0.6, 0.4])
     sun = rng.uniform(0, 2 * np.pi)
-    images, mattes = place_folders(out, person)
+    split = SPLITS[person["split"]]
+    images = out / split / "images" / person["path"]
+    mattes = out / "mattes_true" / split / person["path"]
+    for folder in (images, mattes):
+        folder.mkdir(parents=True, exist_ok=True)
     for number, (mask, file) in enumerate(zip(masks, person["files"], strict=True)):
         rng = np.random.default_rng([*key, 1 + number])  # 0 would be the stream of the person
-        how = worn if PHOTOS[number] == "incorrect_mask" else "right"
-        image, matte = scene.draw_photo(rng, looks, backdrop, mask, how, size, sun)
+        worn = wrongly if PHOTOS[number] == "incorrect_mask" else "right"
+        image, matte = draw_photo(rng, looks, backdrop, size, sun, mask=mask, worn=worn)
         image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-        name = Path(file if person["split"] == 0 else f"{file}.jpg")
-        if name.suffix == ".png" and person["number"] % 40 == 13:
+        path = images / file
+        if path.suffix == ".png" and person["number"] % 40 == 13:
             image = np.dstack([image, np.full(size, 255, np.uint8)])
-        write_image(images / name, image)
-        write_image(mattes / f"{name.stem}.png", matte)
-
-
-def place_folders(out, person):
-    """The folders of a person's photos and mattes, made if missing."""
-    if person["split"] == 0:
-        folders = (
-            out / "train" / "images" / person["path"],
-            out / "mattes_true" / "train" / person["path"],
-        )
-    else:
-        folders = out / "eval" / "images", out / "mattes_true" / "eval"
-    for folder in folders:
-        folder.mkdir(parents=True, exist_ok=True)
-    return folders
+        write_image(path, image)
+        write_image(mattes / f"{path.stem}.png", matte)
 
 
 def write_image(path, image):
@@ -183,22 +180,23 @@ def write_image(path, image):
 # --- the tables --------------------------------------------------------------------------------
 
 
-def write_table(path, head, rows):
-    lines = [",".join(str(cell) for cell in row) for row in [head, *rows]]
+def write_table(path, rows):
+    lines = [",".join(map(str, row)) for row in rows]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def write_train(out, train):
-    rows, truth = [], []
+    """train.csv with the labels as recorded, truth_train.csv with the true ones, and junk files."""
+    rows = [("id", "gender", "race", "age", "path")]
+    truth = [("path", "gender", "age", "noisy", "background")]
     for person in train:
         gender, age = person["label"]
         rows.append((person["id"], GENDERS[gender], "Asian", age, person["path"]))
-        true = person["gender"], person["age"]
+        gender, age = true = person["gender"], person["age"]
         noisy = int(true != person["label"])
-        truth.append((person["path"], GENDERS[true[0]], true[1], noisy, person["background"]))
-    write_table(out / "train" / "train.csv", ("id", "gender", "race", "age", "path"), rows)
-    head = ("path", "gender", "age", "noisy", "background")
-    write_table(out / "truth_train.csv", head, truth)
+        truth.append((person["path"], GENDERS[gender], age, noisy, person["background"]))
+    write_table(out / "train" / "train.csv", rows)
+    write_table(out / "truth_train.csv", truth)
     images = out / "train" / "images"
     (images / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
     (images / ".ipynb_checkpoints").mkdir()
@@ -208,15 +206,12 @@ def write_train(out, train):
 
 
 def write_eval(out, evaluation, seed):
+    """info.csv without the answers, and truth.csv with them, in the same random order."""
     rows = []
     for person in evaluation:
         for number, name in enumerate(person["files"]):
-            mask = max(0, number - 4)
-            answer = 6 * mask + 3 * person["gender"] + person["group"]
-            rows.append(
-                (f"{name}.jpg", answer, person["number"], person["age"], person["background"])
-            )
+            answer = encode(max(0, number - 4), person["gender"], person["group"])
+            rows.append((name, answer, person["number"], person["age"], person["background"]))
     rows = [rows[i] for i in np.random.default_rng([seed, ORDER]).permutation(len(rows))]
-    write_table(out / "truth.csv", ("ImageID", "ans", "person", "age", "background"), rows)
-    blank = [(row[0], 0) for row in rows]
-    write_table(out / "eval" / "info.csv", ("ImageID", "ans"), blank)
+    write_table(out / "truth.csv", [("ImageID", "ans", "person", "age", "background"), *rows])
+    write_table(out / "eval" / "info.csv", [("ImageID", "ans"), *((row[0], 0) for row in rows)])

@@ -1,6 +1,8 @@
 import argparse
 import hashlib
 import json
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -9,7 +11,8 @@ import pytest
 
 import demo
 from common import errors
-from drawing import competition, portrait, scene
+from common.files import HOME
+from drawing import backdrop, competition, identity, photo, portrait
 
 PHOTOS = ["incorrect_mask", "mask1", "mask2", "mask3", "mask4", "mask5", "normal"]
 SMALL = ["--people", "24", "--eval_people", "3", "--size", "64", "48"]
@@ -87,8 +90,8 @@ def test_eval_hides_the_answers_and_truth_has_them(drawn):
 
 def test_photos_and_mattes_have_the_size_asked_for(drawn):
     image_id = table(drawn / "eval/info.csv")["ImageID"][0]
-    photo = cv2.imread(drawn / "eval/images" / image_id, cv2.IMREAD_UNCHANGED)
-    assert photo.shape == (64, 48, 3)
+    image = cv2.imread(drawn / "eval/images" / image_id, cv2.IMREAD_UNCHANGED)
+    assert image.shape == (64, 48, 3)
     matte = drawn / "mattes_true/eval" / image_id.replace(".jpg", ".png")
     matte = cv2.imread(matte, cv2.IMREAD_UNCHANGED)
     assert matte.shape == (64, 48) and matte.dtype == np.uint8
@@ -105,7 +108,8 @@ def test_other_seed_other_people(tmp_path):
     found = {}
     for seed in (0, 1):
         args = argparse.Namespace(seed=seed, background_bias=0.0)
-        person = competition.people(args, 1, 1)[0] | {"files": PHOTOS, "gender": 0, "age": 30}
+        person = competition.people(args, 1, 1)[0] | {"gender": 0, "age": 30}
+        person |= {"path": "", "files": [f"{name}.jpg" for name in PHOTOS]}
         competition.draw_person(person, tmp_path / str(seed), seed, (64, 48))
         found[seed] = set(digests(tmp_path / str(seed)).values())
     assert len(found[0]) == len(found[1]) == 14 and not found[0] & found[1]
@@ -114,14 +118,14 @@ def test_other_seed_other_people(tmp_path):
 def test_more_people_and_more_processes_leave_the_others_as_they_were(drawn, tmp_path, monkeypatch):
     started = []
 
-    def count(workers, context, initializer):
+    def count(workers, context, *initializer):
         started.append((workers, context.get_start_method()))
-        return pool(2, context, initializer)
+        return pool(workers, context, *initializer)
 
-    pool = demo.ProcessPoolExecutor
-    monkeypatch.setattr(demo, "ProcessPoolExecutor", count)
-    monkeypatch.setattr(demo, "PIXELS_A_WORKER", 64 * 48)
-    monkeypatch.setattr(demo, "cores", lambda: 2)
+    pool = competition.ProcessPoolExecutor
+    monkeypatch.setattr(competition, "ProcessPoolExecutor", count)
+    monkeypatch.setattr(competition, "PIXELS_A_WORKER", 64 * 48)
+    monkeypatch.setattr(competition, "cores", lambda: 2)
     flags = ["--people", "30", "--label_noise", "0.2"]
     more = digests(draw(tmp_path / "more", *flags))
     assert started == [(2, "spawn")]
@@ -177,25 +181,24 @@ def test_background_bias_is_in_train_and_not_in_eval():
     assert purity(1.0, 1) == purity(0.0, 1) == pytest.approx(1 / 8, abs=0.08)
 
 
-def rendered(person, mask, worn, backdrop, size):
-    rng = np.random.default_rng(5)
-    return scene.draw_photo(rng, person, backdrop, mask, worn, size, 1.0)
+def rendered(person, behind, size, **mask):
+    return photo.draw_photo(np.random.default_rng(5), person, behind, size, 1.0, **mask)
 
 
 @pytest.mark.parametrize(("gender", "age"), [(0, 60), (1, 20)])
 def test_matte_is_what_two_backdrops_tell(monkeypatch, gender, age):
     """Alpha by triangulation: black and white behind the same person (Smith and Blinn 1996)."""
     size = (256, 192)
-    monkeypatch.setattr(scene, "light", lambda *_: np.full((12, 9, 3), 128, np.uint8))
-    monkeypatch.setattr(scene, "grain", lambda h, w: np.full((h + 64, w + 64, 3), 128, np.uint8))
-    scale = scene.render_scale(size)[0]
+    monkeypatch.setattr(photo, "sunlight", lambda *_: np.full((12, 9, 3), 128, np.uint8))
+    monkeypatch.setattr(photo, "grain", lambda h, w: np.full((h + 64, w + 64, 3), 128, np.uint8))
+    scale = backdrop.render_scale(size)[0]
     rng = np.random.default_rng(gender)
-    person = portrait.draw_person(rng, gender, age, scale)
-    black = np.zeros_like(scene.draw_backdrop(rng, "wall", size))
+    person = portrait.draw_portrait(rng, gender, age, scale)
+    black = np.zeros_like(backdrop.draw_backdrop(rng, "wall", size))
     white = black + np.array([255, 255, 255, 0], np.uint8)
     for mask, worn in [(None, "right"), ("kn95", "right"), ("surgical", "chin")]:
-        dark, matte = rendered(person, mask, worn, black, size)
-        bright, same = rendered(person, mask, worn, white, size)
+        dark, matte = rendered(person, black, size, mask=mask, worn=worn)
+        bright, same = rendered(person, white, size, mask=mask, worn=worn)
         np.testing.assert_array_equal(matte, same)
         alpha = 255 - (bright.astype(int) - dark).mean(2)
         assert np.abs(alpha - cv2.GaussianBlur(matte, (0, 0), 0.3)).max() < 60  # a little blur
@@ -206,12 +209,12 @@ def test_matte_is_what_two_backdrops_tell(monkeypatch, gender, age):
 def test_a_mask_changes_the_lower_face_only():
     size = (256, 192)
     rng = np.random.default_rng(0)
-    person = portrait.draw_person(rng, 1, 25, scene.render_scale(size)[0])
+    person = portrait.draw_portrait(rng, 1, 25, backdrop.render_scale(size)[0])
     head, who = person["head"], person["who"]
     before = head.pixels.copy()
     changed = {}
     for worn in ("right", "nose", "chin"):
-        with_mask = scene.draw_mask(rng, head, who, "surgical", worn)
+        with_mask = photo.draw_mask(rng, head, who, "surgical", worn)
         rows = np.abs(with_mask.pixels.astype(int) - before).sum((1, 2))
         # Rows of the nose, the mouth and the chin, in face units.
         at = [int(with_mask.fixed([(0, v)])[0, 1] / 16) for v in (0.3, 0.62, 0.95)]
@@ -231,7 +234,7 @@ def test_looks_age():
     """Old people are greyer, and not so clearly that 59 could be told from 60."""
     rng = np.random.default_rng(0)
     grey = {
-        age: np.array([portrait.identity(rng, 0, age)["grey"] for _ in range(200)])
+        age: np.array([identity.identity(rng, 0, age)["grey"] for _ in range(200)])
         for age in (20, 45, 59, 60)
     }
     assert grey[20].mean() < 0.02 < grey[45].mean() < 0.7 * grey[59].mean()
@@ -257,22 +260,49 @@ def test_a_crash_leaves_nothing(tmp_path, monkeypatch):
         raise RuntimeError("stop")
 
     (tmp_path / "out").mkdir()
-    monkeypatch.setattr(demo, "draw_person", fail)
+    monkeypatch.setattr(competition, "draw_person", fail)
     with pytest.raises(RuntimeError, match="stop"):
         draw(tmp_path / "out")
     assert not any((tmp_path / "out").iterdir()) and len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.parametrize("flags", [[], ["--seed", "1"]])
+def test_of_two_at_once_the_second_finds_what_the_first_drew(tmp_path, monkeypatch, flags, capsys):
+    """While one draws, another finishes: the same competition is kept, another one is an error."""
+
+    def meanwhile(out, args):
+        monkeypatch.setattr(competition, "draw", first)
+        draw(tmp_path / "out", *flags)
+        first(out, args)
+
+    first = competition.draw
+    monkeypatch.setattr(competition, "draw", meanwhile)
+    if flags:
+        with pytest.raises(errors.UserError, match="another --seed"):
+            draw(tmp_path / "out")
+    else:
+        draw(tmp_path / "out")
+        assert "kept" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (tmp_path / "out/demo.json").exists()
+
+
+def test_help_loads_no_heavy_library():
+    code = "import sys, demo; print(*{'cv2', 'torch', 'pandas', 'scipy'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=HOME)
+    assert done.returncode == 0 and not done.stdout.strip(), done.stdout + done.stderr
+
+
 @pytest.mark.parametrize(
     ("flags", "word"),
     [
-        (["--people", "23"], "--people 23"),
-        (["--eval_people", "0"], "--eval_people 0"),
-        (["--seed", "-1"], "--seed -1"),
-        (["--label_noise", "1.5"], "--label_noise 1.5"),
-        (["--label_noise", "nan"], "--label_noise nan"),
-        (["--background_bias", "-0.1"], "--background_bias -0.1"),
-        (["--size", "8", "96"], "--size 8 96"),
+        (["--people", "23"], "--people.* 23 .*24"),
+        (["--eval_people", "0"], "--eval_people.* 0 .*1"),
+        (["--seed", "-1"], "--seed.* -1 .*0"),
+        (["--label_noise", "1.5"], "--label_noise.* 1.5 .*1"),
+        (["--label_noise", "nan"], "--label_noise.* nan "),
+        (["--background_bias", "-0.1"], "--background_bias.* -0.1 .*0"),
+        (["--size", "8", "96"], "--size.* 8 .*32"),
     ],
 )
 def test_wrong_flags_are_named(tmp_path, flags, word):
