@@ -1,16 +1,19 @@
 #!/usr/bin/env bash
-# One condition, several backbones: baseline, model by model.
+# The same run with one backbone after the other. The report compares them with the first.
 #
 #   bash scripts/backbones.sh
 #   MODELS="resnet18 resnet50" DATA=data/train bash scripts/backbones.sh
 #
-# The first model is the baseline of the report. Weights come from weights/<model>.safetensors or
-# from timm's hub. About as long as one run a model; resumable. Variables: scripts/lib.sh.
+# Weights come from weights/<model>.safetensors, or else timm downloads them. Each model takes
+# about as long as one train.py. Other variables: lib.sh.
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"
+batch
 
-for model in ${MODELS:-tf_efficientnet_lite0 resnet18 mobilenetv3_large_100 efficientnet_b3 convnext_tiny}; do
-    seeds "backbone-$model" --model "$model"
+small="tf_efficientnet_lite0 resnet18 mobilenetv3_large_100"
+large="efficientnet_b3 convnext_tiny"
+for model in ${MODELS:-$small $large}; do
+    condition "backbone-$model" --model "$model"
 done
 
 report "${PAGE:-backbones.html}"

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# The best found for two cores, an hour and a few hundred people: one run and its submission.
+# The best run found for two cores, an hour and a few hundred people, and its submission.
 #
 #   bash scripts/best_small.sh
 #   DATA=data/train EVAL=data/eval RUNS=runs OUT=output/best bash scripts/best_small.sh
 #
-# Half an hour for 421 people (2,947 photos) on 2 cores; no GPU, no mattes. Resumable: finished
-# folds are skipped. PROCESSES (2) train the folds side by side, each on one core, which is faster
-# than one process on all.
+# Half an hour for 421 people (2,947 photos) on 2 cores; it needs no GPU and no mattes. Stopped and
+# started again, it skips the finished folds. PROCESSES (2) train the folds side by side, each on
+# one core, which is faster than one process on all cores.
 #
-# What each choice did to the pooled out-of-fold macro F1 on 421 people, with its paired 95 %
-# interval (one seed each; other data may differ, so measure with report.py). The best epochs are
-# kept, which flatters; on the right the macro F1 of the last ones:
+# What each choice did to the pooled out-of-fold macro F1 on 421 people, with the 95 % interval of
+# the paired difference (one seed each; other data may differ, so measure with report.py). The
+# best epochs are kept, which flatters; on the right is the macro F1 of the last ones:
 #   one backbone with three heads, 96x72, 3 folds, 6 epochs                        .359  .356
 #   --crop center: the face gets 2.4 times the pixels        +.130 [+.068, +.190]  .489  .489
 #   --augmentation strong --age_mse 0.3: no evidence, but    -.009 [-.061, +.042]  .480  .463
@@ -20,36 +20,25 @@
 # averaged -.006 [-.051, +.031]; --tta flip -.024 [-.053, +.002]; --decision f1 -.003. On one or
 # two folds, which is too few to tell, these were not higher: --mixup 0.4; --augmentation light;
 # 160x120; --weighted_sampler 0.5 with --label_smoothing 0.1 and --drop_rate 0.4.
-# So .599 is the best of several tries on the same people: expect less of a new one, as the run of
-# 10 folds, nearly the same, had.
+# .599 is the best of several tries on the same people: expect less on new people. The run of 10
+# folds, which is nearly the same, also had less.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+source "$(dirname "$0")/lib.sh"
 data=${DATA:-data/train} eval=${EVAL:-data/eval} runs=${RUNS:-runs} out=${OUT:-output/best}
 processes=${PROCESSES:-2} folds=6
-python=.venv/bin/python
 
-train() {
-    $python train.py --data_dir "$data" --model_dir "$runs" --name best \
+pids=()
+for ((i = 0; i < processes && i < folds; i++)); do
+    # shellcheck disable=SC2046
+    OMP_NUM_THREADS=1 $python train.py --data_dir "$data" --model_dir "$runs" --name best \
         --k_fold $folds --epochs 9 --resize 128 96 \
         --crop center \
         --shared_backbone \
         --augmentation strong \
         --age_mse 0.3 \
-        --fold "$@"
-}
-
-# Process p trains the folds p, p + PROCESSES, ...
-export OMP_NUM_THREADS=1
-pids=()
-for ((p = 0; p < processes; p++)); do
-    # shellcheck disable=SC2046
-    train $(seq "$p" "$processes" $((folds - 1))) &
+        --fold $(folds_of $i "$processes" $folds) &
     pids+=($!)
 done
-trap 'kill "${pids[@]}" 2>/dev/null || true' INT TERM
-for pid in "${pids[@]}"; do
-    wait "$pid"
-done
-unset OMP_NUM_THREADS
+wait_for_all "${pids[@]}"
 
 $python inference.py --model_dir "$runs/best" --data_dir "$eval" --output_dir "$out"

