@@ -1,55 +1,46 @@
 """Draws a competition whose truth is known: parametric portraits in the competition's layout.
 
-Beside `train` and `eval` lie the truth: `truth.csv` (the answers of eval), `truth_train.csv` (true
+Beside `train` and `eval` lies the truth: `truth.csv` (the answers of eval), `truth_train.csv` (true
 gender and age of people in train, whose recorded label may be noisy) and `mattes_true` (8-bit
 mattes, 255 on the person). A person's looks depend on (seed, split, number of the person) alone:
 not on how many people are drawn, nor by how many processes.
 """
 
-import argparse
 import json
 import tempfile
 from pathlib import Path
 
 from common.errors import UserError, run_command
 from common.files import write_json
-from common.flags import Parser, number, typed
+from common.flags import Option, Parser, number
 from common.processes import say
+
+SHARE = number(float, 0, 1)
+FLAGS = {
+    "files": [Option("out", Path("data/demo"), Path, "folder to write")],
+    "how much": [
+        Option("people", 120, number(int, 24),
+               "people in train, 24 or more: at least two of every gender x age group"),
+        Option("eval_people", 60, number(int, 1), "people in eval, 1 or more"),
+        Option("size", [512, 384], number(int, 32, 2048),
+               "height and width of a photo, 32 to 2048", count=2),
+    ],
+    "what is drawn": [
+        Option("seed", 0, number(int, 0), "another seed draws other people"),
+        Option("label_noise", 0.0, SHARE,
+               "share of people in train with a wrong gender or age group, 0 to 1"),
+        Option("background_bias", 0.0, SHARE,
+               "share of people in train whose gender and age group decide the background, 0 to 1"),
+    ],
+}  # fmt: skip
 
 
 def parse_args(argv=None):
-    parser = Parser(
-        description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    share = typed(number(float, 0, 1))
-    files = parser.add_argument_group("files")
-    files.add_argument("--out", type=Path, default=Path("data/demo"), help="folder to write")
-    size = parser.add_argument_group("how much")
-    size.add_argument(
-        "--people", type=typed(number(int, 24)), default=120, metavar="N",
-        help="people in train, 24 or more: at least two of every gender x age group",
-    )  # fmt: skip
-    size.add_argument(
-        "--eval_people", type=typed(number(int, 1)), default=60, metavar="N",
-        help="people in eval, 1 or more",
-    )  # fmt: skip
-    size.add_argument(
-        "--size", type=typed(number(int, 32, 2048)), nargs=2, default=[512, 384],
-        metavar=("H", "W"), help="height and width of a photo, 32 to 2048",
-    )  # fmt: skip
-    truth = parser.add_argument_group("what is drawn")
-    truth.add_argument(
-        "--seed", type=typed(number(int, 0)), default=0, metavar="N",
-        help="another seed draws other people",
-    )  # fmt: skip
-    truth.add_argument(
-        "--label_noise", type=share, default=0.0, metavar="SHARE",
-        help="share of people in train with a wrong gender or age group, 0 to 1",
-    )  # fmt: skip
-    truth.add_argument(
-        "--background_bias", type=share, default=0.0, metavar="SHARE",
-        help="share of people in train whose background follows from gender and age group, 0 to 1",
-    )  # fmt: skip
+    parser = Parser(description=__doc__.split("\n")[0])
+    for title, options in FLAGS.items():
+        group = parser.add_argument_group(title)
+        for option in options:
+            option.add_to(group)
     return parser.parse_args(argv)
 
 
