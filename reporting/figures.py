@@ -9,23 +9,19 @@ import re
 import zlib
 
 import numpy as np
+import pandas as pd
 
 from labels import ATTRIBUTES, CLASS_NAMES
 
 # Okabe and Ito (2008): colours that the colour-blind can tell apart.
-BLUE, ORANGE, GREEN, RED, PURPLE, SKY = (
-    "#0072B2",
-    "#E69F00",
-    "#009E73",
-    "#D55E00",
-    "#CC79A7",
-    "#56B4E9",
-)
-CYCLE = (BLUE, ORANGE, GREEN, PURPLE, RED, SKY)
+CYCLE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
+BLUE, ORANGE, GREEN, PURPLE, RED, SKY = CYCLE
 MARKERS = "osD^vP"
 INK = "#010203"
+INKED = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+BOUNDS = {"color": INK, "lw": 1.2, "ls": "--"}  # of the age groups
 LONG = re.compile(r"(\d+\.\d{2})\d+")
-STYLE = {
+STYLE = dict.fromkeys((*INKED, "grid.color"), INK) | {
     "svg.fonttype": "none",
     "svg.hashsalt": "report",
     "font.size": 10,
@@ -39,10 +35,7 @@ STYLE = {
     "axes.axisbelow": True,
     "legend.frameon": False,
     "savefig.transparent": True,
-} | dict.fromkeys(
-    ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color"),
-    INK,
-)
+}
 
 
 def _canvas(width, height, rows=1, columns=1, **options):
@@ -53,6 +46,13 @@ def _canvas(width, height, rows=1, columns=1, **options):
     matplotlib.rcParams.update(STYLE)
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, **options)
+
+
+def _name_rows(axes, names, places=None):
+    """Names at the left of horizontal bars or points, the first on top."""
+    axes.set_yticks(range(len(names)) if places is None else places, names)
+    axes.grid(axis="y", visible=False)
+    axes.invert_yaxis()
 
 
 def _svg(figure, label):
@@ -79,17 +79,15 @@ def age_histogram(people):
     people: frame (age, gender), one row a person.
     """
     figure, axes = _canvas(8, 3)
-    years = np.arange(people.age.min(), people.age.max() + 1)
-    bottom = np.zeros(len(years))
-    for code, colour in ((0, BLUE), (1, ORANGE)):
-        ages = people.age[people.gender == code]
-        counts = np.array([(ages == year).sum() for year in years])
+    counts, bottom = pd.crosstab(people.age, people.gender), 0
+    for code, colour in enumerate((BLUE, ORANGE)):
+        height = counts.get(code, 0 * counts.sum(axis=1))
         name = ATTRIBUTES["gender"][code]
-        axes.bar(years, counts, 0.86, bottom=bottom, color=colour, label=name)
-        bottom += counts
+        axes.bar(counts.index, height, 0.86, bottom=bottom, color=colour, label=name)
+        bottom += height
     top = axes.get_ylim()[1]
     for bound in (30, 60):
-        axes.axvline(bound - 0.5, color=INK, lw=1.2, ls="--")
+        axes.axvline(bound - 0.5, **BOUNDS)
         axes.text(bound - 0.3, top * 1.02, f"from {bound}", va="bottom", fontsize=9)
     axes.set_ylim(0, top * 1.1)
     axes.set(title="People by age", xlabel="age (years)", ylabel="people")
@@ -101,14 +99,11 @@ def age_histogram(people):
 def class_counts(counts):
     """Images of each of the 18 classes, rarest visible. counts: (18,)."""
     figure, axes = _canvas(8, 4.4)
-    colours = [(BLUE, ORANGE, GREEN)[k // 6] for k in range(len(counts))]
-    axes.barh(range(len(counts)), counts, color=colours)
+    axes.barh(range(len(counts)), counts, color=np.repeat((BLUE, ORANGE, GREEN), 6))
     for k, count in enumerate(counts):
         axes.text(count, k, f" {count:,}", va="center", fontsize=9)
-    axes.set_yticks(range(len(counts)), [f"{k:2d}  {name}" for k, name in enumerate(CLASS_NAMES)])
-    axes.invert_yaxis()
+    _name_rows(axes, [f"{k:2d}  {name}" for k, name in enumerate(CLASS_NAMES)])
     axes.margins(x=0.09, y=0.01)
-    axes.grid(axis="y", visible=False)
     axes.set(title="Images by class", xlabel="images")
     return _svg(figure, "Images by class")
 
@@ -117,26 +112,21 @@ def learning_curves(logs):
     """Loss and macro F1 by epoch, a row a task, a line a fold. logs: {task: frame of log.csv}."""
     figure, axes = _canvas(8, 2.1 * len(logs) + 0.3, len(logs), 2, squeeze=False)
     for (task, log), (left, right) in zip(logs.items(), axes, strict=True):
-        folds = sorted(log.fold.unique())
-        for fold in folds:
-            part, alpha = log[log.fold == fold], 1 if len(folds) == 1 else 0.65
-            for column, colour, name in (
-                ("train_loss", BLUE, "training"),
-                ("val_loss", ORANGE, "validation"),
-            ):
-                if column in part:
-                    label = name if fold == folds[0] else None
-                    left.plot(part.epoch, part[column], color=colour, alpha=alpha, label=label)
-            if "macro_f1" in part:
-                right.plot(part.epoch, part.macro_f1, color=GREEN, alpha=alpha)
+        curves = {"train_loss": (left, BLUE, "training"), "val_loss": (left, ORANGE, "validation")}
+        curves["macro_f1"] = right, GREEN, None
+        folds = log.groupby("fold")
+        for column, (side, colour, label) in curves.items():
+            for _, part in folds if column in log else ():
+                alpha = 1 if len(folds) == 1 else 0.65
+                side.plot(part.epoch, part[column], color=colour, alpha=alpha, label=label)
+                label = None
         left.set(title=f"{task}: loss", ylabel="loss")
         right.set(title=f"{task}: macro F1 (validation)", ylabel="macro F1")
+        left.set_visible(bool(left.lines))
         if left.lines:
             left.legend()
-        else:
-            left.set_visible(False)
-        for side in (left, right):
-            side.xaxis.get_major_locator().set_params(integer=True)
+    for side in axes.flat:
+        side.xaxis.get_major_locator().set_params(integer=True)
     for side in axes[-1]:
         side.set_xlabel("epoch")
     return _svg(figure, "Learning curves of " + ", ".join(logs))
@@ -144,9 +134,7 @@ def learning_curves(logs):
 
 def reliability(images, confidence, accuracy, ece):
     """Reliability diagram: accuracy by top probability, bins of metrics.reliability."""
-    figure, (axes, below) = _canvas(
-        4, 3.8, 2, 1, sharex=True, gridspec_kw={"height_ratios": [3, 1]}
-    )
+    figure, (axes, below) = _canvas(4, 3.8, 2, 1, sharex=True, height_ratios=[3, 1])
     full = images > 0
     axes.plot([0, 1], [0, 1], color=INK, lw=1, ls="--", label="calibrated")
     axes.plot(confidence[full], accuracy[full], "o-", color=BLUE, label="this run")
@@ -166,9 +154,8 @@ def forest(rows, baseline, title):
         axes.plot([low, high], [k, k], color=colour, lw=2.5, solid_capstyle="butt")
         axes.plot(difference, k, "s", color=colour, ms=7)
     axes.axvline(0, color=INK, lw=1)
-    axes.set_yticks(range(len(rows)), [row[0] for row in rows])
-    axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.grid(axis="y", visible=False)
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    _name_rows(axes, [row[0] for row in rows])
     axes.set(title=title, xlabel=f"difference of macro F1 from {baseline}, 95 % interval")
     return _svg(figure, title)
 
@@ -177,59 +164,47 @@ def per_class(groups):
     """F1 of the 18 classes side by side. groups: {name: (18,) F1}."""
     figure, axes = _canvas(8, 5 + 0.25 * ((len(groups) + 2) // 3))
     offsets = np.linspace(-0.28, 0.28, len(groups)) if len(groups) > 1 else [0]
-    for k, ((name, f1), offset) in enumerate(zip(groups.items(), offsets, strict=True)):
+    for k, (name, f1) in enumerate(groups.items()):
         look = {"color": CYCLE[k % 6], "marker": MARKERS[k // 6 % 6]}
-        axes.plot(f1, np.arange(18) + offset, ls="", ms=6, label=name, **look)
+        axes.plot(f1, np.arange(18) + offsets[k], ls="", ms=6, label=name, **look)
     for k in range(1, 18):
         axes.axhline(k - 0.5, color=INK, lw=0.5, alpha=0.9 if k % 6 == 0 else 0.15)
-    axes.set_yticks(range(18), CLASS_NAMES)
-    axes.set(title="F1 of each class", xlabel="F1", xlim=(-0.02, 1.02), ylim=(17.6, -0.6))
-    axes.grid(axis="y", visible=False)
+    axes.set(title="F1 of each class", xlabel="F1", xlim=(-0.02, 1.02), ylim=(-0.6, 17.6))
+    _name_rows(axes, CLASS_NAMES)
     figure.legend(loc="outside lower center", ncols=min(3, len(groups)))
     return _svg(figure, "F1 of each class, runs side by side")
 
 
 def errors_by_age(table, name):
-    """Share of wrong images by year of age, and over 5 years. table: runs.error_by_age."""
-    figure, (axes, below) = _canvas(8, 4, 2, 1, sharex=True, gridspec_kw={"height_ratios": [4, 1]})
-    looks = (
-        ("age_group", RED, "o", "age group"),
-        ("gender", BLUE, "s", "gender"),
-        ("mask", GREEN, "^", "mask"),
-    )
-    for column, colour, marker, label in looks:
-        axes.plot(table.age, table[column], marker, ms=3.5, alpha=0.45, color=colour)
-        near = np.abs(table.age.to_numpy()[:, None] - table.age.to_numpy()) <= 2
-        weights = near * table.images.to_numpy()
+    """Share of wrong images by year of age, and over 5 years. table: of error_by_age."""
+    figure, (axes, below) = _canvas(8, 4, 2, 1, sharex=True, height_ratios=[4, 1])
+    ages, images = table.age.to_numpy(), table.images.to_numpy()
+    weights = (np.abs(ages[:, None] - ages) <= 2) * images
+    for column, colour, marker in (
+        ("age_group", RED, "o"),
+        ("gender", BLUE, "s"),
+        ("mask", GREEN, "^"),
+    ):
+        axes.plot(ages, table[column], marker, ms=3.5, alpha=0.45, color=colour)
         smooth = weights @ table[column].to_numpy() / weights.sum(1)
-        axes.plot(table.age, smooth, lw=2, color=colour, label=label)
+        axes.plot(ages, smooth, lw=2, color=colour, label=column.replace("_", " "))
     for bound in (30, 60):
-        axes.axvline(bound - 0.5, color=INK, lw=1.2, ls="--")
+        axes.axvline(bound - 0.5, **BOUNDS)
     axes.set(title=f"Where mistakes cluster ({name})", ylabel="share of images wrong", ylim=(0, 1))
     figure.legend(loc="outside lower center", ncols=3)
-    below.bar(table.age, table.people, 0.86, color=SKY)
+    below.bar(ages, table.people, 0.86, color=SKY)
     below.set(xlabel="age (years)", ylabel="people")
     return _svg(figure, "Share of wrong images by year of age and attribute")
 
 
 def energy(table):
     """Share of Grad-CAM energy on the person. table: frame (run, attribute, energy, area)."""
-    names, attributes = list(dict.fromkeys(table.run)), list(dict.fromkeys(table.attribute))
-    figure, axes = _canvas(8, 0.34 * len(names) * len(attributes) + 1.6)
-    place, ticks, labels = 0.0, [], []
-    for name in names:
-        for k, attribute in enumerate(attributes):
-            row = table[(table.run == name) & (table.attribute == attribute)]
-            if len(row):
-                axes.barh(place, row.energy.iloc[0], 0.8, color=CYCLE[k])
-                axes.plot([row.area.iloc[0]] * 2, [place - 0.4, place + 0.4], color=INK, lw=2)
-                ticks.append(place)
-                labels.append(f"{name}: {attribute}")
-                place += 1
-        place += 0.5
-    axes.set_yticks(ticks, labels)
-    axes.invert_yaxis()
-    axes.grid(axis="y", visible=False)
+    runs, attributes = pd.factorize(table.run)[0], pd.factorize(table.attribute)[0]
+    figure, axes = _canvas(8, 0.34 * len(table) + 1.6)
+    places = np.arange(len(table)) + 0.5 * runs
+    axes.barh(places, table.energy, 0.8, color=np.take(CYCLE, attributes))
+    axes.vlines(table.area, places - 0.4, places + 0.4, color=INK, lw=2)
+    _name_rows(axes, table.run + ": " + table.attribute, places)
     axes.set(
         title="Does the model look at the person?",
         xlabel="share of Grad-CAM energy on the person (line: the person's share of the image)",

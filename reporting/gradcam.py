@@ -7,19 +7,49 @@ import numpy as np
 import pandas as pd
 import torch
 
-import labels
 import model as models
 from common.errors import UserError
 from common.processes import progress, say
-from labels import ATTRIBUTES, CLASS_NAMES, CLASSES, decode
+from labels import ATTRIBUTES, CLASS_NAMES, CLASSES, LAYOUTS
 from photos import store, views
-from reporting import figures, page, survey
+from reporting import data_section, figures, page
+from reporting.page import html
 
 COUNTED = 5  # photos of each class behind the figure of energy, at least
 SHOWN = 4  # runs whose maps are shown
 BATCH = 32
 CELLS = 3  # a coarser map cannot tell the person from the background
 SIZE = (72, 96)  # width and height of a picture on the page
+
+
+# ---- what a saved model says of its input
+
+
+def inputs(evidence, names, info, method, cache):
+    """(pictures, mattes) of photos below the data's root, in the first view of a saved model.
+
+    pictures: uint8 tensor (n, 3, H, W) as the model sees them; mattes: (n, H, W) 0..1 under the
+    same crop, None without `method`.
+    """
+
+    def pixels(view):
+        photos = store.load(evidence.data.root, names, [view], cache, evidence.matte_dir)
+        return photos.batch(torch.arange(len(names)), 0)
+
+    view = views.views(info["bg"], info["bg_fill"], info["crop"], info["size"])[0]
+    if not method:
+        return pixels(view), None
+    alpha = views.View(method, "matte", view.crop, view.crop_method, view.size)
+    return pixels(view), pixels(alpha)[:, 0].numpy() / np.float32(255)
+
+
+def normalized(images, info):
+    """float32 (n, 3, H, W) of uint8 ones, less the model's mean, by its std."""
+    mean, std = (torch.tensor(info[key]).view(3, 1, 1) for key in ("mean", "std"))
+    return (images.float() / 255 - mean) / std
+
+
+# ---- maps
 
 
 def feature_map(backbone, size):
@@ -53,12 +83,8 @@ def attribute_logits(logits, attribute):
     if attribute in logits:
         scores = logits[attribute]
         return scores.mean(1) if scores.dim() == 3 else scores
-    codes = decode(np.arange(CLASSES))[attribute]
-    parts = [
-        logits["label"][:, torch.from_numpy(codes == k)].logsumexp(1)
-        for k in range(len(ATTRIBUTES[attribute]))
-    ]
-    return torch.stack(parts, 1)
+    others = {"mask": (2, 3), "gender": (1, 3), "age": (1, 2)}[attribute]
+    return logits["label"].reshape(-1, 3, 2, 3).logsumexp(others)
 
 
 def maps(model, info, images, attribute):
@@ -71,14 +97,13 @@ def maps(model, info, images, attribute):
     layer = feature_map(model.backbone, images.shape[2:])
     if layer is None:
         raise UserError(f"{info['model']} has no feature map that Grad-CAM could show")
-    mean, std = (torch.tensor(info[key]).view(3, 1, 1) for key in ("mean", "std"))
 
     def forward(batch):
         return attribute_logits(model(batch), attribute)
 
     found, explain = [], LayerGradCam(forward, layer)
     for part in images.split(BATCH):
-        batch = (part.float() / 255 - mean) / std
+        batch = normalized(part, info)
         with torch.no_grad():
             value = forward(batch).argmax(1)
         cam = explain.attribute(batch, value, relu_attributions=True)
@@ -98,75 +123,63 @@ def choose(rows, run, count, seed):
     """Up to `count` photos a class, of different people where it can be: row numbers, of the
     first fold, so that few models need to be loaded.
     """
-    rng = np.random.default_rng(seed)
+    rng, chosen = np.random.default_rng(seed), []
     first = (run.oof.fold == run.oof.fold.min()).to_numpy()
-    chosen = []
     for label in range(CLASSES):
-        at = np.flatnonzero(first & (rows.label.to_numpy(int) == label))
-        at = rng.permutation(at)
-        order = np.argsort(pd.Series(rows.person.to_numpy()[at]).duplicated(), kind="stable")
-        chosen += at[order][:count].tolist()
+        at = rng.permutation(np.flatnonzero(first & (rows.label.to_numpy(int) == label)))
+        again = pd.Series(rows.person.to_numpy()[at]).duplicated()
+        chosen += at[np.argsort(again, kind="stable")][:count].tolist()
     return np.array(chosen, dtype=int)
 
 
-def look(run, names, folds, data, matte_dir, method, cache):
-    """{attribute: (pictures, maps, mattes)} of one run, on photos `names` below the data's root.
+def look(evidence, run, chosen, method, cache):
+    """{attribute: (pictures, maps, mattes)} of one run, on the photos in the rows `chosen`.
 
-    folds: (n,) the fold of each photo, whose model never saw the person. pictures: uint8
-    (n, 3, H, W) as the model sees them; maps: (n, H, W); mattes: (n, H, W) 0..1 under the same
-    crop, or None without `method`. Of a model of several views it is the first.
+    Each photo is shown to the model of its fold, which never saw the person. pictures and mattes:
+    of `inputs`, as arrays; maps: (n, H, W).
     """
     if "oof_of" in run.config:
         raise UserError("it is a score of other runs and has no models of its own")
-    result, every = {}, torch.arange(len(names))
-    for task, heads in labels.LAYOUTS[run.config["layout"]].items():
+    names, folds = evidence.rows.image.iloc[chosen].tolist(), run.oof.fold.to_numpy(int)[chosen]
+    result = {}
+    for task, heads in LAYOUTS[run.config["layout"]].items():
         paths = {k: run.folder / f"fold{k}" / task / "best.safetensors" for k in np.unique(folds)}
         info = models.read_info(next(iter(paths.values())))
-        view = views.views(info["bg"], info["bg_fill"], info["crop"], info["size"])[0]
-        images = store.load(data.root, names, [view], cache, matte_dir).batch(every, 0)
-        mattes = None
-        if method:
-            alpha = views.View(method, "matte", view.crop, view.crop_method, view.size)
-            mattes = store.load(data.root, names, [alpha], cache, matte_dir).batch(every, 0)
-            mattes = mattes[:, 0].numpy() / np.float32(255)
-        for attribute in ATTRIBUTES:
-            if attribute in heads or "label" in heads:
-                full = np.zeros(images[:, 0].shape, np.float32)
-                result[attribute] = images.numpy(), full, mattes
+        images, mattes = inputs(evidence, names, info, method, cache)
+        own = [name for name in ATTRIBUTES if name in heads or "label" in heads]
+        found = {name: np.zeros(images[:, 0].shape, np.float32) for name in own}
         for fold, path in paths.items():
-            model, info = models.load_model(path)
             at = np.flatnonzero(folds == fold)
-            for attribute in ATTRIBUTES:
-                if attribute in heads or "label" in heads:
-                    part = images[torch.from_numpy(at)]
-                    result[attribute][1][at] = maps(model, info, part, attribute)
+            model, info = models.load_model(path)
+            for name in own:
+                found[name][at] = maps(model, info, images[at], name)
+        result |= {name: (images.numpy(), found[name], mattes) for name in own}
     return result
 
 
-def build(tables, rows, data, groups, matte_dir, count, seed):
-    """Section "Where it looks", of the first seed of each group."""
-    methods = survey.matte_methods(matte_dir)
-    method = methods[0] if methods else None
-    chosen = choose(rows, groups[0].runs[0], max(count, COUNTED), seed)
-    names = rows.image.iloc[chosen].tolist()
+# ---- the section
+
+
+def build(evidence, count):
+    """Section "Where it looks", of the first seed of each group. count: photos shown a class."""
+    method = next(iter(data_section.matte_methods(evidence.matte_dir)), None)
+    first = evidence.groups[0].runs[0]
+    chosen = choose(evidence.rows, first, max(count, COUNTED), evidence.seed)
     found, problems = {}, []
     with tempfile.TemporaryDirectory() as cache:
-        for group in progress(groups, desc="Grad-CAM", unit="run"):
-            run = group.runs[0]
-            folds = run.oof.fold.to_numpy(int)[chosen]
+        for group in progress(evidence.groups, desc="Grad-CAM", unit="run"):
             try:
-                found[group.name] = look(run, names, folds, data, matte_dir, method, cache)
+                found[group.name] = look(evidence, group.runs[0], chosen, method, cache)
             except UserError as error:
                 problems.append(f"{group.name}: {error}")
                 say(f"note: Grad-CAM of {group.name} is left out: {error}")
-    picked = rows.iloc[chosen].reset_index(drop=True)
-    blocks = [page.notes(problems)]
-    if method:
-        blocks += _energy(tables, picked, found, method)
+    picked, blocks = evidence.rows.iloc[chosen].reset_index(drop=True), [html.notes(problems)]
+    if found and method:
+        blocks.append(_energy(evidence, picked.person, found, method))
     elif found:
-        blocks.append(page.text("Without mattes (preprocess.py) no share can be measured."))
+        blocks.append(html.text("Without mattes (preprocess.py) no share can be measured."))
     if found:
-        blocks.append(_pictures(picked, found, count))
+        blocks.append(_pictures(picked.label, found, count))
     intro = (
         "Grad-CAM weighs the last feature map by what raises the predicted value. The maps are "
         "coarse: read them as a tendency over many photos."
@@ -174,76 +187,59 @@ def build(tables, rows, data, groups, matte_dir, count, seed):
     return page.section("looks", "Where it looks", intro, blocks)
 
 
-def _energy(tables, picked, found, method):
+def _energy(evidence, persons, found, method):
     """The share of energy on the person: a sentence a run against the first, figure and table."""
-    shares, lines = {}, []
-    for name, attributes in found.items():
-        for attribute, (_, cam, matte) in attributes.items():
-            share = share_on(cam, matte)
-            shares[name, attribute] = share
-            lines.append(
-                {
-                    "run": name,
-                    "attribute": attribute,
-                    "energy": float(np.nanmean(share)) if np.isfinite(share).any() else np.nan,
-                    "area": float(matte.mean()),
-                    "photos": int(np.isfinite(share).sum()),
-                }
-            )
-    if not lines:
-        return []
-    frame = pd.DataFrame(lines)
-    names = list(found)
-    words = [_moved(picked, shares, names[0], other) for other in names[1:]]
+    cells = {(run, name): cell for run, cells in found.items() for name, cell in cells.items()}
+    shares = pd.DataFrame({key: share_on(cam, matte) for key, (_, cam, matte) in cells.items()})
+    areas = [float(matte.mean()) for _, _, matte in cells.values()]
+    frame = pd.DataFrame({"energy": shares.mean(), "area": areas, "photos": shares.count()})
+    frame = frame.rename_axis(["run", "attribute"]).reset_index()
+    first, *others = found
     caption = (
         f"Share of the map's energy on the person (matte: {method}), and the person's share of "
         "the image, which a map that knows nothing would have. Maps that are zero are left out."
     )
-    return [
-        page.notes(words),
-        page.figure(figures.energy(frame)),
-        page.keep(tables, "cam_energy", frame, caption),
-    ]
+    return (
+        html.notes([moved(shares, persons, first, other) for other in others])
+        + html.figure(figures.energy(frame))
+        + page.keep(evidence, "cam_energy", frame, caption)
+    )
 
 
-def _moved(picked, shares, first, other):
-    """A sentence: by how much `other` looks more at the person than `first`, over people."""
-    differences = [shares[other, name] - shares[first, name] for name in ATTRIBUTES]
-    people = pd.DataFrame(differences).mean().groupby(picked.person.to_numpy()).mean().dropna()
+def moved(shares, persons, first, other):
+    """A sentence: by how much the run `other` looks more at the person than the run `first`.
+
+    shares: frame, a row a photo, a column a (run, attribute); persons: (n,) of the photos. The
+    interval is over people.
+    """
+    change = (shares[other] - shares[first]).mean(axis=1)
+    people = change.groupby(np.asarray(persons)).mean().dropna()
     if len(people) < 2:
         return f"{other} vs {first}: too few maps are more than zero to compare them."
     mean, half = people.mean(), 1.96 * people.std() / np.sqrt(len(people))
-    if mean - half > 0:
-        verdict = "it looks more at the person"
-    elif mean + half < 0:
-        verdict = "it looks more at the background"
-    else:
-        verdict = "no evidence that the eyes moved"
-    interval = page.span(mean - half, mean + half, True)
-    return f"{other} vs {first}: {page.signed(mean)} {interval} of the energy: {verdict}."
+    verdict = "no evidence that the eyes moved"
+    if abs(mean) > half:
+        verdict = f"it looks more at the {'person' if mean > 0 else 'background'}"
+    change = page.change(mean, mean - half, mean + half)
+    return f"{other} vs {first}: {change} of the energy: {verdict}."
 
 
-def _pictures(picked, found, count):
+def _pictures(classes, found, count):
     """A row a photo; for each run what the model sees and its map of each attribute."""
-    names = list(found)[:SHOWN]
-    head, columns = [("", 1)], ["class"]
-    for name in names:
-        head.append((name, 1 + len(ATTRIBUTES)))
-        columns += ["sees", *ATTRIBUTES]
-    rows = []
-    for label in range(CLASSES):
-        for at in np.flatnonzero(picked.label.to_numpy(int) == label)[:count]:
-            images = []
-            for name in names:
-                for k, attribute in enumerate(ATTRIBUTES):
-                    pictures, cam, _ = found[name][attribute]
-                    photo = np.ascontiguousarray(pictures[at].transpose(1, 2, 0))
-                    if k == 0:
-                        images.append(_uri(photo))
-                    images.append(_uri(overlay(photo, cam[at])))
-            rows.append((CLASS_NAMES[label], images))
+    names, rows = list(found)[:SHOWN], []
+    for at in classes.groupby(classes).head(count).index:
+        images = []
+        for name in names:
+            maps = [
+                (np.ascontiguousarray(pictures[at].transpose(1, 2, 0)), cam[at])
+                for pictures, cam, _ in found[name].values()
+            ]
+            images += [maps[0][0], *(overlay(photo, cam) for photo, cam in maps)]
+        rows.append((CLASS_NAMES[int(classes[at])], [_uri(image) for image in images]))
+    head = [("", 1), *((name, 1 + len(ATTRIBUTES)) for name in names)]
+    columns = ["class", *["sees", *ATTRIBUTES] * len(names)]
     note = f"Brighter is where the prediction comes from. {len(names)} of {len(found)} runs."
-    return page.grid(head, columns, rows, note)
+    return html.grid(head, columns, rows, note)
 
 
 def overlay(photo, cam):
@@ -256,4 +252,4 @@ def overlay(photo, cam):
 
 
 def _uri(photo):
-    return survey.data_uri(cv2.resize(photo, SIZE, interpolation=cv2.INTER_AREA), 60)
+    return page.data_uri(cv2.resize(photo, SIZE, interpolation=cv2.INTER_AREA), 60)

@@ -1,37 +1,58 @@
-"""The page of the report, as plain blocks: what a section says, and how it becomes HTML."""
+"""What the sections of the page are made of: texts of numbers, pictures, blocks of HTML."""
 
+import base64
+from numbers import Integral, Real
 from pathlib import Path, PurePosixPath
 
+import cv2
 import numpy as np
 import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from common.files import write_csv, write_text
-from reporting import survey
+from common.errors import UserError
+from photos.reading import read_photo
 
-TEMPLATE = Path(__file__).with_name("report.html.j2")
+SMALL = (96, 128)  # width, height of the photos on the page
+# The macros of report.html.j2: html.heading("Files") is a piece of HTML, "" is none.
+html = (
+    Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    .get_template("report.html.j2")
+    .module
+)
 
 
-def number(value, digits=3):
-    """Text of a table cell: counts with thousands, shares with `digits`, nothing for NaN."""
-    if value is None or (isinstance(value, float) and np.isnan(value)):
+# ---- texts
+
+
+def number(value, sign=""):
+    """Text of a table cell: counts with thousands, shares with three digits, a dash for NaN."""
+    if pd.isna(value):
         return "–"
-    if isinstance(value, (bool, str)):
-        return str(value)
-    if isinstance(value, (int, np.integer)):
+    if isinstance(value, Integral):
         return f"{value:,}"
-    if isinstance(value, (float, np.floating)):
-        return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
+    if isinstance(value, Real):
+        return f"{value:{sign}.3f}".replace("-", "\N{MINUS SIGN}")
     return str(value)
 
 
-def signed(value, digits=3):
-    return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
+def interval(low, high, sign=""):
+    return f"[{number(low, sign)}, {number(high, sign)}]"
 
 
-def span(low, high, sign=False):
-    """`[0.58, 0.66]`, with signs for a difference."""
-    show = signed if sign else number
-    return f"[{show(low)}, {show(high)}]"
+def estimate(value, low, high):
+    """A score: `0.620 [0.580, 0.660]`."""
+    return f"{number(value)} {interval(low, high)}"
+
+
+def change(value, low, high):
+    """A difference: `+0.040 [−0.010, +0.090]`; nothing for NaN."""
+    return "" if pd.isna(value) else f"{number(value, '+')} {interval(low, high, '+')}"
 
 
 def chance(p):
@@ -39,120 +60,77 @@ def chance(p):
     return "p < .001" if p < 0.001 else "p = " + f"{p:.2g}".lstrip("0") if p < 1 else "p = 1"
 
 
+def texts(form, frame):
+    """A Series of form(*cells) of the rows of a frame."""
+    return pd.Series([form(*row) for row in frame.itertuples(index=False)], frame.index, object)
+
+
+# ---- pictures
+
+
+def data_uri(image, quality=72):
+    """A WebP data URI of an RGB or grey uint8 image."""
+    image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
+    coded = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, quality])[1]
+    return "data:image/webp;base64," + base64.b64encode(coded.tobytes()).decode()
+
+
+def small_photo(path):
+    """(128, 96, 3) RGB uint8; a grey card if the photo cannot be read."""
+    try:
+        return cv2.resize(read_photo(path), SMALL, interpolation=cv2.INTER_AREA)
+    except UserError:
+        return np.full((*SMALL[::-1], 3), 128, np.uint8)
+
+
+def photo(data, image):
+    """(data URI, alternative text) of a photo of a dataset.Table, as `card` takes it."""
+    return data_uri(small_photo(data.root / image)), image
+
+
+# ---- blocks
+
+
 def section(key, title, intro, blocks):
-    return {"key": key, "title": title, "intro": intro, "blocks": [b for b in blocks if b]}
-
-
-def text(words):
-    return {"kind": "text", "words": words}
-
-
-def notes(items):
-    return {"kind": "notes", "items": list(items)} if items else None
-
-
-def figure(svg, caption=""):
-    return {"kind": "figure", "svg": svg, "caption": caption}
+    return {"key": key, "title": title, "intro": intro, "blocks": blocks}
 
 
 def table(frame, caption, csv="", limit=None, empty=""):
-    """A table block of the first `limit` rows; `csv` names the file that has them all.
+    """A table of the first `limit` rows; `csv` is the address of the file that has them all.
 
-    Without rows it is the text `empty`, or nothing.
+    Without rows it is the text `empty`.
     """
     if not len(frame):
-        return text(empty) if empty else None
-    shown = frame if limit is None else frame.head(limit)
-    rows = [[number(cell) for cell in row] for row in shown.itertuples(index=False, name=None)]
+        return html.text(empty)
+    shown = frame.head(limit or len(frame))
     if len(shown) < len(frame):
         caption = f"{caption} The first {len(shown)} of {len(frame):,}."
-    return {
-        "kind": "table",
-        "head": [str(column).replace("_", " ") for column in frame.columns],
-        "rows": rows,
-        "numeric": [pd.api.types.is_numeric_dtype(kind) for kind in frame.dtypes],
-        "caption": caption,
-        "csv": csv,
-    }
+    numeric = map(pd.api.types.is_numeric_dtype, frame.dtypes)
+    head = zip([name.replace("_", " ") for name in frame.columns], numeric, strict=True)
+    rows = [[number(cell) for cell in row] for row in shown.itertuples(index=False)]
+    return html.table(list(head), rows, caption, csv)
 
 
-def keep(tables, name, frame, caption, **options):
-    """`table`, of a frame that is also written as `name`.csv."""
-    tables[name] = frame
-    return table(frame, caption, f"{name}.csv", **options)
+def keep(evidence, name, frame, caption, shown=None, **options):
+    """`table` of a frame, or of `shown` in its place, that is also written as `name`.csv."""
+    evidence.tables[name] = frame
+    shown = frame if shown is None else shown
+    return table(shown, caption, f"{evidence.folder}/{name}.csv", **options)
 
 
 def heat(names, counts, caption):
     """A confusion table, rows true; the colour is the share of the row."""
     counts = np.asarray(counts)
-    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    rows = [
-        [(int(n), round(float(s), 2)) for n, s in zip(*row, strict=True)]
-        for row in zip(counts, share, strict=True)
-    ]
-    return {"kind": "heat", "names": list(names), "rows": rows, "caption": caption}
+    shares = (counts / np.maximum(counts.sum(1, keepdims=True), 1)).round(2)
+    return html.heat(names, np.stack([counts.astype(object), shares], -1).tolist(), caption)
 
 
-def cards(items, beside=False):
-    """Photos with words below them, or beside them. items: what `card` makes."""
-    return {"kind": "cards", "items": items, "beside": beside} if items else None
-
-
-def card(images, title, lines=(), flag=""):
-    """images: [(data URI, alternative text)]; flag: "good", "bad" or nothing."""
-    return {"images": images, "title": title, "lines": list(lines), "flag": flag}
-
-
-def photo_cards(data, table):
-    """Cards of rows of runs.mistakes."""
-    return cards(
-        [
-            card(
-                [(survey.photo_uri(data.root / row.image), row.image)],
-                f"{row.prediction}, p {row.p_prediction:.2f}",
-                [
-                    f"label: {row.label}, p {row.p_label:.2f}",
-                    f"{row.age} years",
-                    f"{row.person} {PurePosixPath(row.image).name}",
-                ],
-            )
-            for row in table.itertuples()
-        ],
-        beside=True,
-    )
-
-
-def details(title, blocks, opened=False):
-    return {
-        "kind": "details",
-        "title": title,
-        "blocks": [block for block in blocks if block],
-        "open": opened,
-    }
-
-
-def grid(head, columns, rows, caption):
-    """A table of pictures. head: [(words, columns it spans)]; rows: [(title, [data URI])]."""
-    return {"kind": "grid", "head": head, "columns": columns, "rows": rows, "caption": caption}
-
-
-def heading(words, note=""):
-    return {"kind": "heading", "words": words, "note": note}
-
-
-def write(out, title, headline, sections, tables, foot):
-    """Writes the page and, in `<stem>_tables` beside it, every table as csv. Returns its bytes."""
-    from jinja2 import Environment, StrictUndefined
-
-    out = Path(out)
-    folder = out.with_name(f"{out.stem}_tables")
-    for name, frame in tables.items():
-        write_csv(folder / f"{name}.csv", frame)
-    environment = Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
-    )
-    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        title=title, headline=headline, sections=sections, foot=foot, folder=folder.name
-    )
-    write_text(out, page)
-    return len(page.encode())
+def mistake_cards(data, mistakes, most):
+    """Cards of the first mistakes (of runs.mistakes), one a person, `most` in all."""
+    cards = []
+    for row in mistakes.drop_duplicates("person").head(most).itertuples():
+        label = f"label: {row.label}, p {row.p_label:.2f}"
+        lines = [label, f"{row.age} years", f"{row.person} {PurePosixPath(row.image).name}"]
+        title = f"{row.prediction}, p {row.p_prediction:.2f}"
+        cards.append(html.card([photo(data, row.image)], title, lines))
+    return html.cards(cards, beside=True)

@@ -1,28 +1,35 @@
-"""Finished runs as the report reads them: tables of out-of-fold predictions, options, logs."""
+"""Groups of finished runs, and the evidence that they are: scores, comparisons, mistakes."""
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 import metrics
+import options
+from common import flags
 from common.errors import UserError
+from dataset import Table
 from experiment.reader import ALL, check_same, read_run
 from labels import ATTRIBUTES, CLASS_NAMES, decode
 
 # Options that say where and how fast, not what was learnt.
 PLACES = {"name", "seed", "data_dir", "eval_dir", "model_dir", "matte_dir", "cache_dir", "device"}
-
-
 PLACES |= {"log_interval", "valid_batch_size", "on_error", "resume", "fold"}
-
-
 LAYOUT = {"split_heads", "shared_backbone"}  # two flags of one choice: config["layout"]
 # Options that some folders do not have, and what was done there: those of inference.py --oof are
 # unknown to a run of train.py, --keep to an older one.
 PLAIN = {"tta": "none", "vote": "off", "decision": "argmax", "keep": "best"}
+COSTS = ["seconds", "images_per_s", "wait_share"]
+CHANGE = ["option", "from", "to", "conditions"]
+DIFFERENCE = ["difference", "low", "high"]
+SIGNIFICANT = 0.05
+
+
+# ---- groups
 
 
 @dataclass
@@ -32,7 +39,7 @@ class Group:
     name: str
     runs: list
 
-    @property
+    @cached_property
     def options(self):
         """{flag: text} of the first run; the flags of the layout are one option, `layout`, which
         also names the runs of an ensemble.
@@ -57,6 +64,21 @@ class Group:
         """One (N,) array a seed."""
         return [run.predictions for run in self.runs]
 
+    @property
+    def last_epoch(self):
+        """Macro F1 of the last epochs, not those kept: mean over the seeds, NaN if unknown."""
+        return float(np.mean([run.last_epoch for run in self.runs]))
+
+    @property
+    def costs(self):
+        """Of training, NaN if not logged: seconds of all tasks and folds, mean over the seeds; the
+        median of the epochs of images_per_s and wait_share.
+        """
+        logs = [log for run in self.runs for key, log in run.logs.items() if key != ALL]
+        log = pd.concat([pd.DataFrame(columns=COSTS, dtype=float), *logs])[COSTS]
+        seconds = log.seconds.sum(min_count=1) / len(self.runs)
+        return {"seconds": seconds, **log[COSTS[1:]].median()}
+
 
 def option_text(value):
     """`{"": 3e-4, "age": 1e-4}` as it is typed: `3e-4 age=1e-4`."""
@@ -68,6 +90,14 @@ def option_text(value):
     if isinstance(value, bool) or value is None:
         return "on" if value else "off"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def default_options():
+    """{flag: text} of train.py's flags, as Group.options."""
+    parser = flags.Parser()
+    options.add_to(parser)
+    texts = {flag: option_text(value) for flag, value in vars(parser.parse_args([])).items()}
+    return texts | {"layout": "joint"} | PLAIN
 
 
 def read_groups(arguments):
@@ -95,30 +125,6 @@ def read_groups(arguments):
     return groups
 
 
-# ---- what the report says of groups
-
-
-def costs(group):
-    """{"seconds", "images_per_s", "wait_share"} of a group's training: seconds of all tasks and
-    folds, mean over the seeds; the median of the epochs for the other two. NaN if not logged.
-    """
-    frames = [log for run in group.runs for key, log in run.logs.items() if key != ALL]
-    if not frames:
-        return dict.fromkeys(("seconds", "images_per_s", "wait_share"), math.nan)
-    log = pd.concat(frames)
-    log = log.reindex(columns=["seconds", "images_per_s", "wait_share"])
-    return {
-        "seconds": log.seconds.sum(min_count=1) / len(group.runs),
-        "images_per_s": log.images_per_s.median(),
-        "wait_share": log.wait_share.median(),
-    }
-
-
-def last_epoch(group):
-    """Macro F1 of the last epochs instead of those kept, mean over the seeds; NaN if unknown."""
-    return float(np.mean([run.last_epoch for run in group.runs]))
-
-
 def differing(groups):
     """Names of the options that are not the same in all groups."""
     names = dict.fromkeys(name for group in groups for name in group.options)
@@ -130,88 +136,164 @@ def matched_pairs(groups):
 
     `from` is the value that comes first in the order of the groups.
     """
-    pairs, names = {}, differing(groups)
+    pairs = {}
     for a, b in combinations(groups, 2):
-        changed = [name for name in names if a.options.get(name) != b.options.get(name)]
+        changed = differing([a, b])
         if len(changed) == 1:
-            name = changed[0]
-            key = name, a.options.get(name), b.options.get(name)
-            back = name, key[2], key[1]
-            pair = (b, a) if back in pairs else (a, b)
-            pairs.setdefault(back if back in pairs else key, []).append(pair)
+            old, new = (group.options.get(changed[0]) for group in (a, b))
+            if (changed[0], new, old) in pairs:
+                a, b, old, new = b, a, new, old
+            pairs.setdefault((changed[0], old, new), []).append((a, b))
     return pairs
 
 
+# ---- evidence
+
+
+@dataclass
+class Evidence:
+    """All that the sections are made of; what is costly is computed once, when it is asked for.
+
+    data: dataset.Table; matte_dir: folder of mattes, may be missing; seed: of the choice of photos;
+    groups: [Group], none for a look at the data; baseline: the one to compare with; rows: the rows
+    of data.frame in the order of the runs' images; folder: where the csv files lie, beside the
+    page; tables: {name: frame}, the csv files, which the sections fill.
+    """
+
+    data: Table
+    matte_dir: Path
+    seed: int
+    groups: list
+    baseline: Group
+    rows: pd.DataFrame
+    folder: str = ""
+    tables: dict = field(default_factory=dict)
+
+    @cached_property
+    def labels(self):
+        return self.rows.label.to_numpy(int)
+
+    @cached_property
+    def persons(self):
+        return self.rows.person.to_numpy()
+
+    @cached_property
+    def scores(self):
+        """{run: {measure: (value, low, high)}}, by metrics.intervals."""
+        return {
+            group.name: metrics.intervals(self.labels, self.persons, group.predictions)
+            for group in self.groups
+        }
+
+    def seed_sd(self, group):
+        """The standard deviation of the macro F1 over the seeds, NaN for one."""
+        return pd.Series([metrics.macro_f1(self.labels, run) for run in group.predictions]).std()
+
+    def _compare(self, before, after, paired=False):
+        """metrics.compare of two lists of groups."""
+        a, b = ([run for one in groups for run in one.predictions] for groups in (before, after))
+        return metrics.compare(self.labels, self.persons, a, b, paired=paired)
+
+    @cached_property
+    def compared(self):
+        """Frame of the runs against the baseline, a row a run and measure: run, measure, and the
+        figures of metrics.compare.
+        """
+        return pd.DataFrame(
+            {"run": group.name, "measure": name} | row
+            for group in self.groups
+            if group is not self.baseline
+            for name, row in self._compare([self.baseline], [group]).items()
+        )
+
+    @cached_property
+    def verdicts(self):
+        """The rows of macro F1 of `compared`, by `judge`, the best run first."""
+        frame = judge(self.compared[self.compared.measure == "macro_f1"])
+        return frame.sort_values("difference", ascending=False, kind="stable")
+
+    @cached_property
+    def changes(self):
+        """Frame of every change of one option, all else equal, pooled over the conditions it was
+        tried in: option, from, to, conditions, difference, low, high, p, holm, verdict. May be
+        without rows.
+        """
+        lines = []
+        for change, pairs in matched_pairs(self.groups).items():
+            seeds = {len(group.runs) for pair in pairs for group in pair}
+            # Unequal numbers of seeds make no pairs: then each condition stands alone.
+            for pool in [pairs] if len(seeds) == 1 else [[pair] for pair in pairs]:
+                row = self._compare(*zip(*pool, strict=True), paired=len(pool) > 1)["macro_f1"]
+                lines.append(dict(zip(CHANGE, (*change, len(pool)), strict=True)) | row)
+        return judge(pd.DataFrame(lines, columns=[*CHANGE, *DIFFERENCE, "p"]))
+
+    @cached_property
+    def per_class_f1(self):
+        """Frame (run, kind, class, f1) of the 18 classes (kind "label") and of the values of each
+        attribute, mean over the seeds.
+        """
+        true, frames = _codes(self.labels), []
+        for group in self.groups:
+            predicted = [_codes(run) for run in group.predictions]
+            for kind, names in ({"label": CLASS_NAMES} | ATTRIBUTES).items():
+                tables = [metrics.confusion(true[kind], run[kind], len(names)) for run in predicted]
+                f1 = np.mean([metrics.per_class_f1(table) for table in tables], 0)
+                frame = {"run": group.name, "kind": kind, "class": names, "f1": f1}
+                frames.append(pd.DataFrame(frame))
+        return pd.concat(frames, ignore_index=True)
+
+    @cached_property
+    def mistakes(self):
+        """{run: frame of `mistakes`, and run}."""
+        return {
+            group.name: mistakes(self.rows, group.probs).assign(run=group.name)
+            for group in self.groups
+        }
+
+
+def judge(frame):
+    """The frame (difference, p, ...) with holm, and verdict: each difference in plain words."""
+    better = np.where(frame.difference > 0, "better", "worse").astype(object)
+    perhaps = "perhaps " + better + ", but one of many comparisons"
+    corrected = holm(frame.p)
+    sure = [corrected < SIGNIFICANT, frame.p < SIGNIFICANT]
+    verdict = np.select(sure, [better, perhaps], "no evidence of a difference")
+    return frame.assign(holm=corrected, verdict=verdict)
+
+
 def holm(p):
-    """Holm's step-down p values (1979): of several comparisons, the chance of any false alarm."""
-    p = np.asarray(p, float)
-    order = np.argsort(p)
-    steps = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))
-    result = np.empty(len(p))
-    result[order] = np.minimum(steps, 1)
-    return result
+    """Holm's step-down p values (1979): of several comparisons, the chance of any false alarm.
+
+    A float Series of the index of `p`.
+    """
+    p = pd.Series(p, dtype=float).sort_values()
+    return (p * np.arange(len(p), 0, -1)).cummax().clip(upper=1).sort_index()
+
+
+def _codes(labels):
+    """{"label", "mask", "gender", "age"}: codes of classes 0..17."""
+    return {"label": labels} | decode(labels)
+
+
+def wrong(rows, probs):
+    """Boolean frame, a row a photo: is its label, mask, gender or age predicted wrong?"""
+    true, predicted = _codes(rows.label.to_numpy(int)), _codes(probs.argmax(1))
+    return pd.DataFrame({name: true[name] != predicted[name] for name in true}, rows.index)
 
 
 def mistakes(rows, probs):
-    """Images that are wrong, the most confident first: a frame (image, person, age, label,
+    """Photos that are wrong, the most confident first: a frame (image, person, age, label,
     prediction, p_prediction, p_label, wrong), `wrong` naming the attributes that differ.
     """
-    labels, predictions = rows.label.to_numpy(int), probs.argmax(1)
-    index = np.arange(len(rows))
-    true, predicted = decode(labels), decode(predictions)
-    differs = {name: true[name] != predicted[name] for name in ATTRIBUTES}
-    wrong = [
-        " ".join(name for name in ATTRIBUTES if differs[name][i])
-        for i in np.flatnonzero(labels != predictions)
-    ]
-    table = pd.DataFrame(
-        {
-            "image": rows.image,
-            "person": rows.person,
-            "age": rows.age.astype(int),
-            "label": [CLASS_NAMES[k] for k in labels],
-            "prediction": [CLASS_NAMES[k] for k in predictions],
-            "p_prediction": probs[index, predictions].round(4),
-            "p_label": probs[index, labels].round(4),
-        }
-    )[labels != predictions]
-    return table.assign(wrong=wrong).sort_values("p_prediction", ascending=False, kind="stable")
-
-
-def error_by_age(rows, probs):
-    """A frame with a row a year of age: age, people, images, and the share of images wrong in
-    label, mask, gender and age_group.
-    """
-    labels, predictions = rows.label.to_numpy(int), probs.argmax(1)
-    true, predicted = decode(labels), decode(predictions)
-    table = pd.DataFrame({"year": rows.age.to_numpy(int), "person": rows.person.to_numpy()})
-    table["label"] = labels != predictions
-    for name in ATTRIBUTES:
-        table["age_group" if name == "age" else name] = true[name] != predicted[name]
-    years = table.groupby("year")
-    result = years[["label", "mask", "gender", "age_group"]].mean()
-    result.insert(0, "images", years.size())
-    result.insert(0, "people", years.person.nunique())
-    return result.reset_index().rename(columns={"year": "age"})
-
-
-def discordant(rows, a, b):
-    """(only a right, only b right): rows of `mistakes` of the other group, the surest first.
-
-    a, b: Groups, of which the first seeds are taken.
-    """
-    labels = rows.label.to_numpy(int)
-    right = [group.probs.argmax(1) == labels for group in (a, b)]
-    result = []
-    for other, keep in ((b, right[0] & ~right[1]), (a, right[1] & ~right[0])):
-        wrong = mistakes(rows, other.probs)
-        result.append(wrong[wrong.image.isin(rows.image[keep])])
-    return result
-
-
-def scores(labels, persons, group):
-    """metrics.intervals of a group, with `sd`, the spread of the macro F1 over its seeds."""
-    result = metrics.intervals(labels, persons, group.predictions)
-    values = [metrics.macro_f1(labels, run) for run in group.predictions]
-    sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return {"measures": result, "sd": sd, "seeds": len(values)}
+    labels, predictions, at = rows.label.to_numpy(int), probs.argmax(1), np.arange(len(rows))
+    attributes = wrong(rows, probs)[[*ATTRIBUTES]]
+    frame = rows[["image", "person"]].assign(
+        age=rows.age.astype(int),
+        label=np.take(CLASS_NAMES, labels),
+        prediction=np.take(CLASS_NAMES, predictions),
+        p_prediction=probs[at, predictions].round(4),
+        p_label=probs[at, labels].round(4),
+        wrong=attributes.dot(attributes.columns + " ").str.rstrip(),
+    )
+    frame = frame[labels != predictions]
+    return frame.sort_values("p_prediction", ascending=False, kind="stable")

@@ -1,0 +1,85 @@
+"""The report as a whole: reads the data and the runs, builds the sections, writes the page."""
+
+import shlex
+from pathlib import Path
+
+from common.errors import UserError
+from common.files import write_csv, write_text
+from common.processes import say
+from dataset import read_train
+from experiment import reader
+from photos.reading import default_matte_dir
+from reporting import comparison, data_section, runs, runs_section, suspects
+from reporting.page import html
+
+LARGEST = 8  # MB of a page
+
+
+def write_report(args, argv):
+    """Writes args.out and, in a folder beside it, every table. args: of report.parse_args(argv)."""
+    evidence = gather(args)
+    sections = build_sections(evidence, args.cam_images)
+    headline = (comparison if evidence.groups else data_section).headline(evidence)
+    title = f"Report on {_count(evidence.groups) if evidence.groups else args.data_dir}"
+    foot = f"python report.py {shlex.join(argv)}"
+    text = html.page(title, headline, sections, foot).lstrip()
+    for name, frame in evidence.tables.items():
+        write_csv(Path(args.out).parent / evidence.folder / f"{name}.csv", frame)
+    write_text(args.out, text)
+    size = len(text.encode()) / 1e6
+    say(headline["main"])
+    say(f"wrote {args.out} ({size:.1f} MB) and {len(evidence.tables)} tables beside it")
+    if size > LARGEST:
+        say(f"note: the page is above {LARGEST} MB; give fewer runs or a smaller --cam_images")
+
+
+def gather(args):
+    """The Evidence that the flags ask for; UserError if the runs and the data do not fit."""
+    groups = runs.read_groups(args.model_dir)
+    baseline = find_baseline(groups, args.baseline)
+    data = read_train(args.data_dir)
+    rows = reader.check_table(data.frame, groups[0].runs[0]) if groups else None
+    matte_dir = find_mattes(args.matte_dir, groups, data)
+    folder = f"{Path(args.out).stem}_tables"
+    return runs.Evidence(data, matte_dir, args.seed, groups, baseline, rows, folder)
+
+
+def find_baseline(groups, name):
+    """The Group that --baseline names by folder or by name; without it the first, if any."""
+    for group in groups:
+        folders = [run.folder.resolve() for run in group.runs]
+        if not name or name == group.name or Path(name.split(",")[0]).resolve() in folders:
+            return group
+    if name:
+        raise UserError(f"--baseline {name} is none of the runs in --model_dir")
+    return None
+
+
+def find_mattes(given, groups, data):
+    """The folder of the mattes: as given, else that of the runs, else beside the images."""
+    if given and not Path(given).is_dir():
+        raise UserError(f"--matte_dir {given} is not a folder; leave it out for the default")
+    known = [run.config.get("options", {}).get("matte_dir") for g in groups for run in g.runs]
+    known = [place for place in known if place and Path(place).is_dir()]
+    return Path(given or (known or [default_matte_dir(data.root)])[0])
+
+
+def build_sections(evidence, cam_images):
+    """The sections of the page, in order; they fill evidence.tables."""
+    sections = []
+    if evidence.groups:
+        say(f"scoring {_count(evidence.groups)} over {len(set(evidence.persons))} people")
+        if len(evidence.groups) > 1:
+            sections.append(comparison.build(evidence))
+        sections += [runs_section.build(evidence), runs_section.build_errors(evidence)]
+        sections.append(suspects.build(evidence))
+        if cam_images:
+            from reporting import gradcam  # brings captum's and the models' imports
+
+            sections.append(gradcam.build(evidence, cam_images))
+    say(f"reading {len(evidence.data.frame):,} photos")
+    return [*sections, data_section.build(evidence)]
+
+
+def _count(groups):
+    return "one run" if len(groups) == 1 else f"{len(groups)} runs"

@@ -1,0 +1,189 @@
+"""The answer of the report, and its section that compares runs."""
+
+import numpy as np
+import pandas as pd
+
+import metrics
+from labels import ATTRIBUTES
+from reporting import figures, page, runs
+from reporting.page import html
+from reporting.runs import DIFFERENCE, SIGNIFICANT
+
+TITLES = {"macro_f1": "macro F1", "accuracy": "accuracy"} | {
+    name: f"{name} (macro F1)" for name in ATTRIBUTES
+}
+POINTS = 5  # comparisons in the headline
+SIDES = 6  # runs whose classes are drawn side by side
+SHOWN = 4  # comparisons whose photos are shown
+CARDS = 6  # photos that one run gets right and the other wrong, each way
+
+
+def headline(evidence):
+    """{"main", "points", "notes"}: the answer of the page.
+
+    Where a change of one option was tried in several conditions, such changes are the answer;
+    else it is the runs against the baseline.
+    """
+    pooled = evidence.changes[evidence.changes.conditions > 1].sort_values("p", kind="stable")
+    if len(pooled):
+        lines = [
+            f"{row['option']} {row['from']} → {row['to']}, in {row['conditions']} conditions: "
+            + _answer(row)
+            for row in pooled.to_dict("records")
+        ]
+    elif len(evidence.groups) > 1:
+        rows = evidence.verdicts.to_dict("records")
+        lines = [f"{row['run']} vs {evidence.baseline.name}: {_answer(row)}" for row in rows]
+        if len(lines) > POINTS + 1:
+            lines = [*lines[:POINTS], f"{len(lines) - POINTS} more in the table of runs"]
+    else:
+        [(name, scores)] = evidence.scores.items()
+        lines = [f"{name}: macro F1 {page.estimate(*scores['macro_f1'])}"]
+    return {"main": lines[0], "points": lines[1:], "notes": _notes(evidence, len(pooled) > 0)}
+
+
+def _answer(row):
+    change = page.change(*(row[name] for name in DIFFERENCE))
+    return f"{change}, {page.chance(row['p'])}: {row['verdict']}"
+
+
+def _notes(evidence, pooled):
+    """What the reader of the headline must know of its numbers."""
+    notes, groups = [], evidence.groups
+    if len(groups) > 1:
+        notes.append(
+            "Difference of pooled macro F1 with its 95 % interval, by a bootstrap over people"
+            + (" and conditions; " if pooled else "; ")
+            + "an interval that holds zero means: not shown, which is not the same as no effect."
+        )
+    else:
+        [scores] = evidence.scores.values()
+        parts = ", ".join(f"{name} {page.number(scores[name][0])}" for name in ATTRIBUTES)
+        notes.append(f"Macro F1 of the attributes: {parts}.")
+    if len(groups) > 2:
+        notes.append(
+            "Of many comparisons some look good by luck: the words go by p values after Holm, the "
+            "intervals and p shown are of each comparison alone."
+        )
+    if len(groups) > 1 and min(len(group.runs) for group in groups) == 1:
+        notes.append(
+            "Where a configuration has one seed, the interval knows the chance of people, not "
+            "that of training: another seed may move the score by as much again."
+        )
+    if any("best" in group.options["keep"] for group in groups):
+        notes.append(
+            "The epochs kept are the best on these very people, which flatters a score, and three "
+            "models more than one: see what the last epochs score, or use --keep last."
+        )
+    return notes
+
+
+def build(evidence):
+    """Section "Comparison" of two groups or more."""
+    baseline, differences = evidence.baseline.name, evidence.verdicts[["run", *DIFFERENCE]]
+    intro = (
+        f"Each configuration against {baseline}, over the same people. Intervals by a "
+        "cluster bootstrap over people, and over seeds where a configuration has several."
+    )
+    f1 = evidence.per_class_f1.query("kind == 'label'").groupby("run").f1
+    sides = {group.name: f1.get_group(group.name).to_numpy() for group in evidence.groups[:SIDES]}
+    note = "The first six runs; all are in per_class_f1.csv."
+    blocks = [
+        _ranking(evidence),
+        html.figure(figures.forest(differences.to_numpy(), baseline, "Did it help?")),
+        _differences(evidence),
+        _one_option(evidence),
+        html.figure(figures.per_class(sides), note if len(evidence.groups) > SIDES else ""),
+        _disagreements(evidence),
+    ]
+    return page.section("comparison", "Comparison", intro, blocks)
+
+
+def _ranking(evidence):
+    names, verdicts = runs.differing(evidence.groups), evidence.verdicts.set_index("run")
+    frame = pd.DataFrame(
+        {"run": group.name, "seeds": len(group.runs)}
+        | {name: group.options.get(name, "") for name in names}
+        | dict(zip(("macro_f1", "low", "high"), scores["macro_f1"], strict=True))
+        | {"sd_over_seeds": evidence.seed_sd(group)}
+        | {name: scores[name][0] for name in ATTRIBUTES}
+        | {"last_epoch": group.last_epoch}
+        | {"verdict": verdicts.verdict.get(group.name, "baseline")}
+        | group.costs
+        for group, scores in zip(evidence.groups, evidence.scores.values(), strict=True)
+    )
+    against = {"low": "difference_low", "high": "difference_high"}
+    against |= {"difference": "difference", "p": "p", "holm": "p_holm"}
+    frame = frame.join(verdicts[list(against)].rename(columns=against), on="run")
+    frame = frame.sort_values("macro_f1", ascending=False)
+    frame = frame.round({"seconds": 1, "images_per_s": 1, "wait_share": 3})
+    difference = frame[["difference", "difference_low", "difference_high"]]
+    shown = frame[["run"]].copy()
+    shown["macro F1, 95 % interval"] = page.texts(page.estimate, frame[["macro_f1", "low", "high"]])
+    shown[f"difference from {evidence.baseline.name}"] = page.texts(page.change, difference)
+    shown["verdict"] = frame.verdict
+    if frame.last_epoch.notna().any():
+        shown["by the last epoch"] = frame.last_epoch
+    if (frame.seeds > 1).any():
+        shown["seeds (sd)"] = [
+            f"{row.seeds} ({page.number(row.sd_over_seeds)})" for row in frame.itertuples()
+        ]
+    shown[names] = frame[names]
+    caption = (
+        "Runs by macro F1, and the options in which they differ. Macro F1 is of the epochs kept: "
+        "where those were the best on these very people, it flatters, and the last epoch's, which "
+        "nobody chose, is the fairer figure (--keep last)."
+    )
+    return page.keep(evidence, "runs", frame, caption, shown)
+
+
+def _differences(evidence):
+    frame, order = evidence.compared.assign(holm=evidence.verdicts.holm), evidence.verdicts.run
+    frame["measure"] = frame.measure.map(TITLES)
+    frame = frame.set_index("run").loc[order].reset_index()
+    stars = np.where(frame.p < SIGNIFICANT, " *", "")
+    texts = frame.assign(text=page.texts(page.change, frame[DIFFERENCE]) + stars)
+    shown = texts.pivot(index="run", columns="measure", values="text")
+    shown = shown.loc[order, [TITLES[name] for name in metrics.MEASURES[1:]]].reset_index()
+    caption = "Differences of accuracy and of each attribute; * p < .05, each alone."
+    return page.keep(evidence, "comparison", frame, caption, shown)
+
+
+def _one_option(evidence):
+    """The table of changes of one option, with its heading; nothing if there are none."""
+    frame = evidence.changes
+    if not len(frame):
+        return ""
+    shown = frame[runs.CHANGE].copy()
+    shown["difference, 95 % interval"] = page.texts(page.change, frame[DIFFERENCE])
+    shown["p"] = frame.p.map(page.chance)
+    shown["verdict"] = frame.verdict
+    note = (
+        "Runs that differ in one option only. Over several conditions the difference is their "
+        "mean, and people and conditions are both resampled."
+    )
+    heading = html.heading("One option at a time", note)
+    return heading + page.keep(evidence, "one_option", frame, "Difference of macro F1.", shown)
+
+
+def _disagreements(evidence):
+    """Photos that the baseline gets right and another run wrong, or the other way round."""
+    note = "Photos that one run gets right and the other wrong, the surest mistakes first."
+    blocks, every = html.heading("Where they disagree", note), []
+    baseline = evidence.baseline.name
+    ours = evidence.mistakes[baseline]
+    for k, run in enumerate(evidence.verdicts.run):
+        theirs = evidence.mistakes[run]
+        won, lost = ours[~ours.image.isin(theirs.image)], theirs[~theirs.image.isin(ours.image)]
+        every += [lost.assign(change="lost"), won.assign(run=run, change="won")]
+        if k < SHOWN:
+            title = f"{run}: {len(won):,} photos won from {baseline}, {len(lost):,} lost"
+            parts = [
+                html.heading(f"{run} right, {baseline} wrong"),
+                page.mistake_cards(evidence.data, won, CARDS),
+                html.heading(f"{baseline} right, {run} wrong"),
+                page.mistake_cards(evidence.data, lost, CARDS),
+            ]
+            blocks += html.details(title, parts, open=k == 0)
+    evidence.tables["discordant"] = pd.concat(every, ignore_index=True)
+    return blocks
