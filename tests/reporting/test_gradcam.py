@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_report import draw_data, draw_run, read_tables
+from helpers import draw_data, draw_run, read_tables
 
 import model as models
 import report
@@ -80,19 +80,19 @@ def test_choice_spreads_over_people():
 
 def test_moved_eyes_are_told_over_people_and_empty_maps_left_out():
     """Differences of people 1 to 4: .2, .4, .3 and unknown; one photo of two is empty."""
-    picked = pd.DataFrame({"person": np.repeat(["1", "2", "3", "4"], 2)})
+    persons = np.repeat(["1", "2", "3", "4"], 2)
     before = np.full(8, 0.5)
     after = before + np.array([0.2, np.nan, 0.3, 0.5, np.nan, 0.3, np.nan, np.nan])
-    shares = {("a", name): before for name in ATTRIBUTES} | {
-        ("b", name): after for name in ATTRIBUTES
-    }
-    shares["b", "mask"] = np.full(8, np.nan)
+    shares = {("a", name): before for name in ATTRIBUTES}
+    shares |= {("b", name): after for name in ATTRIBUTES}
+    shares = pd.DataFrame(shares | {("b", "mask"): np.full(8, np.nan)})
     half = 1.96 * np.std([0.2, 0.4, 0.3], ddof=1) / 3**0.5
-    said = gradcam._moved(picked, shares, "a", "b")
+    said = gradcam.moved(shares, persons, "a", "b")
     assert said.startswith("b vs a: +0.300") and f"+{0.3 - half:.3f}" in said
     assert said.endswith("of the energy: it looks more at the person.")
-    shares |= {("b", name): np.full(8, np.nan) for name in ATTRIBUTES}
-    assert "too few maps" in gradcam._moved(picked, shares, "a", "b")
+    assert gradcam.moved(shares, persons, "b", "a").endswith("it looks more at the background.")
+    shares["b"] = np.nan
+    assert "too few maps" in gradcam.moved(shares, persons, "a", "b")
 
 
 def test_page_shows_where_runs_look(small, tmp_path, capsys):

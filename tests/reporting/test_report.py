@@ -1,136 +1,41 @@
 """report.py and its parts, on a small drawn table and runs whose mistakes are planted."""
 
 import base64
-import json
 import re
-from xml.etree import ElementTree
+import subprocess
+import sys
 
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import MISLABELLED, draw_data, draw_run, macro_f1_sklearn, read_tables
 from sklearn.metrics import accuracy_score, f1_score
 
 import report
 from common.errors import UserError
-from dataset import read_train
-from experiment import reader
-from labels import CLASS_NAMES, CLASSES, decode, join
+from common.files import HOME
+from labels import CLASS_NAMES, CLASSES, PROBS, decode
 from photos.reading import default_matte_dir
-from reporting import figures, runs, survey
-
-PHOTOS = ("mask1", "mask2", "mask3", "mask4", "mask5", "incorrect_mask", "normal")
-GENDERS = ("male", "female")
-WRONG = {7: "gender", 22: "age"}  # people whose label the runs contradict
-
-
-def draw_data(root, people=36, broken=True):
-    """A train folder: noise photos, one of them `broken`, a pair of look-alikes, some mattes."""
-    rng, rows, face = np.random.default_rng(0), [], None
-    images = root / "train" / "images"
-    for k in range(people):
-        gender, age = GENDERS[k % 2], (24, 29, 41, 58, 60, 60)[k // 2 % 6]
-        name = f"{k:06d}_{gender}_Asian_{age}"
-        (images / name).mkdir(parents=True)
-        rows.append((f"{k:06d}", gender, "Asian", age, name))
-        if k == 31:  # the same picture as person 30, darker
-            face = (face * 0.8).astype(np.uint8)
-        else:
-            face = cv2.resize(rng.integers(0, 256, (6, 5, 3), dtype=np.uint8), (48, 64))
-        for photo in PHOTOS:
-            cv2.imwrite(str(images / name / f"{photo}.jpg"), face)
-    if broken:
-        (images / rows[3][4] / "mask2.jpg").write_bytes(b"no image")
-    columns = ["id", "gender", "race", "age", "path"]
-    pd.DataFrame(rows, columns=columns).to_csv(root / "train" / "train.csv", index=False)
-    for row in rows[:20]:
-        matte = root / "train" / "mattes" / "rembg" / row[4]
-        matte.mkdir(parents=True)
-        for photo in PHOTOS:
-            cv2.imwrite(str(matte / f"{photo}.png"), np.full((64, 48), 128, np.uint8))
-    (root / "train" / "mattes" / "rembg" / "rejected.csv").write_text(
-        f"image,reason\n{rows[0][4]}/mask1.jpg,covers too little\n"
-    )
-    return root / "train"
-
-
-def draw_run(folder, frame, skill, seed=0, folds=3, **options):
-    """A finished run of predictions that are right by `skill`, but for the people in WRONG."""
-    rng = np.random.default_rng(seed)
-    person = pd.factorize(frame.person)[0]
-    truth = {name: frame["age_group" if name == "age" else name].to_numpy() for name in SIZES}
-    probs = {}
-    for name, values in SIZES.items():
-        logits = rng.standard_normal((len(frame), values))
-        logits += 0.7 * rng.standard_normal((person.max() + 1, values))[person]
-        logits[np.arange(len(frame)), truth[name]] += skill
-        for k, field in WRONG.items():
-            if field == name:
-                logits[person == k] = np.roll(np.eye(values)[truth[name][person == k]], 1, 1) * 9
-        exp = np.exp(logits)
-        probs[name] = exp / exp.sum(1, keepdims=True)
-    oof = frame[["image", "person", "label"]].copy()
-    oof.insert(2, "fold", person % folds)
-    oof[[f"p{k}" for k in range(CLASSES)]] = join(probs).round(7)
-    (folder / "fold0" / "label").mkdir(parents=True)
-    oof.sample(frac=1, random_state=seed).to_csv(folder / "oof.csv", index=False)
-    if folder.name.startswith("a"):  # b is of a version that did not know it
-        (folder / "metrics.json").write_text(f'{{"last_epoch": {{"macro_f1": 0.0{seed}}}}}')
-    options = {"split_heads": False, "seed": seed, "lr": {"": 1e-3}} | options
-    config = {"layout": "joint", "seed": seed, "options": options}
-    (folder / "config.json").write_text(json.dumps(config))
-    log = pd.DataFrame({"epoch": [1, 2], "macro_f1": [0.2, 0.4]})
-    log.to_csv(folder / "fold0" / "log.csv", index=False)
-    log = log.assign(train_loss=[2.0, 1.0], val_loss=[2.2, 1.5], seconds=[3.0, 2.5])
-    log.assign(images_per_s=[90.0, 110.0], wait_share=0.02).to_csv(
-        folder / "fold0" / "label" / "log.csv", index=False
-    )
-    return folder
-
-
-SIZES = {"mask": 3, "gender": 2, "age": 3}
+from reporting import assemble, runs
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
-    """(folder, Table): the data, and runs a, a2 (seeds of one), b (better), rembg."""
-    root = tmp_path_factory.mktemp("report")
-    table = read_train(draw_data(root))
-    draw_run(root / "a", table.frame, 1.5, seed=1)
-    draw_run(root / "a2", table.frame, 1.5, seed=2)
-    draw_run(root / "b", table.frame, 4.0, seed=3, lr={"": 3e-4})
-    return root, table
-
-
-@pytest.fixture(scope="module")
-def written(drawn):
+def written(runs_drawn):
     """(page, tables) of a report on two configurations, a with two seeds."""
-    root, _ = drawn
+    root, _ = runs_drawn
     out, a = root / "out" / "report.html", f"{root / 'a'},{root / 'a2'}"
     words = ["--data_dir", root / "train", "--model_dir", a, root / "b", "--out", out]
     report.main([*map(str, words), "--cam_images", "0"])
     return out.read_text(), read_tables(out)
 
 
-def read_tables(out):
-    folder = out.with_name(f"{out.stem}_tables")
-    return {
-        path.stem: pd.read_csv(path, keep_default_na=False)
-        for path in folder.iterdir()
-        if path.stat().st_size > 1
-    }
-
-
 def oof_of(folder):
     oof = pd.read_csv(folder / "oof.csv").sort_values("image", ignore_index=True)
-    return oof, oof[[f"p{k}" for k in range(CLASSES)]].to_numpy().argmax(1)
+    return oof, oof[PROBS].to_numpy().argmax(1)
 
 
-def sklearn_f1(oof, predictions):
-    return f1_score(oof.label, predictions, labels=range(18), average="macro", zero_division=0)
-
-
-def test_page_stands_alone(written, drawn):
+def test_page_stands_alone(written, runs_drawn):
     page, _ = written
     assert len(page.encode()) < 8e6
     assert not re.search("https?:|<script|@import|url\\((?!#)", page)
@@ -138,7 +43,7 @@ def test_page_stands_alone(written, drawn):
     files = [link for link in links if not link.startswith(("data:", "#"))]
     assert files
     for link in files:
-        assert (drawn[0] / "out" / link).is_file(), link
+        assert (runs_drawn[0] / "out" / link).is_file(), link
     anchors = {link[1:] for link in links if link.startswith("#") and link != "#"}
     ids = re.findall(r' id="([^"]*)"', page)
     assert anchors <= set(ids) and len(anchors) > 20
@@ -149,11 +54,11 @@ def test_page_stands_alone(written, drawn):
         assert cv2.imdecode(coded, cv2.IMREAD_COLOR) is not None
 
 
-def test_page_has_the_numbers_of_sklearn(written, drawn):
+def test_page_has_the_numbers_of_sklearn(written, runs_drawn):
     page, tables = written
-    root, _ = drawn
+    root, _ = runs_drawn
     found = {name: oof_of(root / name) for name in ("a", "a2", "b")}
-    f1 = {name: sklearn_f1(*pair) for name, pair in found.items()}
+    f1 = {name: macro_f1_sklearn(pair[0].label, pair[1]) for name, pair in found.items()}
     mean = (f1["a"] + f1["a2"]) / 2
     table = tables["runs"].set_index("run")
     assert list(table.index) == ["b", "a"]
@@ -177,9 +82,9 @@ def test_page_has_the_numbers_of_sklearn(written, drawn):
     assert (option.option, option["from"], option.to) == ("lr", 0.001, 0.0003)
 
 
-def test_page_shows_who_is_wrong(written, drawn):
+def test_page_shows_who_is_wrong(written, runs_drawn):
     page, tables = written
-    root, table = drawn
+    root, table = runs_drawn
     oof, predictions = oof_of(root / "b")
     mistakes = tables["mistakes"].query("run == 'b'")
     assert set(mistakes.image) == set(oof.image[oof.label != predictions])
@@ -196,14 +101,14 @@ def test_page_shows_who_is_wrong(written, drawn):
     found = tables["suspects"]
     assert list(found) == ["id", "field", "from", "to", "confidence", "note"]
     assert set(zip(found.note[:2], found.field[:2], strict=True)) == {
-        (people[k], field) for k, field in WRONG.items()
+        (people[k], field) for k, field in MISLABELLED.items()
     }
     assert (found["from"][:2] != found.to[:2]).all()
     assert "gender: female → male?" in page
 
 
-def test_data_alone(drawn, capsys):
-    root, table = drawn
+def test_data_alone(runs_drawn, capsys):
+    root, table = runs_drawn
     out = root / "eda.html"
     report.main(["--data_dir", str(root / "train" / "images"), "--out", str(out)])
     page, tables = out.read_text(), read_tables(out)
@@ -224,79 +129,16 @@ def test_data_alone(drawn, capsys):
     assert mattes.mean_person_share == pytest.approx(128 / 255) and mattes.rejected == 1
 
 
-def test_means_are_those_of_whole_photos(drawn):
-    _, table = drawn
-    files, means, _ = survey.survey(table.root, table.frame)
-    assert (files.kind == "JPEG").sum() == 251 and (files.error != "").sum() == 1
-    photos = [
-        cv2.resize(cv2.imread(str(table.root / image)), survey.SMALL, interpolation=cv2.INTER_AREA)
-        for image in table.frame.image[table.frame.label == 17]
-    ]
-    assert np.abs(np.mean(photos, 0)[..., ::-1] - means[17]).max() <= 0.51
-
-
-def test_mattes_are_looked_for_where_the_runs_had_them(drawn, tmp_path):
-    root, table = drawn
+def test_mattes_are_looked_for_where_the_runs_had_them(runs_drawn, tmp_path):
+    root, table = runs_drawn
     elsewhere = tmp_path / "mattes"
     run = draw_run(tmp_path / "far", table.frame, 2.0, matte_dir=str(elsewhere))
     groups = runs.read_groups([str(root / "a"), str(run)])
-    beside = report.find_mattes(None, groups, table)
+    beside = assemble.find_mattes(None, groups, table)
     assert beside == default_matte_dir(table.root) != elsewhere  # it does not exist yet
     elsewhere.mkdir()
-    assert report.find_mattes(None, groups, table) == elsewhere
-    assert report.find_mattes(str(root), groups, table) == root
-
-
-def test_look_alikes_are_a_plain_loop():
-    rng = np.random.default_rng(3)
-    hashes = {f"p{k}": rng.random(256) < 0.5 for k in range(40)}
-    hashes["copy"] = hashes["p7"] ^ (np.arange(256) < 11)
-    found = survey.look_alikes(hashes, limit=115)
-    expected = sorted(
-        (int((hashes[a] != hashes[b]).sum()), a, b)
-        for a in hashes
-        for b in hashes
-        if a < b and (hashes[a] != hashes[b]).sum() <= 115
-    )
-    assert len(expected) > 5 and found.bits[0] == 11
-    assert sorted(zip(found.bits, found.a, found.b, strict=True)) == expected
-
-
-def test_holm_is_the_definition():
-    p = np.array([0.03, 0.01, 0.04, 0.5])
-    order, running, expected = np.argsort(p), 0.0, np.zeros(4)
-    for step, k in enumerate(order):
-        running = max(running, (4 - step) * p[k])
-        expected[k] = min(1, running)
-    assert runs.holm(p) == pytest.approx(expected)
-    assert runs.holm([0.02]) == pytest.approx([0.02]) and len(runs.holm([])) == 0
-
-
-def test_pairs_that_differ_in_one_option():
-    def group(name, **options):
-        options = {flag: {"": value} for flag, value in options.items()}
-        config = {"layout": "joint", "options": options | {"seed": hash(name)}}
-        return runs.Group(name, [reader.Run(None, config, None)])
-
-    one, two = group("one", bg="none", lr=1e-3), group("two", bg="rembg", lr=1e-3)
-    three, four = group("three", bg="rembg", lr=1e-4), group("four", bg="none", lr=1e-4)
-    pairs = runs.matched_pairs([one, two, three, four])
-    assert pairs == {
-        ("bg", "none", "rembg"): [(one, two), (four, three)],
-        ("lr", "0.001", "0.0001"): [(one, four), (two, three)],
-    }
-    assert runs.option_text({"": [128, 96], "age": 1e-4}) == "128 96 age=0.0001"
-
-
-def test_figures_take_the_ink_of_the_page(drawn):
-    people = drawn[1].frame.drop_duplicates("person")
-    first, second = figures.age_histogram(people), figures.forest([("x", 0.1, 0, 0.2)], "a", "<t>")
-    for svg in (first, second):
-        root = ElementTree.fromstring(svg)
-        assert root.get("role") == "img" and root.get("aria-label")
-        assert "currentColor" in svg and figures.INK not in svg
-    ids = [set(re.findall(r' id="([^"]*)"', svg)) for svg in (first, second)]
-    assert ids[0] and not ids[0] & ids[1]
+    assert assemble.find_mattes(None, groups, table) == elsewhere
+    assert assemble.find_mattes(str(root), groups, table) == root
 
 
 def spoil_half(folder):
@@ -338,8 +180,8 @@ def spoil_rows(folder):
         (spoil_label, "label of 7 images"),
     ],
 )
-def test_a_run_that_is_none(drawn, tmp_path, spoil, message):
-    root, table = drawn
+def test_a_run_that_is_none(runs_drawn, tmp_path, spoil, message):
+    root, table = runs_drawn
     folder = draw_run(tmp_path / "c", table.frame, 2.0)
     spoil(folder)
     with pytest.raises(UserError, match=message) as caught:
@@ -349,16 +191,16 @@ def test_a_run_that_is_none(drawn, tmp_path, spoil, message):
     assert "\n" not in str(caught.value)
 
 
-def test_arguments_that_do_not_fit(drawn, tmp_path):
-    root, _ = drawn
+def test_arguments_that_do_not_fit(runs_drawn, tmp_path):
+    root, _ = runs_drawn
     a, data = str(root / "a"), ["--data_dir", str(root / "train")]
-    with pytest.raises(UserError, match="is no folder"):
+    with pytest.raises(UserError, match=r"is no(t a)? folder"):
         report.main([*data, "--model_dir", str(root / "nothing")])
     with pytest.raises(UserError, match=r"--baseline .* none of the runs"):
         report.main([*data, "--model_dir", a, "--baseline", str(root / "b")])
     with pytest.raises(UserError, match="twice"):
         report.main([*data, "--model_dir", a, a])
-    with pytest.raises(UserError, match=r"--matte_dir .* is no folder"):
+    with pytest.raises(UserError, match=r"--matte_dir .* is not a folder"):
         report.main([*data, "--matte_dir", str(root / "nothing")])
     other = draw_data(tmp_path, people=6)
     with pytest.raises(UserError, match=r"210 images that the data do not hold"):
@@ -366,3 +208,10 @@ def test_arguments_that_do_not_fit(drawn, tmp_path):
     for wrong in (["--cam_images", "-1"], ["--baseline", "a"], ["--no_such_flag"]):
         with pytest.raises(UserError, match=wrong[0]):
             report.parse_args(wrong)
+
+
+def test_wrong_flags_are_told_before_anything_heavy_is_imported():
+    code = "import report, sys; report.parse_args([]); print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], cwd=HOME, capture_output=True, text=True)
+    assert "report" in run.stdout.split(), run.stderr
+    assert not {"torch", "pandas", "cv2", "matplotlib"} & set(run.stdout.split())

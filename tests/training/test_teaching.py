@@ -11,7 +11,7 @@ from common.errors import UserError
 from common.files import HOME, write_csv
 from dataset import Table
 from labels import ATTRIBUTES, HEADS, PROBS, encode, join, marginals
-from reporting import errors_section
+from reporting import suspects
 from training import teaching
 
 STEMS = ("incorrect_mask", "mask1", "mask2", "mask3", "mask4", "mask5", "normal")
@@ -182,7 +182,7 @@ def test_the_file_of_known_errors():
     """Read from the file itself with pandas, since the competition's table is not here."""
     fixes = teaching.read_fixes(HOME / "label_fixes.csv")
     plain = pd.read_csv(HOME / "label_fixes.csv", dtype=str)
-    assert plain.columns.tolist() == errors_section.COLUMNS
+    assert plain.columns.tolist() == suspects.COLUMNS
     assert not plain.duplicated(["id", "field", "from"]).any()
     sure = {fix.person for fix in fixes if fix.sure}
     assert len(sure) == 11 and {"001498-1", "006359", "000020"} < sure
@@ -205,8 +205,8 @@ def test_suspects_go_back_into_training_as_they_are(read, table, tmp_path, capsy
     probs = join(
         {name: np.eye(len(ATTRIBUTES[name]))[codes] * 0.94 + 0.02 for name, codes in true.items()}
     )
-    found = errors_section.rank(frame, probs)
-    write_csv(tmp_path / "suspects.csv", found[errors_section.COLUMNS])
+    found = suspects.rank(frame, [probs])
+    write_csv(tmp_path / "suspects.csv", found[suspects.COLUMNS])
     # One wrong gender among six people: no model errs so rarely that one could be sure.
     labels = read("--label_fixes", tmp_path / "suspects.csv", "--label_fixes_level", "all")
     assert changes(table, labels) == {

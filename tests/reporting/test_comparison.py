@@ -3,11 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import f1_score
+from helpers import macro_f1_sklearn
 
 import labels
 from experiment import reader
-from reporting import compare_section, runs
+from reporting import comparison, runs
 
 ROWS = pd.DataFrame(
     {
@@ -27,22 +27,16 @@ def group(name, errors, **options):
     return runs.Group(name, [reader.Run(None, config, oof)])
 
 
-def answer(groups):
-    compared = compare_section.compare_all(ROWS, groups, groups[0])
-    changes = compare_section.one_option(ROWS, groups)
-    labels, persons = ROWS.label.to_numpy(), ROWS.person.to_numpy()
-    scored = {one.name: runs.scores(labels, persons, one) for one in groups}
-    return compare_section.headline(groups, scored, groups[0], compared, changes), changes
+def evidence(groups):
+    return runs.Evidence(None, None, 0, groups, groups[0], ROWS)
 
 
 def test_a_change_tried_in_two_conditions_is_the_answer():
     cells = {("none", 1e-3): 0.6, ("rembg", 1e-3): 0.3, ("none", 1e-4): 0.5, ("rembg", 1e-4): 0.2}
     groups = [group(f"{bg}-{lr}", errors, bg=bg, lr=lr) for (bg, lr), errors in cells.items()]
-    found, changes = answer(groups)
-    f1 = [
-        f1_score(ROWS.label, one.predictions[0], labels=range(18), average="macro", zero_division=0)
-        for one in groups
-    ]
+    known = evidence(groups)
+    found, changes = comparison.headline(known), known.changes
+    f1 = [macro_f1_sklearn(ROWS.label, one.predictions[0]) for one in groups]
     expected = (f1[1] - f1[0] + f1[3] - f1[2]) / 2
     row = changes.set_index("option").loc["bg"]
     assert row.difference == pytest.approx(expected) and row.low < expected < row.high
@@ -55,8 +49,9 @@ def test_a_change_tried_in_two_conditions_is_the_answer():
 
 def test_of_many_runs_the_best_are_named_and_the_others_counted():
     groups = [group(f"run{k}", 0.6 - 0.05 * k, lr=10.0**-k, epochs=k) for k in range(9)]
-    found, changes = answer(groups)
-    assert not len(changes)
+    known = evidence(groups)
+    found = comparison.headline(known)
+    assert not len(known.changes)
     assert found["main"].startswith("run8 vs run0: +")
     assert [point.split(" vs ")[0] for point in found["points"]] == [
         "run7", "run6", "run5", "run4", "3 more in the table of runs",
@@ -65,6 +60,6 @@ def test_of_many_runs_the_best_are_named_and_the_others_counted():
 
 def test_epochs_chosen_on_the_people_scored_are_pointed_out():
     kept = group("a", 0.5, keep={"": "last", "age": "best"})
-    found, _ = answer([kept])
+    found = comparison.headline(evidence([kept]))
     assert found["main"].startswith("a: macro F1 ") and found["points"] == []
     assert "--keep last" in found["notes"][-1]

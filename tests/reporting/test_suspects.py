@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from labels import ATTRIBUTES, HEADS, join, marginals
-from reporting import errors_section
+from reporting import suspects
 
 
 def test_suspects_on_many_people():
@@ -35,8 +35,8 @@ def test_suspects_on_many_people():
             "age_group": given["age"][person],
         }
     )
-    found = errors_section.rank(rows, join(probs))
-    result = errors_section.against_truth(found, [f"{k:03d}" for k in wrong])
+    found = suspects.rank(rows, [join(probs)])
+    result = suspects.against_truth(found, [f"{k:03d}" for k in wrong])
     assert result["people"] == 15 and result["precision"] == result["recall"] >= 0.8
     first = found.iloc[0]
     k = int(first.person)
@@ -71,6 +71,6 @@ def test_the_word_of_a_model_that_errs_counts_less():
             "age_group": age[person],
         }
     )
-    found = errors_section.rank(rows, join(probs))
-    result = errors_section.against_truth(found, [f"{k:03d}" for k in wrong])
+    found = suspects.rank(rows, [join(probs)])
+    result = suspects.against_truth(found, [f"{k:03d}" for k in wrong])
     assert result["precision"] >= 0.9 and (found.head(8).field == "gender").all()

@@ -1,0 +1,97 @@
+"""What several test files share: drawn data, drawn runs, scores by scikit-learn."""
+
+import json
+
+import cv2
+import numpy as np
+import pandas as pd
+from scipy.special import softmax
+from sklearn.metrics import f1_score
+
+from labels import HEADS, PROBS, join
+
+PHOTOS = ("mask1", "mask2", "mask3", "mask4", "mask5", "incorrect_mask", "normal")
+MISLABELLED = {7: "gender", 22: "age"}  # people whose label the runs of draw_run contradict
+
+
+def macro_f1_sklearn(labels, predictions, classes=18):
+    return f1_score(labels, predictions, labels=range(classes), average="macro", zero_division=0)
+
+
+def draw_data(root, people=36, broken=True):
+    """A train folder of noise photos, 48 x 64: person 31 looks like person 30, the first 20 have
+    mattes of rembg, of which one was rejected; one photo of person 3 is `broken`.
+    """
+    rng, rows, face, home = np.random.default_rng(0), [], None, root / "train"
+    for k in range(people):
+        gender, age = ("male", "female")[k % 2], (24, 29, 41, 58, 60, 60)[k // 2 % 6]
+        name = f"{k:06d}_{gender}_Asian_{age}"
+        rows.append((f"{k:06d}", gender, "Asian", age, name))
+        if k == 31:  # the same picture, darker
+            face = (face * 0.8).astype(np.uint8)
+        else:
+            face = cv2.resize(rng.integers(0, 256, (6, 5, 3), dtype=np.uint8), (48, 64))
+        draw_photos(home / "images" / name, face, "jpg")
+        if k < 20:
+            draw_photos(home / "mattes" / "rembg" / name, np.full((64, 48), 128, np.uint8), "png")
+    if broken:
+        (home / "images" / rows[3][4] / "mask2.jpg").write_bytes(b"no image")
+    columns = ["id", "gender", "race", "age", "path"]
+    pd.DataFrame(rows, columns=columns).to_csv(home / "train.csv", index=False)
+    (home / "mattes" / "rembg" / "rejected.csv").write_text(
+        f"image,reason\n{rows[0][4]}/mask1.jpg,covers too little\n"
+    )
+    return home
+
+
+def draw_photos(folder, photo, suffix):
+    """The seven photos of a person, all the same."""
+    folder.mkdir(parents=True)
+    for stem in PHOTOS:
+        cv2.imwrite(str(folder / f"{stem}.{suffix}"), photo)
+
+
+def draw_run(folder, frame, skill, seed=0, last_epoch=None, **options):
+    """A finished run of three folds and two epochs; returns its folder.
+
+    frame: of dataset.Table. The higher the skill, the more is right, but for MISLABELLED people.
+    last_epoch: macro F1 of the last epoch, which older runs do not know.
+    """
+    rng = np.random.default_rng(seed)
+    person, probs = pd.factorize(frame.person)[0], {}
+    for name in ("mask", "gender", "age"):
+        truth = frame["age_group" if name == "age" else name].to_numpy()
+        logits = rng.standard_normal((len(frame), HEADS[name]))
+        logits += 0.7 * rng.standard_normal((person.max() + 1, HEADS[name]))[person]
+        logits[np.arange(len(frame)), truth] += skill
+        for k, field in MISLABELLED.items():
+            if field == name:
+                logits[person == k] = 9 * np.roll(np.eye(HEADS[name])[truth[person == k]], 1, 1)
+        probs[name] = softmax(logits, 1)
+    oof = frame[["image", "person", "label"]].copy()
+    oof.insert(2, "fold", person % 3)
+    oof[PROBS] = join(probs).round(7)
+    (folder / "fold0" / "label").mkdir(parents=True)
+    oof.sample(frac=1, random_state=seed).to_csv(folder / "oof.csv", index=False)
+    if last_epoch is not None:
+        scores = {"last_epoch": {"macro_f1": last_epoch}}
+        (folder / "metrics.json").write_text(json.dumps(scores))
+    options = {"split_heads": False, "seed": seed, "lr": {"": 1e-3}} | options
+    config = {"layout": "joint", "seed": seed, "options": options}
+    (folder / "config.json").write_text(json.dumps(config))
+    log = pd.DataFrame({"epoch": [1, 2], "macro_f1": [0.2, 0.4]})
+    log.to_csv(folder / "fold0" / "log.csv", index=False)
+    log = log.assign(train_loss=[2.0, 1.0], val_loss=[2.2, 1.5], seconds=[3.0, 2.5])
+    log = log.assign(images_per_s=[90.0, 110.0], wait_share=0.02)
+    log.to_csv(folder / "fold0" / "label" / "log.csv", index=False)
+    return folder
+
+
+def read_tables(out):
+    """{name: frame} of the csv files that report.py has written beside the page `out`."""
+    folder = out.with_name(f"{out.stem}_tables")
+    return {
+        path.stem: pd.read_csv(path, keep_default_na=False)
+        for path in folder.iterdir()
+        if path.stat().st_size > 1
+    }

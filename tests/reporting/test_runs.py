@@ -1,0 +1,44 @@
+"""Groups of runs, and the tables of evidence about them."""
+
+import numpy as np
+import pytest
+
+from experiment import reader
+from reporting import runs
+
+
+def test_holm_is_the_definition():
+    p = np.array([0.03, 0.01, 0.04, 0.5])
+    order, running, expected = np.argsort(p), 0.0, np.zeros(4)
+    for step, k in enumerate(order):
+        running = max(running, (4 - step) * p[k])
+        expected[k] = min(1, running)
+    assert runs.holm(p).tolist() == pytest.approx(expected)
+    assert runs.holm([0.02]).tolist() == pytest.approx([0.02]) and len(runs.holm([])) == 0
+
+
+def test_pairs_that_differ_in_one_option():
+    def group(name, **options):
+        options = {flag: {"": value} for flag, value in options.items()}
+        config = {"layout": "joint", "options": options | {"seed": hash(name)}}
+        return runs.Group(name, [reader.Run(None, config, None)])
+
+    one, two = group("one", bg="none", lr=1e-3), group("two", bg="rembg", lr=1e-3)
+    three, four = group("three", bg="rembg", lr=1e-4), group("four", bg="none", lr=1e-4)
+    pairs = runs.matched_pairs([one, two, three, four])
+    assert pairs == {
+        ("bg", "none", "rembg"): [(one, two), (four, three)],
+        ("lr", "0.001", "0.0001"): [(one, four), (two, three)],
+    }
+
+
+def test_options_are_shown_as_they_are_typed():
+    assert runs.option_text({"": [128, 96], "age": 1e-4}) == "128 96 age=0.0001"
+    assert runs.option_text(False) == "off" and runs.option_text(["a", 3]) == "a 3"
+
+
+def test_costs_are_of_the_tasks_not_of_the_whole_fold(runs_drawn):
+    root, _ = runs_drawn
+    [group] = runs.read_groups([f"{root / 'a'},{root / 'a2'}"])
+    assert group.costs == {"seconds": 5.5, "images_per_s": 100, "wait_share": 0.02}
+    assert np.isnan(list(runs.Group("x", [reader.Run(None, {}, None)]).costs.values())).all()
