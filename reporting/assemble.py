@@ -68,7 +68,7 @@ def build_sections(evidence, cam_images):
     """The sections of the page, in order; they fill evidence.tables."""
     sections = []
     if evidence.groups:
-        say(f"scoring {_count(evidence.groups)} over {len(set(evidence.persons))} people")
+        say(f"scoring {_count(evidence.groups)} over {evidence.rows.person.nunique()} people")
         if len(evidence.groups) > 1:
             sections.append(comparison.build(evidence))
         sections += [runs_section.build(evidence), runs_section.build_errors(evidence)]

@@ -16,10 +16,9 @@ from labels import ATTRIBUTES, CLASS_NAMES
 # Okabe and Ito (2008): colours that the colour-blind can tell apart.
 CYCLE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
 BLUE, ORANGE, GREEN, PURPLE, RED, SKY = CYCLE
-MARKERS = "osD^vP"
 INK = "#010203"
 INKED = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
-BOUNDS = {"color": INK, "lw": 1.2, "ls": "--"}  # of the age groups
+BOUNDS = (30, 60)  # years at which an age group begins
 LONG = re.compile(r"(\d+\.\d{2})\d+")
 STYLE = dict.fromkeys((*INKED, "grid.color"), INK) | {
     "svg.fonttype": "none",
@@ -55,6 +54,11 @@ def _name_rows(axes, names, places=None):
     axes.invert_yaxis()
 
 
+def _mark_bounds(axes):
+    for bound in BOUNDS:
+        axes.axvline(bound - 0.5, color=INK, lw=1.2, ls="--")
+
+
 def _svg(figure, label):
     """The SVG element of a figure, its numbers cut to two decimals."""
     file = io.StringIO()
@@ -86,8 +90,8 @@ def age_histogram(people):
         axes.bar(counts.index, height, 0.86, bottom=bottom, color=colour, label=name)
         bottom += height
     top = axes.get_ylim()[1]
-    for bound in (30, 60):
-        axes.axvline(bound - 0.5, **BOUNDS)
+    _mark_bounds(axes)
+    for bound in BOUNDS:
         axes.text(bound - 0.3, top * 1.02, f"from {bound}", va="bottom", fontsize=9)
     axes.set_ylim(0, top * 1.1)
     axes.set(title="People by age", xlabel="age (years)", ylabel="people")
@@ -161,12 +165,11 @@ def forest(rows, baseline, title):
 
 
 def per_class(groups):
-    """F1 of the 18 classes side by side. groups: {name: (18,) F1}."""
+    """F1 of the 18 classes side by side. groups: {name: (18,) F1}, two to six."""
     figure, axes = _canvas(8, 5 + 0.25 * ((len(groups) + 2) // 3))
-    offsets = np.linspace(-0.28, 0.28, len(groups)) if len(groups) > 1 else [0]
+    offsets = np.linspace(-0.28, 0.28, len(groups))
     for k, (name, f1) in enumerate(groups.items()):
-        look = {"color": CYCLE[k % 6], "marker": MARKERS[k // 6 % 6]}
-        axes.plot(f1, np.arange(18) + offsets[k], ls="", ms=6, label=name, **look)
+        axes.plot(f1, np.arange(18) + offsets[k], "o", ms=6, color=CYCLE[k], label=name)
     for k in range(1, 18):
         axes.axhline(k - 0.5, color=INK, lw=0.5, alpha=0.9 if k % 6 == 0 else 0.15)
     axes.set(title="F1 of each class", xlabel="F1", xlim=(-0.02, 1.02), ylim=(-0.6, 17.6))
@@ -180,16 +183,12 @@ def errors_by_age(table, name):
     figure, (axes, below) = _canvas(8, 4, 2, 1, sharex=True, height_ratios=[4, 1])
     ages, images = table.age.to_numpy(), table.images.to_numpy()
     weights = (np.abs(ages[:, None] - ages) <= 2) * images
-    for column, colour, marker in (
-        ("age_group", RED, "o"),
-        ("gender", BLUE, "s"),
-        ("mask", GREEN, "^"),
-    ):
+    looks = {"age_group": (RED, "o"), "gender": (BLUE, "s"), "mask": (GREEN, "^")}
+    for column, (colour, marker) in looks.items():
         axes.plot(ages, table[column], marker, ms=3.5, alpha=0.45, color=colour)
         smooth = weights @ table[column].to_numpy() / weights.sum(1)
         axes.plot(ages, smooth, lw=2, color=colour, label=column.replace("_", " "))
-    for bound in (30, 60):
-        axes.axvline(bound - 0.5, **BOUNDS)
+    _mark_bounds(axes)
     axes.set(title=f"Where mistakes cluster ({name})", ylabel="share of images wrong", ylim=(0, 1))
     figure.legend(loc="outside lower center", ncols=3)
     below.bar(ages, table.people, 0.86, color=SKY)

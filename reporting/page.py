@@ -13,18 +13,10 @@ from common.errors import UserError
 from photos.reading import read_photo
 
 SMALL = (96, 128)  # width, height of the photos on the page
+TEMPLATES = FileSystemLoader(Path(__file__).parent)
 # The macros of report.html.j2: html.heading("Files") is a piece of HTML, "" is none.
-html = (
-    Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    .get_template("report.html.j2")
-    .module
-)
+html = Environment(loader=TEMPLATES, autoescape=True, undefined=StrictUndefined)
+html = html.get_template("report.html.j2").module
 
 
 # ---- texts

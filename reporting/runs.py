@@ -103,7 +103,7 @@ def default_options():
 def read_groups(arguments):
     """[Group] of the words after --model_dir; `a,b` is one group of two seeds.
 
-    All runs are brought to one order of images. UserError if one is no finished run, or if they
+    All runs are brought to one order of images. UserError if one is not finished, or if they
     are about different images, people or labels.
     """
     groups = []
@@ -169,19 +169,15 @@ class Evidence:
     folder: str = ""
     tables: dict = field(default_factory=dict)
 
-    @cached_property
+    @property
     def labels(self):
         return self.rows.label.to_numpy(int)
-
-    @cached_property
-    def persons(self):
-        return self.rows.person.to_numpy()
 
     @cached_property
     def scores(self):
         """{run: {measure: (value, low, high)}}, by metrics.intervals."""
         return {
-            group.name: metrics.intervals(self.labels, self.persons, group.predictions)
+            group.name: metrics.intervals(self.labels, self.rows.person, group.predictions)
             for group in self.groups
         }
 
@@ -192,7 +188,7 @@ class Evidence:
     def _compare(self, before, after, paired=False):
         """metrics.compare of two lists of groups."""
         a, b = ([run for one in groups for run in one.predictions] for groups in (before, after))
-        return metrics.compare(self.labels, self.persons, a, b, paired=paired)
+        return metrics.compare(self.labels, self.rows.person, a, b, paired=paired)
 
     @cached_property
     def compared(self):

@@ -121,7 +121,7 @@ def wrong_people(data, people):
 def build(evidence):
     """Section "Suspect labels"."""
     found = rank(evidence.rows, [run.probs for group in evidence.groups for run in group.runs])
-    wrong, truth = wrong_people(evidence.data, evidence.persons), ""
+    wrong, truth = wrong_people(evidence.data, evidence.rows.person), ""
     if wrong:
         result = against_truth(found, wrong)
         evidence.tables["suspects_truth"] = pd.DataFrame([result])
@@ -131,8 +131,7 @@ def build(evidence):
             f"of the ranking (precision and recall {result['precision']:.2f})."
         )
     cards = [_card(evidence, row) for row in found.head(CARDS).to_dict("records")]
-    table = {"caption": "The surest first.", "limit": 30}
-    table["empty"] = "No other label is likelier than the one given."
+    caption, nobody = "The surest first.", "No other label is likelier than the one given."
     intro = (
         "People whose seven photos, predicted by models that never saw them, agree on something "
         "else than the label. Look before you believe: a hard photo and a wrong label look alike. "
@@ -142,7 +141,7 @@ def build(evidence):
     blocks = [
         html.text(truth),
         html.cards(cards),
-        page.keep(evidence, "suspects", found[COLUMNS], **table),
+        page.keep(evidence, "suspects", found[COLUMNS], caption, limit=30, empty=nobody),
     ]
     return page.section("suspects", "Suspect labels", intro, blocks)
 

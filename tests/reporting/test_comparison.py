@@ -63,3 +63,12 @@ def test_epochs_chosen_on_the_people_scored_are_pointed_out():
     found = comparison.headline(evidence([kept]))
     assert found["main"].startswith("a: macro F1 ") and found["points"] == []
     assert "--keep last" in found["notes"][-1]
+
+
+def test_differences_are_from_the_baseline_given():
+    groups = [group("a", 0.5), group("b", 0.3), group("c", 0.1)]
+    found = runs.Evidence(None, None, 0, groups, groups[1], ROWS)
+    assert list(found.verdicts.run) == ["c", "a"]
+    f1 = [macro_f1_sklearn(ROWS.label, one.predictions[0]) for one in groups]
+    assert found.verdicts.difference.tolist() == pytest.approx([f1[2] - f1[1], f1[0] - f1[1]])
+    assert found.verdicts.verdict.tolist() == ["better", "worse"]

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dataset import Table
 from labels import ATTRIBUTES, HEADS, join, marginals
 from reporting import suspects
 
@@ -74,3 +75,13 @@ def test_the_word_of_a_model_that_errs_counts_less():
     found = suspects.rank(rows, [join(probs)])
     result = suspects.against_truth(found, [f"{k:03d}" for k in wrong])
     assert result["precision"] >= 0.9 and (found.head(8).field == "gender").all()
+
+
+def test_the_truth_of_a_drawn_competition_is_found(tmp_path):
+    data = Table(pd.DataFrame({"person": ["a", "b", "c"]}), tmp_path / "train" / "images")
+    assert suspects.wrong_people(data, ["a", "b"]) == []
+    truth = pd.DataFrame({"path": ["a", "b", "c"], "noisy": [1, 0, 1]})
+    truth.to_csv(tmp_path / "truth_train.csv", index=False)
+    assert suspects.wrong_people(data, ["a", "b"]) == ["a"]
+    truth[1:].to_csv(tmp_path / "truth_train.csv", index=False)  # of other people
+    assert suspects.wrong_people(data, ["a", "b"]) == []
