@@ -1,6 +1,7 @@
 """Where the models look: Grad-CAM of each attribute, and how much of it falls on the person."""
 
 import tempfile
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -8,10 +9,13 @@ import pandas as pd
 import torch
 
 import model as models
+from background.matte import Matting
 from common.errors import UserError
 from common.processes import progress, say
+from dataset import open_pixels
 from labels import ATTRIBUTES, CLASS_NAMES, CLASSES, LAYOUTS
-from photos import store, views
+from photos import store
+from photos.views import build_views
 from reporting import data_section, figures, page
 from reporting.page import html
 
@@ -32,20 +36,19 @@ def inputs(evidence, names, info, method, cache):
     same crop, None without `method`.
     """
 
-    def pixels(view):
-        photos = store.load(evidence.data.root, names, [view], cache, evidence.matte_dir)
-        return photos.batch(torch.arange(len(names)), 0)
-
-    view = views.views(info["bg"], info["bg_fill"], info["crop"], info["size"])[0]
+    every, source = torch.arange(len(names)), (evidence.data.root, names)
+    view, matting = build_views(*info.view)[0], Matting(evidence.matte_dir, info.rembg_model)
+    photos, _ = open_pixels([source], (view,), matting, cache, torch.device("cpu"))
     if not method:
-        return pixels(view), None
-    alpha = views.View(method, "matte", view.crop, view.crop_method, view.size)
-    return pixels(view), pixels(alpha)[:, 0].numpy() / np.float32(255)
+        return photos.batch(every, 0), None
+    alpha = replace(view, method=method, fill="matte")
+    mattes = store.load(*source, [alpha], cache, matte_dir=evidence.matte_dir).batch(every, 0)
+    return photos.batch(every, 0), mattes[:, 0].numpy() / np.float32(255)
 
 
 def normalized(images, info):
     """float32 (n, 3, H, W) of uint8 ones, less the model's mean, by its std."""
-    mean, std = (torch.tensor(info[key]).view(3, 1, 1) for key in ("mean", "std"))
+    mean, std = (torch.tensor(value).view(3, 1, 1) for value in (info.mean, info.std))
     return (images.float() / 255 - mean) / std
 
 
@@ -96,7 +99,7 @@ def maps(model, info, images, attribute):
 
     layer = feature_map(model.backbone, images.shape[2:])
     if layer is None:
-        raise UserError(f"{info['model']} has no feature map that Grad-CAM could show")
+        raise UserError(f"{info.model} has no feature map that Grad-CAM could show")
 
     def forward(batch):
         return attribute_logits(model(batch), attribute)
@@ -144,7 +147,7 @@ def look(evidence, run, chosen, method, cache):
     result = {}
     for task, heads in LAYOUTS[run.config["layout"]].items():
         paths = {k: run.folder / f"fold{k}" / task / "best.safetensors" for k in np.unique(folds)}
-        info = models.read_info(next(iter(paths.values())))
+        info = models.ModelInfo.read(next(iter(paths.values())))
         images, mattes = inputs(evidence, names, info, method, cache)
         own = [name for name in ATTRIBUTES if name in heads or "label" in heads]
         found = {name: np.zeros(images[:, 0].shape, np.float32) for name in own}

@@ -9,17 +9,12 @@ import numpy as np
 import pandas as pd
 
 import metrics
-import options
-from common import flags
 from common.errors import UserError
 from dataset import Table
 from experiment.reader import ALL, check_same, read_run
 from labels import ATTRIBUTES, CLASS_NAMES, decode
+from options import LAYOUT_FLAGS, RUNTIME_FLAGS, make_parser, text_of
 
-# Options that say where and how fast, not what was learnt.
-PLACES = {"name", "seed", "data_dir", "eval_dir", "model_dir", "matte_dir", "cache_dir", "device"}
-PLACES |= {"log_interval", "valid_batch_size", "on_error", "resume", "fold"}
-LAYOUT = {"split_heads", "shared_backbone"}  # two flags of one choice: config["layout"]
 # Options that some folders do not have, and what was done there: those of inference.py --oof are
 # unknown to a run of train.py, --keep to an older one.
 PLAIN = {"tta": "none", "vote": "off", "decision": "argmax", "keep": "best"}
@@ -46,9 +41,9 @@ class Group:
         """
         config = self.runs[0].config
         options = {
-            flag: option_text(value)
+            flag: text_of(value)
             for flag, value in config.get("options", {}).items()
-            if flag not in PLACES | LAYOUT
+            if flag not in RUNTIME_FLAGS.union(LAYOUT_FLAGS, {"seed"})
         }
         members = options.pop("ensemble", "")
         layout = str(config.get("layout", "?")) + (f" of {members}" if members else "")
@@ -80,23 +75,9 @@ class Group:
         return {"seconds": seconds, **log[COSTS[1:]].median()}
 
 
-def option_text(value):
-    """`{"": 3e-4, "age": 1e-4}` as it is typed: `3e-4 age=1e-4`."""
-    if isinstance(value, dict):
-        parts = {name: option_text(item) for name, item in value.items()}
-        return " ".join(f"{name}={text}" if name else text for name, text in parts.items())
-    if isinstance(value, (list, tuple)):
-        return " ".join(option_text(item) for item in value)
-    if isinstance(value, bool) or value is None:
-        return "on" if value else "off"
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
 def default_options():
     """{flag: text} of train.py's flags, as Group.options."""
-    parser = flags.Parser()
-    options.add_to(parser)
-    texts = {flag: option_text(value) for flag, value in vars(parser.parse_args([])).items()}
+    texts = {flag: text_of(value) for flag, value in vars(make_parser().parse_args([])).items()}
     return texts | {"layout": "joint"} | PLAIN
 
 

@@ -1,6 +1,7 @@
 """What several test files share: drawn data, drawn runs, scores by scikit-learn."""
 
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -9,6 +10,7 @@ from scipy.special import softmax
 from sklearn.metrics import f1_score
 
 from labels import HEADS, PROBS, join
+from model import ModelInfo
 
 PHOTOS = ("mask1", "mask2", "mask3", "mask4", "mask5", "incorrect_mask", "normal")
 MISLABELLED = {7: "gender", 22: "age"}  # people whose label the runs of draw_run contradict
@@ -95,3 +97,13 @@ def read_tables(out):
         for path in folder.iterdir()
         if path.stat().st_size > 1
     }
+
+
+def model_info(**changes):
+    """The ModelInfo of a tiny model of three heads, with some of it changed."""
+    info = ModelInfo(
+        model="test_resnet", heads=("mask", "gender", "age"), size=(64, 48),
+        mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2), bg="none", bg_fill="mean", crop="none",
+        rembg_model="u2netp", mattes={}, amp="off", channels_last=True,
+    )  # fmt: skip
+    return replace(info, **changes)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from helpers import model_info
 from safetensors.torch import load_file, save_file
 
 import labels
@@ -15,11 +16,7 @@ from common import files
 from common.errors import UserError
 from labels import HEADS
 
-INFO = model.ModelInfo(
-    model="test_resnet", heads=("mask", "gender", "age"), size=(64, 48),
-    mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2), bg="none", bg_fill="mean", crop="none",
-    rembg_model="u2netp", mattes={}, amp="off", channels_last=True,
-)  # fmt: skip
+INFO = model_info()
 IMAGENET = files.WEIGHTS / "tf_efficientnet_lite0.safetensors"
 
 

@@ -24,7 +24,7 @@ def group(name, errors, **options):
     answers = np.where(wrong, (ROWS.label + 1) % 18, ROWS.label)
     oof = pd.DataFrame(np.eye(18)[answers], columns=labels.PROBS)
     config = {"layout": "joint", "options": {"keep": {"": "last"}} | options}
-    return runs.Group(name, [reader.Run(None, config, oof)])
+    return runs.Group(name, [reader.FinishedRun(None, config, oof)])
 
 
 def evidence(groups):

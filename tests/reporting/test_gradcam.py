@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import draw_data, draw_run, read_tables
+from helpers import draw_data, draw_run, model_info, read_tables
 
 import model as models
 import report
@@ -24,15 +24,14 @@ def small():
     model = models.create("test_resnet", ["label"], SIZE).eval()
     torch.nn.init.normal_(model.head.weight)
     mean, std = models.normalization(model)
-    info = {"model": "test_resnet", "heads": ["label"], "size": SIZE, "mean": mean, "std": std}
-    return model, info | {"bg": "none", "bg_fill": "mean", "crop": "none"}
+    return model, model_info(heads=("label",), size=SIZE, mean=tuple(mean), std=tuple(std))
 
 
 def test_maps_are_gradcam_written_out(small):
     model, info = small
     images = torch.randint(0, 256, (3, 3, *SIZE), dtype=torch.uint8)
     found = gradcam.maps(model, info, images, "age")
-    mean, std = (torch.tensor(info[key]).view(3, 1, 1) for key in ("mean", "std"))
+    mean, std = (torch.tensor(value).view(3, 1, 1) for value in (info.mean, info.std))
     for image, cam in zip(images, found, strict=True):
         features = model.backbone.forward_features((image[None] / 255 - mean) / std)
         logits = model.head(model.backbone.forward_head(features))[0]
@@ -65,9 +64,10 @@ def test_share_on_the_person():
 
 def test_transformers_have_no_feature_map():
     vit = models.create("test_vit", ["age"], SIZE).eval()
-    info = {"model": "test_vit", "mean": [0.5] * 3, "std": [0.5] * 3}
     with pytest.raises(UserError, match="test_vit has no feature map"):
-        gradcam.maps(vit, info, torch.zeros(1, 3, *SIZE, dtype=torch.uint8), "age")
+        gradcam.maps(
+            vit, model_info(model="test_vit"), torch.zeros(1, 3, *SIZE, dtype=torch.uint8), "age"
+        )
 
 
 def test_choice_spreads_over_people():

@@ -169,10 +169,10 @@ def spoil_rows(folder):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda folder: (folder / "config.json").unlink(), "no run of train.py"),
+        (lambda folder: (folder / "config.json").unlink(), "not a run of train.py"),
         (lambda folder: (folder / "config.json").write_text('{"a"'), "not valid JSON"),
         (lambda folder: (folder / "oof.csv").unlink(), "--resume"),
-        (lambda folder: (folder / "oof.csv").write_text(""), "no readable csv"),
+        (lambda folder: (folder / "oof.csv").write_text(""), "not a readable csv"),
         (spoil_half, "no label 0..17 or no probability"),
         (spoil_columns, "column p17 is missing"),
         (spoil_rows, "occurs twice"),

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import options
 from experiment import reader
 from reporting import runs
 
@@ -21,7 +22,7 @@ def test_pairs_that_differ_in_one_option():
     def group(name, **options):
         options = {flag: {"": value} for flag, value in options.items()}
         config = {"layout": "joint", "options": options | {"seed": hash(name)}}
-        return runs.Group(name, [reader.Run(None, config, None)])
+        return runs.Group(name, [reader.FinishedRun(None, config, None)])
 
     one, two = group("one", bg="none", lr=1e-3), group("two", bg="rembg", lr=1e-3)
     three, four = group("three", bg="rembg", lr=1e-4), group("four", bg="none", lr=1e-4)
@@ -33,12 +34,14 @@ def test_pairs_that_differ_in_one_option():
 
 
 def test_options_are_shown_as_they_are_typed():
-    assert runs.option_text({"": [128, 96], "age": 1e-4}) == "128 96 age=0.0001"
-    assert runs.option_text(False) == "off" and runs.option_text(["a", 3]) == "a 3"
+    assert options.text_of({"": [128, 96], "age": 1e-4}) == "128 96 age=0.0001"
+    assert options.text_of(False) == "off" and options.text_of(["a", 3]) == "a 3"
 
 
 def test_costs_are_of_the_tasks_not_of_the_whole_fold(runs_drawn):
     root, _ = runs_drawn
     [group] = runs.read_groups([f"{root / 'a'},{root / 'a2'}"])
     assert group.costs == {"seconds": 5.5, "images_per_s": 100, "wait_share": 0.02}
-    assert np.isnan(list(runs.Group("x", [reader.Run(None, {}, None)]).costs.values())).all()
+    assert np.isnan(
+        list(runs.Group("x", [reader.FinishedRun(None, {}, None)]).costs.values())
+    ).all()
