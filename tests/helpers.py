@@ -1,4 +1,4 @@
-"""What several test files share: drawn data, drawn runs, scores by scikit-learn."""
+"""What several test files share: drawn data and runs, references by others' libraries."""
 
 import json
 from dataclasses import replace
@@ -6,18 +6,17 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pandas as pd
+import torch
 from scipy.special import softmax
 from sklearn.metrics import f1_score
 
-from labels import HEADS, PROBS, join
+import augment
+from labels import CLASSES, HEADS, PROBS, join
 from model import ModelInfo
 
+CELLS = np.array([549, 410, 83, 732, 817, 109]) / 2700  # gender x age of the competition
 PHOTOS = ("mask1", "mask2", "mask3", "mask4", "mask5", "incorrect_mask", "normal")
 MISLABELLED = {7: "gender", 22: "age"}  # people whose label the runs of draw_run contradict
-
-
-def macro_f1_sklearn(labels, predictions, classes=18):
-    return f1_score(labels, predictions, labels=range(classes), average="macro", zero_division=0)
 
 
 def draw_data(root, people=36, broken=True):
@@ -107,3 +106,55 @@ def model_info(**changes):
         rembg_model="u2netp", mattes={}, amp="off", channels_last=True,
     )  # fmt: skip
     return replace(info, **changes)
+
+
+def macro_f1_sklearn(labels, predictions, classes=CLASSES, **options):
+    """scikit-learn's macro F1 over all of 0..classes-1, or over a list of classes."""
+
+    classes = range(classes) if isinstance(classes, int) else classes
+    return f1_score(
+        labels, predictions, labels=classes, average="macro", zero_division=0, **options
+    )
+
+
+def random_probs(rng, labels, strength=1.5):
+    """(N, 18) random probabilities; the logit of the true class is `strength` higher."""
+    logits = rng.standard_normal((len(labels), CLASSES))
+    logits[np.arange(len(labels)), labels] += strength
+    exp = np.exp(logits)
+    return exp / exp.sum(1, keepdims=True)
+
+
+def identity(n):
+    """Draws of n samples that change nothing."""
+    return augment.draw(n, "none", torch.Generator())
+
+
+def set_columns(draws, **values):
+    """The draws, with the named columns set, each to one value or to one a sample."""
+    for name, value in values.items():
+        draws[:, augment.COLUMNS.index(name)] = torch.as_tensor(value, dtype=torch.float32)
+    return draws
+
+
+def reference_warp(image, draw):
+    """Flip and affine by torchvision of a (3, H, W) uint8 photo that numpy has mirrored beyond
+    its edges; float32 in 0..1. draw: one row of draws.
+    """
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms.v2 import functional as tv
+
+    value = dict(zip(augment.COLUMNS, draw.tolist(), strict=True))
+    _, height, width = image.shape
+    image = tv.horizontal_flip(image) if value["flip"] else image
+    margin = ((0, 0), (height, height), (width, width))
+    padded = torch.from_numpy(np.pad(image.numpy(), margin, mode="symmetric")).float() / 255
+    warped = tv.affine(
+        padded,
+        angle=value["angle"],
+        translate=[value["shift_x"] * width, value["shift_y"] * height],
+        scale=value["scale"],
+        shear=[0.0, 0.0],
+        interpolation=InterpolationMode.BILINEAR,
+    )
+    return warped[:, height : 2 * height, width : 2 * width]

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from helpers import identity, reference_warp, set_columns
 from scipy import stats
-from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
 import augment
@@ -22,16 +22,6 @@ def photos(n=6, size=SIZE, low=0, high=256):
     noise = torch.rand(n, 3, 8, 6, generator=generator())
     smooth = torch.nn.functional.interpolate(noise, size, mode="bicubic").clamp(0, 1)
     return (low + (high - 1 - low) * smooth).byte()
-
-
-def identity(n):
-    return augment.draw(n, "none", generator())
-
-
-def set_columns(draws, **values):
-    for name, value in values.items():
-        draws[:, augment.COLUMNS.index(name)] = torch.as_tensor(value, dtype=torch.float32)
-    return draws
 
 
 def augmented(images, draws, strength="strong"):
@@ -57,24 +47,6 @@ def test_flip_is_torchvisions():
     expected = images.float() / 255
     expected[[1, 3, 4]] = tv.horizontal_flip(expected[[1, 3, 4]])
     torch.testing.assert_close(augmented(images, draws), expected, rtol=0, atol=1e-4)
-
-
-def reference_warp(image, draw):
-    """Flip and affine by torchvision of a photo that numpy has mirrored beyond its edges."""
-    value = dict(zip(augment.COLUMNS, draw.tolist(), strict=True))
-    _, height, width = image.shape
-    image = tv.horizontal_flip(image) if value["flip"] else image
-    margin = ((0, 0), (height, height), (width, width))
-    padded = torch.from_numpy(np.pad(image.numpy(), margin, mode="symmetric")).float() / 255
-    warped = tv.affine(
-        padded,
-        angle=value["angle"],
-        translate=[value["shift_x"] * width, value["shift_y"] * height],
-        scale=value["scale"],
-        shear=[0.0, 0.0],
-        interpolation=InterpolationMode.BILINEAR,
-    )
-    return warped[:, height : 2 * height, width : 2 * width]
 
 
 WARPS = [

@@ -98,7 +98,7 @@ def test_flip_averages_both_sides(runs, predict, drawn, tmp_path):
 @pytest.mark.parametrize("tta", ["scale", "both"])
 def test_tta_is_a_plain_loop_over_torchvisions_variants(runs, predict, drawn, home, tta):
     import torch
-    from test_augment import identity, reference_warp, set_columns
+    from helpers import identity, reference_warp, set_columns
     from torchvision.transforms.v2 import functional as tv
 
     from dataset import read_eval

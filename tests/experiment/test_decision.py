@@ -2,18 +2,11 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import f1_score
+from helpers import CELLS, macro_f1_sklearn, random_probs
 
 from common.errors import UserError
 from experiment import decision
 from labels import CLASSES, decode
-
-CELLS = np.array([549, 410, 83, 732, 817, 109]) / 2700  # gender x age of the competition
-
-
-def macro_f1(labels, predictions):
-    classes = range(CLASSES)
-    return f1_score(labels, predictions, labels=classes, average="macro", zero_division=0)
 
 
 def nest(probs, labels, folds):
@@ -23,13 +16,6 @@ def nest(probs, labels, folds):
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
-
-
-def random_probs(rng, labels, strength=1.5):
-    logits = rng.standard_normal((len(labels), CLASSES))
-    logits[np.arange(len(labels)), labels] += strength
-    exp = np.exp(logits)
-    return exp / exp.sum(1, keepdims=True)
 
 
 def test_decision_weights_raise_the_score_of_a_biased_model(rng):
@@ -42,12 +28,12 @@ def test_decision_weights_raise_the_score_of_a_biased_model(rng):
     weights = decision.weights(probs, labels)
     by_age = weights.reshape(-1, 3)
     assert by_age.min() > 0 and (by_age[:, 2] > 1.5 * by_age[:, :2].max(1)).all()
-    plain = macro_f1(labels, probs.argmax(1))
-    assert macro_f1(labels, (probs * weights).argmax(1)) > plain + 0.05
+    plain = macro_f1_sklearn(labels, probs.argmax(1))
+    assert macro_f1_sklearn(labels, (probs * weights).argmax(1)) > plain + 0.05
     assert np.array_equal(weights, decision.weights(probs, labels))
     folds = persons % 5
     nested = nest(probs, labels, folds)
-    assert plain + 0.05 < macro_f1(labels, nested)
+    assert plain + 0.05 < macro_f1_sklearn(labels, nested)
     for fold in range(5):  # the labels of a fold have no say in its own predictions
         changed = np.where(folds == fold, rng.permutation(labels), labels)
         again = nest(probs, changed, folds)
@@ -62,7 +48,7 @@ def test_one_step_of_the_ascent_is_a_plain_loop(rng):
         assert line.shape == decision.GRID.shape and np.ptp(line) > 0.05
         for k in range(0, len(line), 8):
             weights = np.where(group, np.exp(decision.GRID[k]), 1)
-            expected = macro_f1(labels, (probs * weights).argmax(1))
+            expected = macro_f1_sklearn(labels, (probs * weights).argmax(1))
             assert line[k] == pytest.approx(expected)
 
 
