@@ -125,16 +125,24 @@ def random_probs(rng, labels, strength=1.5):
     return exp / exp.sum(1, keepdims=True)
 
 
-def identity(n):
-    """Draws of n samples that change nothing."""
-    return augment.draw(n, "none", torch.Generator())
+def columns_of(draws):
+    """{name: (n,) column} of draws of the strength "strong"."""
+    names = [name for entry in augment.active("strong") for name in entry.columns]
+    return dict(zip(names, draws.unbind(-1), strict=True))
 
 
 def set_columns(draws, **values):
     """The draws, with the named columns set, each to one value or to one a sample."""
+    columns = columns_of(draws)
     for name, value in values.items():
-        draws[:, augment.COLUMNS.index(name)] = torch.as_tensor(value, dtype=torch.float32)
+        columns[name].copy_(torch.as_tensor(value))
     return draws
+
+
+def identity(n):
+    """Draws of n samples for the strength "strong" that change nothing."""
+    draws = torch.zeros_like(augment.draw(n, "strong", torch.Generator()))
+    return set_columns(draws, scale=1, brightness=1, contrast=1, saturation=1)
 
 
 def reference_warp(image, draw):
@@ -144,7 +152,7 @@ def reference_warp(image, draw):
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms.v2 import functional as tv
 
-    value = dict(zip(augment.COLUMNS, draw.tolist(), strict=True))
+    value = {name: column.item() for name, column in columns_of(draw).items()}
     _, height, width = image.shape
     image = tv.horizontal_flip(image) if value["flip"] else image
     margin = ((0, 0), (height, height), (width, width))

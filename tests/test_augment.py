@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from helpers import identity, reference_warp, set_columns
+from helpers import columns_of, identity, reference_warp, set_columns
 from scipy import stats
+from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tv
 
 import augment
@@ -33,12 +34,11 @@ def test_no_augmentation_is_normalize_of_torchvision():
     images = photos()
     plain = augment.normalize(images, MEAN, STD)
     torch.testing.assert_close(plain, tv.normalize(images.float() / 255, MEAN, STD))
-    draws = augment.draw(6, "strong", generator())
+    draws = augment.draw(6, "none", generator())
     none = augment.apply(images, draws, torch.tensor(MEAN), torch.tensor(STD), strength="none")
     assert torch.equal(none, plain)
-    for strength in ("light", "strong"):
-        found = augment.apply(images, identity(6), MEAN, STD, strength)
-        torch.testing.assert_close(found, plain, rtol=0, atol=1e-4)
+    found = augment.apply(images, identity(6), MEAN, STD, "strong")
+    torch.testing.assert_close(found, plain, rtol=0, atol=1e-4)
 
 
 def test_flip_is_torchvisions():
@@ -126,39 +126,88 @@ def test_everything_together_is_torchvisions():
     assert 0 < erased < 24
 
 
-@pytest.mark.parametrize("strength", augment.STRENGTHS)
-def test_draws_have_the_stated_distribution(strength):
-    n = 20_000
-    draws = augment.draw(n, strength, generator()).double()
-    width = augment.RANGES[strength]
-    value = dict(zip(augment.COLUMNS, draws.unbind(1), strict=True))
-    groups = {"angle": ("angle",), "scale": ("scale",), "shift": ("shift_x", "shift_y")}
-    groups["colour"] = ("brightness", "contrast", "saturation")
-    for group, names in groups.items():
-        for name in names:
-            middle = 0 if group in ("angle", "shift") else 1
-            if width[group] == 0:
-                assert (value[name] == middle).all()
-                continue
-            uniform = stats.uniform(middle - width[group], 2 * width[group])
-            assert stats.kstest(value[name].numpy(), uniform.cdf).pvalue > 1e-3, name
-    erased = value["erase_y1"] > value["erase_y0"]
-    for chance, event in (("flip", value["flip"]), ("erase", erased.double())):
-        assert set(event.tolist()) <= {0, 1}
-        assert event.mean().item() == pytest.approx(width[chance], abs=0.015)
-    assert draws[:, 8:].min() >= 0
-    assert draws[:, 8:].max() <= 1
-    if erased.any():
-        tall = (value["erase_y1"] - value["erase_y0"])[erased]
-        wide = (value["erase_x1"] - value["erase_x0"])[erased]
-        share = stats.uniform(augment.ERASE_AREA[0], np.diff(augment.ERASE_AREA)[0])
-        assert stats.kstest((tall * wide).numpy(), share.cdf).pvalue > 1e-3
-        assert (tall / wide).min() == pytest.approx(augment.ERASE_RATIO[0], rel=0.01)
-        assert (tall / wide).max() == pytest.approx(augment.ERASE_RATIO[1], rel=0.01)
-    varied = draws[:, draws.std(0) > 0]
-    if strength != "none":
-        independent = np.corrcoef(varied[:, :8].T.numpy()) - np.eye(8)
+def test_draws_have_the_stated_distribution():
+    light, strong = (augment.draw(20_000, name, generator()) for name in ("light", "strong"))
+    assert light.shape == (20_000, 8)  # nothing is erased
+    value = columns_of(strong.double())
+    for strength, found in (("light", light.double()), ("strong", strong[:, :8].double())):
+        width, colour = augment.WARP.ranges[strength], augment.COLOUR.ranges[strength]
+        assert set(found[:, 0].tolist()) == {0, 1}
+        assert found[:, 0].mean().item() == pytest.approx(width["flip"], abs=0.015)
+        ranges = [(0, width["angle"]), (1, width["scale"]), *[(0, width["shift"])] * 2]
+        for column, (middle, half) in zip(found[:, 1:].T, ranges + [(1, colour)] * 3, strict=True):
+            uniform = stats.uniform(middle - half, 2 * half)
+            assert stats.kstest(column.numpy(), uniform.cdf).pvalue > 1e-3
+        independent = np.corrcoef(found.T.numpy()) - np.eye(8)
         assert np.abs(independent).max() < 0.03
+    tall, wide = (value[f"erase_{axis}1"] - value[f"erase_{axis}0"] for axis in "yx")
+    erased = tall > 0
+    assert erased.double().mean().item() == pytest.approx(augment.ERASE.ranges["strong"], abs=0.015)
+    assert strong[:, 8:].min() >= 0 and strong[:, 8:].max() <= 1
+    assert (strong[~erased, 8:] == 0).all()
+    tall, wide = tall[erased], wide[erased]
+    share = stats.uniform(augment.ERASE_AREA[0], np.diff(augment.ERASE_AREA)[0])
+    assert stats.kstest((tall * wide).numpy(), share.cdf).pvalue > 1e-3
+    assert (tall / wide).min() == pytest.approx(augment.ERASE_RATIO[0], rel=0.01)
+    assert (tall / wide).max() == pytest.approx(augment.ERASE_RATIO[1], rel=0.01)
+
+
+@pytest.fixture
+def recipe(monkeypatch):
+    """Adds the two augmentations of the docstring of augment.py, as a user would."""
+    lines = [line[4:] for line in augment.__doc__.splitlines() if line.startswith("    ")]
+    assert len(lines) == 4
+    monkeypatch.setattr(augment, "AUGMENTATIONS", [*augment.AUGMENTATIONS])
+
+    def add(first, last):
+        exec("\n".join(lines[first:last]), vars(augment) | {"v2": v2})
+
+    return {"fade": lambda: add(0, 3), "blur": lambda: add(3, 4)}
+
+
+def test_an_added_augmentation_acts_on_each_sample_by_its_own_draw(recipe):
+    images, before = photos(64), augment.draw(64, "strong", generator(3))
+    plain = augmented(images, identity(64))
+    recipe["fade"]()
+    draws = augment.draw(64, "strong", generator(3))
+    amount = draws[:, -1]
+    assert torch.equal(draws[:, :-1], before)  # the other draws stay as they were
+    assert 0 <= amount.min() < 0.02 and 0.28 < amount.max() <= 0.3
+    assert torch.equal(draws, augment.draw(64, "strong", generator(3)))
+    assert not torch.equal(amount, augment.draw(64, "strong", generator(4))[:, -1])
+    found = augmented(images, set_columns(identity(64), amount=amount))
+    for photo, faded, share in zip(plain, found, amount, strict=True):
+        grey = photo.mean((1, 2), keepdim=True)
+        torch.testing.assert_close(faded, photo + share * (grey - photo), rtol=0, atol=1e-5)
+
+
+def test_an_added_transform_of_torchvision_is_a_plain_loop_over_seeded_photos(recipe):
+    images = photos(64)
+    expected = augmented(images, identity(64))
+    recipe["blur"]()
+    draws = augment.draw(64, "strong", generator(3))
+    seeds = draws[:, -1]
+    assert torch.equal(seeds, augment.draw(64, "strong", generator(3))[:, -1])
+    assert len(seeds.unique()) == 1 + (seeds > 0).sum() and 8 < (seeds > 0).sum() < 32  # 0.3
+    for photo, seed in zip(expected, seeds.tolist(), strict=True):
+        if seed:
+            torch.manual_seed(int(seed))
+            photo.copy_(v2.GaussianBlur(3)(photo))
+    draws = set_columns(identity(64), seed=seeds)
+    state = torch.get_rng_state()
+    found = augmented(images, draws)
+    assert torch.equal(torch.get_rng_state(), state)  # the model's own randomness is not moved
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    parts = [augmented(*batch) for batch in zip(images.split(5), draws.split(5), strict=True)]
+    torch.testing.assert_close(torch.cat(parts), found, rtol=0, atol=1e-6)
+
+
+def test_no_augmentation_and_tta_stay_without_an_added_one(recipe):
+    images = photos(4)
+    before = augment.variant(images, MEAN, STD, True, 1.1)
+    recipe["fade"]()
+    assert torch.equal(augment.variant(images, MEAN, STD, True, 1.1), before)
+    assert augment.draw(4, "none", generator()).shape == (4, 0)
 
 
 def test_samples_differ_and_the_seed_decides():
@@ -179,7 +228,6 @@ def test_variants_of_tta_are_torchvisions(kind):
     plain = tv.normalize(images.float() / 255, MEAN, STD)
     for flip, scale in augment.TTA[kind]:
         draws = set_columns(identity(9), flip=flip, scale=scale)
-        assert torch.equal(augment.neutral(9, flip, scale), draws)
         found = augment.variant(images, MEAN, STD, flip, scale)
         if scale == 1:  # exact, whatever the device
             same = augment.normalize(images, MEAN, STD)
