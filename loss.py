@@ -1,12 +1,14 @@
-"""Training criteria by name, for hard and soft targets, exact over any number of processes."""
+"""Training criteria by name, for hard and soft targets, exact over any number of processes.
 
-import math
+To add a loss, write a function like focal() and name it in PER_SAMPLE.
+"""
 
 import torch
 from torch import distributed as dist
 from torch.nn import functional as F
 
 from common.errors import UserError
+from common.flags import weighted_sum
 
 YEARS = (40.0, 12.0)  # centre and scale in years of the age that a model predicts
 GAMMA = 2.0  # of the focal loss, the paper's choice
@@ -16,13 +18,14 @@ def _probabilities(targets, classes):
     return F.one_hot(targets, classes).float() if targets.dim() == 1 else targets.float()
 
 
-def _cross_entropy(logits, targets, smoothing, weights):
+def cross_entropy(logits, targets, smoothing, weights):
+    """(n,) of logits (n, classes), targets (n,) classes or (n, classes) probabilities."""
     targets = targets.float() if targets.dim() == 2 else targets
     return F.cross_entropy(logits, targets, weights, reduction="none", label_smoothing=smoothing)
 
 
-def _focal(logits, targets, smoothing, weights, gamma=GAMMA):
-    """(n,) sum over classes of target * (1 - p)^gamma * -log p.
+def focal(logits, targets, smoothing, weights, gamma=GAMMA):
+    """(n,) sum over classes of target * (1 - p)^gamma * -log p, arguments as in cross_entropy().
 
     Lin et al. 2017 (arXiv:1708.02002), softmax instead of sigmoid.
     """
@@ -33,7 +36,7 @@ def _focal(logits, targets, smoothing, weights, gamma=GAMMA):
     return (each if weights is None else each * weights).sum(1)
 
 
-def _soft_f1(logits, targets, total):
+def soft_f1(logits, targets, total):
     """1 - soft macro F1 of the whole batch, as this process's part of it (see criterion()).
 
     With p the probabilities and q the targets, summed over the batch, a class has
@@ -57,37 +60,17 @@ def _soft_f1(logits, targets, total):
     return loss - loss.detach() * (1 - 1 / processes)
 
 
-PER_SAMPLE = {"cross_entropy": _cross_entropy, "focal": _focal}
+PER_SAMPLE = {"cross_entropy": cross_entropy, "focal": focal}
 TERMS = (*PER_SAMPLE, "f1")
-
-
-def parse(name):
-    """[(term, weight), ...] of a criterion's name; UserError if it is none.
-
-    Terms are joined by +, each with an optional *weight: "f1*0.4+focal*0.6" gives
-    [("f1", 0.4), ("focal", 0.6)].
-    """
-    terms = []
-    for part in name.split("+"):
-        term, star, weight = (word.strip() for word in part.partition("*"))
-        try:
-            weight = float(weight) if star else 1.0
-        except ValueError:
-            weight = math.nan
-        if term not in TERMS or not 0 < weight < math.inf:
-            raise UserError(
-                f"criterion {name!r}: {part.strip()!r} is not a term; use {', '.join(TERMS)}, "
-                "or a sum with weights above 0 such as f1*0.4+focal*0.6"
-            )
-        terms.append((term, weight))
-    return terms
+parse = weighted_sum(TERMS)  # "f1*0.4+focal*0.6" -> [("f1", 0.4), ("focal", 0.6)]
 
 
 def criterion(name, classes, label_smoothing=0.0, class_weights=None):
     """A function loss(logits, targets, total=None) -> scalar tensor.
 
-    name: see parse(); label_smoothing: 0..1; class_weights: (classes,), see class_weights().
-    Both act on cross_entropy and focal; UserError if they are given and the name has neither.
+    name: one of TERMS or a weighted sum of them, as in "f1*0.4+focal*0.6"; label_smoothing: 0..1;
+    class_weights: (classes,), see class_weights(). Both act on cross_entropy and focal; UserError
+    if they are given and the name has neither, and for a name that is no such sum.
 
     logits: (n, classes), any float type, taken as float32. targets: (n,) int64, or (n, classes)
     probabilities whose rows sum to 1. A one-hot row costs the same as its hard label, class
@@ -114,7 +97,7 @@ def criterion(name, classes, label_smoothing=0.0, class_weights=None):
         value = 0.0
         for term, factor in terms:
             if term == "f1":
-                value += factor * _soft_f1(logits, _probabilities(targets, classes), total)
+                value += factor * soft_f1(logits, _probabilities(targets, classes), total)
             else:
                 each = PER_SAMPLE[term](logits, targets, label_smoothing, weights)
                 value += factor * each.sum() / total

@@ -157,25 +157,24 @@ def typed(parse):
 
 
 def weighted_sum(names):
-    """A parser of a sum of named terms, each with an optional weight above 0.
-
-    "f1*0.4+focal*0.6" gives [("f1", 0.4), ("focal", 0.6)].
+    """A parser of a sum of named terms, each with an optional weight above 0, to [(name, weight)]:
+    "f1*0.4+focal*0.6" gives [("f1", 0.4), ("focal", 0.6)], and "focal" [("focal", 1.0)].
     """
 
     def parse(word):
         terms = []
         for part in word.split("+"):
-            term, star, weight = (piece.strip() for piece in part.partition("*"))
+            name, star, weight = (piece.strip() for piece in part.partition("*"))
             try:
                 weight = float(weight) if star else 1.0
             except ValueError:
                 weight = math.nan
-            if term not in names or not 0 < weight < math.inf:
+            if name not in names or not 0 < weight < math.inf:
                 raise UserError(
-                    f"criterion {word!r}: {part.strip()!r} is not a term; use {', '.join(names)}, "
-                    "or a sum with weights above 0 such as f1*0.4+focal*0.6"
+                    f"{part.strip()!r} is not one of {', '.join(names)}; give one, or a sum with "
+                    f"weights above 0 such as {names[-1]}*0.4+{names[0]}*0.6"
                 )
-            terms.append((term, weight))
+            terms.append((name, weight))
         return terms
 
     return parse
