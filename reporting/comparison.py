@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-import metrics
+from experiment.comparison import MEASURES
 from labels import ATTRIBUTES
 from reporting import figures, page, runs
 from reporting.page import html
@@ -144,7 +144,7 @@ def _differences(evidence):
     stars = np.where(frame.p < SIGNIFICANT, " *", "")
     texts = frame.assign(text=page.texts(page.change, frame[DIFFERENCE]) + stars)
     shown = texts.pivot(index="run", columns="measure", values="text")
-    shown = shown.loc[order, [TITLES[name] for name in metrics.MEASURES[1:]]].reset_index()
+    shown = shown.loc[order, [TITLES[name] for name in MEASURES[1:]]].reset_index()
     caption = "Differences of accuracy and of each attribute; * p < .05, each alone."
     return page.keep(evidence, "comparison", frame, caption, shown)
 

@@ -11,6 +11,7 @@ import pandas as pd
 import metrics
 from common.errors import UserError
 from dataset import Table
+from experiment.comparison import compare, intervals
 from experiment.reader import ALL, check_same, read_run
 from labels import ATTRIBUTES, CLASS_NAMES, decode
 from options import LAYOUT_FLAGS, RUNTIME_FLAGS, make_parser, text_of
@@ -156,9 +157,9 @@ class Evidence:
 
     @cached_property
     def scores(self):
-        """{run: {measure: (value, low, high)}}, by metrics.intervals."""
+        """{run: {measure: (value, low, high)}}, by intervals."""
         return {
-            group.name: metrics.intervals(self.labels, self.rows.person, group.predictions)
+            group.name: intervals(self.labels, self.rows.person, group.predictions)
             for group in self.groups
         }
 
@@ -167,14 +168,14 @@ class Evidence:
         return pd.Series([metrics.macro_f1(self.labels, run) for run in group.predictions]).std()
 
     def _compare(self, before, after, paired=False):
-        """metrics.compare of two lists of groups."""
+        """compare of two lists of groups."""
         a, b = ([run for one in groups for run in one.predictions] for groups in (before, after))
-        return metrics.compare(self.labels, self.rows.person, a, b, paired=paired)
+        return compare(self.labels, self.rows.person, a, b, paired=paired)
 
     @cached_property
     def compared(self):
         """Frame of the runs against the baseline, a row a run and measure: run, measure, and the
-        figures of metrics.compare.
+        figures of compare.
         """
         return pd.DataFrame(
             {"run": group.name, "measure": name} | row

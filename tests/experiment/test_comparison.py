@@ -1,0 +1,201 @@
+"""Intervals and comparisons against scikit-learn on resampled people, and on simulated runs."""
+
+import numpy as np
+import pytest
+from helpers import CELLS, macro_f1_sklearn
+from sklearn.metrics import accuracy_score
+
+from common.errors import UserError
+from experiment import comparison
+from labels import ATTRIBUTES, CLASSES, HEADS, decode
+
+PHOTO_MASK = np.array([0, 0, 0, 0, 0, 1, 2])
+
+
+def sklearn_measures(labels, predictions):
+    """Plain scikit-learn, one call a measure."""
+    result = {
+        "macro_f1": macro_f1_sklearn(labels, predictions),
+        "accuracy": accuracy_score(labels, predictions),
+    }
+    true, predicted = decode(labels), decode(predictions)
+    for name in ATTRIBUTES:
+        result[name] = macro_f1_sklearn(true[name], predicted[name], HEADS[name])
+    return result
+
+
+def people_and_runs(rng, people, skills):
+    """labels, persons, [predictions of each skill]: seven photos a person; gender and age are
+    mistaken mostly for whole persons, partly the same persons in every run."""
+    cell = rng.choice(6, people, p=CELLS)
+    labels = (6 * PHOTO_MASK[None] + cell[:, None]).ravel()
+    hard = rng.standard_normal((people, 2, 1))
+    runs = []
+    for skill in skills:
+        latent = 0.6 * hard + 0.5 * rng.standard_normal((people, 2, 1))
+        latent = latent + 0.6 * rng.standard_normal((people, 2, 7))
+        flip = (latent > skill).reshape(people, 2, 7)
+        gender = np.where(flip[:, 0], 1 - cell[:, None] // 3, cell[:, None] // 3)
+        age = np.where(flip[:, 1], 1 - cell[:, None] % 3 % 2, cell[:, None] % 3)
+        runs.append((6 * PHOTO_MASK[None] + 3 * gender + age).ravel())
+    return labels, np.repeat(np.arange(people), 7), runs
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def test_bootstrap_draws_are_sklearn_on_resampled_people(rng):
+    """The weights of each draw, applied to photos and not to counts, give the same measures."""
+    labels, persons, runs = people_and_runs(rng, 30, [0.8, 0.9])
+    names = np.array([f"p{person * 7 % 30:02d}" for person in persons])
+    shuffle = rng.permutation(len(labels))  # photos of a person need not stand together
+    labels, names, runs = labels[shuffle], names[shuffle], [run[shuffle] for run in runs]
+    groups = comparison.bootstrap(labels, names, [runs[:1], runs[1:]], draws=5, seed=3)
+    drawn = np.random.default_rng(3).integers(0, 30, (5, 30))
+    of_person = [np.flatnonzero(names == name) for name in np.unique(names)]
+    for run, (value, _, sample) in zip(runs, groups, strict=True):
+        assert value[0] == pytest.approx(list(sklearn_measures(labels, run).values()))
+        for draw in range(5):
+            rows = np.concatenate([of_person[person] for person in drawn[draw]])
+            expected = sklearn_measures(labels[rows], run[rows])
+            assert sample[draw, 0] == pytest.approx(list(expected.values()), abs=1e-6)
+
+
+def test_compare_reports_differences_and_their_sign(rng):
+    labels, persons, (a, b) = people_and_runs(rng, 400, [0.5, 1.5])
+    there, back = (
+        comparison.compare(labels, persons, a, b),
+        comparison.compare(labels, persons, b, a),
+    )
+    for name, value in sklearn_measures(labels, b).items():
+        one, other = there[name], back[name]
+        difference = value - sklearn_measures(labels, a)[name]
+        assert one["b"] == pytest.approx(value)
+        assert one["difference"] == pytest.approx(difference)
+        assert one["low"] <= one["difference"] <= one["high"]
+        assert (one["low"], one["high"]) == pytest.approx((-other["high"], -other["low"]))
+        assert one["sd_a"] is None
+        assert (one["p"] < 0.05) == (one["low"] > 0 or one["high"] < 0)
+    assert there["macro_f1"]["p"] < 0.01 < there["macro_f1"]["low"]
+    assert there["mask"]["p"] == 1 and there["mask"]["difference"] == 0  # masks are never mistaken
+    assert comparison.compare(labels, persons, a, b) == there  # same seed, same figures
+
+
+def test_photos_of_one_person_count_as_one_chance(rng):
+    """Copies of the same photo narrow nothing: 7 equal photos a person give the interval of 1."""
+    labels, predictions = rng.integers(0, CLASSES, (2, 300))
+    predictions[::2] = labels[::2]
+    copies = np.repeat(np.arange(300), 7)
+    once, same, as_photos = (
+        comparison.intervals(labels[rows], persons, predictions[rows])["macro_f1"][1:]
+        for rows, persons in (
+            (np.arange(300), np.arange(300)),
+            (copies, copies),
+            (copies, np.arange(2100)),
+        )
+    )
+    assert same == pytest.approx(once)
+    assert as_photos[1] - as_photos[0] < 0.6 * (once[1] - once[0])
+
+
+def test_seeds_are_resampled_too(rng):
+    labels, persons, runs = people_and_runs(rng, 200, [0.8, 0.8, 0.8, 0.8])
+    good = np.where(rng.random(len(labels)) < 0.5, labels, runs[0])
+    same = comparison.compare(labels, persons, runs[:1] * 3, runs[1:2] * 3)["macro_f1"]
+    alone = comparison.compare(labels, persons, runs[0], runs[1])["macro_f1"]
+    assert same["high"] - same["low"] == pytest.approx(alone["high"] - alone["low"], rel=0.1)
+    assert same["sd_a"] == pytest.approx(0)
+    spread = comparison.compare(labels, persons, runs[:2], [runs[2], good])["macro_f1"]
+    scores = [sklearn_measures(labels, run)["macro_f1"] for run in (*runs[:3], good)]
+    assert spread["difference"] == pytest.approx(np.mean(scores[2:]) - np.mean(scores[:2]))
+    assert spread["sd_b"] == pytest.approx(np.std(scores[2:], ddof=1))
+    assert spread["high"] - spread["low"] > 1.5 * (alone["high"] - alone["low"])
+    lists = [run.tolist() for run in runs[:2]]
+    assert comparison.compare(labels, persons, *lists)["macro_f1"] == alone
+
+
+def few_old_people(rng, people, old, chances):
+    """labels, [predictions of each chance]: seven photos a person, of whom `old` are of the
+    oldest group. Their photos are taken for younger ones, with about that chance, which varies
+    by person; of the others' photos 2 % get another age.
+    """
+    person = np.arange(people)
+    age, gender = np.where(person < old, 2, person % 2), person // 2 % 2
+    labels = (6 * PHOTO_MASK + (3 * gender + age)[:, None]).ravel()
+    runs = []
+    for chance in chances:
+        chance = np.where(age == 2, rng.normal(chance, 0.2, people), 0.02)
+        wrong = rng.random((people, 7)) < chance[:, None]
+        runs.append(labels + (wrong * np.where(age == 0, 1, -1)[:, None]).ravel())
+    return labels, runs
+
+
+def plain_percentile(labels, people, runs, rng):
+    """(low, high) of the difference of macro F1: quantiles of 300 samples of people."""
+    weights, values = rng.multinomial(people, np.full(people, 1 / people), 300), []
+    for run in runs:
+        true, found = np.eye(CLASSES)[labels], np.eye(CLASSES)[run]
+        hit, total = (
+            weights @ photos.reshape(people, 7, CLASSES).sum(1)
+            for photos in (true * found, true + found)
+        )
+        values.append((2 * hit / np.maximum(total, 1)).mean(1))
+    return np.quantile(values[1] - values[0], [0.025, 0.975])
+
+
+@pytest.mark.parametrize("chances", [(0.6, 0.3), (0.5, 0.5)], ids=["difference", "none"])
+def test_intervals_hold_the_truth_where_plain_percentiles_miss_it(chances):
+    """2,000 simulated pairs of runs on 40 people, 5 of them old: a difference, and none."""
+    rng, reps, truth = np.random.default_rng(0), 2000, 0.0
+    if chances[0] != chances[1]:
+        many = [few_old_people(rng, 40, 5, chances) for _ in range(1000)]
+        labels = np.concatenate([labels for labels, _ in many])
+        a, b = (np.concatenate([runs[k] for _, runs in many]) for k in (0, 1))
+        truth = macro_f1_sklearn(labels, b) - macro_f1_sklearn(labels, a)
+        assert truth > 0.05
+    ours = plain = 0
+    for rep in range(reps):
+        labels, runs = few_old_people(rng, 40, 5, chances)
+        persons = np.repeat(np.arange(40), 7)
+        row = comparison.compare(labels, persons, *runs, draws=300, seed=rep)["macro_f1"]
+        ours += row["low"] <= truth <= row["high"]
+        low, high = plain_percentile(labels, 40, runs, rng)
+        plain += low <= truth <= high
+    assert ours / reps == pytest.approx(0.95, abs=0.02)
+    assert plain / reps < min(0.92, ours / reps - 0.03)
+
+
+def test_influence_is_the_derivative(rng):
+    labels, persons, runs = people_and_runs(rng, 40, [0.8])
+    table = comparison.person_counts(labels, persons, 40, runs[0])
+    influence, step = comparison.influence_of(table), 1e-3
+    assert influence.sum(0) == pytest.approx(0, abs=1e-6)
+    for person in (0, 17):
+        ends = []
+        for sign in (1, -1):
+            weights = np.where(persons == person, 1 + sign * step, 1)
+            macro = macro_f1_sklearn(labels, runs[0], sample_weight=weights)
+            ends.append((macro, accuracy_score(labels, runs[0], sample_weight=weights)))
+        slope = (np.array(ends[0]) - ends[1]) / (2 * step)
+        assert influence[person, :2] == pytest.approx(slope, abs=1e-5)
+
+
+def test_pairs_of_conditions_are_drawn_together(rng):
+    """One change under two conditions that differ a lot: paired, the conditions cancel."""
+    labels, persons, (bad, good) = people_and_runs(rng, 300, [0.2, 1.5])
+    better = [np.where(rng.random(len(labels)) < 0.2, labels, run) for run in (bad, good)]
+    pooled = comparison.compare(labels, persons, [bad, good], better, paired=True)["macro_f1"]
+    loose = comparison.compare(labels, persons, [bad, good], better)["macro_f1"]
+    assert pooled["difference"] == pytest.approx(loose["difference"])
+    assert pooled["high"] - pooled["low"] < 0.5 * (loose["high"] - loose["low"])
+    with pytest.raises(UserError, match="in pairs"):
+        comparison.compare(labels, persons, [bad, good], better[:1], paired=True)
+
+
+def test_what_cannot_be_compared():
+    with pytest.raises(UserError, match="3 predictions for 4 labels"):
+        comparison.compare([0, 1, 2, 3], list("aabb"), [0, 1, 2, 3], [0, 1, 2])
+    with pytest.raises(UserError, match="2 persons"):
+        comparison.compare([0, 1, 2, 3], list("ab"), [0, 1, 2, 3], [0, 1, 2, 3])
