@@ -6,7 +6,7 @@ from common.errors import UserError
 from labels import ATTRIBUTES, CLASSES, HEADS, decode
 from metrics import f1_of
 
-SHRINK = 0.5  # of the fitted log weights: whole, they follow the few people of a rare class
+SHRINK = 0.5  # share of the fitted log weights; the whole overfits the few people of a rare class
 GRID = np.linspace(-2, 2, 81)  # log weights: e^-2 .. e^2
 # One row a value of an attribute: the classes that have it.
 GROUPS = np.stack(
@@ -18,7 +18,7 @@ def weights(probs, labels, rounds=20):
     """(18,) positive weights that raise the macro F1 of argmax(probs * weights) on these images.
 
     probs (N, 18), labels (N,). A weight is the product of those of its mask, gender and age: with
-    18 free weights the rare classes follow a few lucky images. (Simulated, 421 people: argmax .502;
+    18 free weights the rare classes overfit a few images. (Simulated, 421 people: argmax .502;
     on unseen people .537 with 18 weights, .546 with 8.) Coordinate ascent on log weights in -2..2;
     for one value and all others fixed, the images that turn to it are known for every weight of
     the grid at once. Deterministic. What is fitted is never below argmax on the images given; half
@@ -26,13 +26,16 @@ def weights(probs, labels, rounds=20):
     """
     labels, logs = np.asarray(labels), np.log(np.maximum(np.asarray(probs, float), 1e-12))
     if len(labels) != len(logs) or not len(labels):
-        raise UserError(f"{len(labels)} labels and {len(logs)} predictions give no decision rule")
+        raise UserError(
+            f"a decision rule needs one prediction for each label: {len(labels)} labels, "
+            f"{len(logs)} predictions"
+        )
     bias = np.zeros(len(GROUPS))
     for _ in range(rounds):
         before = bias.copy()
         for k, group in enumerate(GROUPS):
             now, bias[k] = bias[k], 0
-            value = _line(logs + bias @ GROUPS, labels, group)
+            value = macro_f1_on_grid(logs + bias @ GROUPS, labels, group)
             best, here = value.argmax(), np.abs(GRID - now).argmin()
             bias[k] = GRID[best] if value[best] > value[here] + 1e-9 else now
         if (bias == before).all():
@@ -40,7 +43,7 @@ def weights(probs, labels, rounds=20):
     return np.exp(SHRINK * bias @ GROUPS)
 
 
-def _line(scores, labels, group):
+def macro_f1_on_grid(scores, labels, group):
     """(len(GRID),) macro F1 of argmax as the log weight of the classes in `group` (18,) varies."""
     inside, outside = np.where(group, scores, -np.inf), np.where(group, -np.inf, scores)
     winner, rival = inside.argmax(1), outside.argmax(1)

@@ -44,7 +44,7 @@ def test_one_step_of_the_ascent_is_a_plain_loop(rng):
     labels = rng.integers(0, CLASSES, 200)
     probs = random_probs(rng, labels)
     for group in decision.GROUPS[[0, 3, 7]]:
-        line = decision._line(np.log(probs), labels, group)
+        line = decision.macro_f1_on_grid(np.log(probs), labels, group)
         assert line.shape == decision.GRID.shape and np.ptp(line) > 0.05
         for k in range(0, len(line), 8):
             weights = np.where(group, np.exp(decision.GRID[k]), 1)
