@@ -65,7 +65,7 @@ def check_name(name):
     raise UserError(f"--model {name}: timm has no such model{hint}")
 
 
-def create(name, heads, size, weights="none", drop_rate=0.0, drop_path=0.0, extra=()):
+def create(name, heads, size, weights="none", *, drop_rate=0.0, drop_path=0.0, extra=()):
     """A Classifier.
 
     name: any of timm's; heads: keys of labels.HEADS; size: (H, W) of the input; extra: of it;

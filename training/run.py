@@ -68,11 +68,13 @@ def check_models(args):
     checked = []
     for task, heads in LAYOUTS[options.layout_of(args)].items():
         chosen = options.for_task(args, task)
-        names = ("model", "resize", "weights", "drop_rate", "drop_path", "freeze", "optimizer")
+        names = ("model", "resize", "weights", "freeze", "optimizer", "drop_path", "layer_decay")
         wanted = [chosen[name] for name in names]
         if wanted not in checked:
             checked.append(wanted)
-            model = models.create(chosen["model"], heads, *wanted[1:5])
+            model = models.create(
+                chosen["model"], heads, *wanted[1:3], drop_path=chosen["drop_path"]
+            )
             optimization.freeze(model.backbone, chosen["freeze"])
             optimization.make_optimizer(model, chosen)
 

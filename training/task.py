@@ -62,9 +62,9 @@ class Task:
 
     def _build_model(self, run):
         chosen = self.options
-        names = ("resize", "weights", "drop_rate", "drop_path")
-        parts = [chosen[name] for name in names]
-        model = models.create(chosen["model"], self.heads, *parts, self.extra)
+        places = chosen["model"], self.heads, chosen["resize"], chosen["weights"]
+        drops = {name: chosen[name] for name in ("drop_rate", "drop_path")}
+        model = models.create(*places, **drops, extra=self.extra)
         self.model = model.to(self.device)
         self.frozen = optimization.freeze(self.model.backbone, chosen["freeze"])
         if chosen["channels_last"]:

@@ -146,6 +146,8 @@ def test_run_hides_no_other_error():
 
 
 HOLD = """
+import sys
+from common import files
 with files.locked(sys.argv[1], wait=False) as held:
     print(held, flush=True)
     sys.stdin.read()
@@ -166,6 +168,8 @@ def test_a_second_process_is_refused_until_the_first_dies(tmp_path):
 def test_a_waiting_process_gets_the_lock_once_it_is_free(tmp_path):
     path, log = tmp_path / ".lock", tmp_path / "log"
     code = """
+import sys
+from common import files
 print("asking", flush=True)
 with files.locked(sys.argv[1], wait=True) as held, open(sys.argv[2], "a") as log:
     log.write(f"second {held}")

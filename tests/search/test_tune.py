@@ -55,7 +55,7 @@ def test_ctrl_c_stops_and_says_how_to_go_on(play, capsys, in_training, request):
         ((), ["--val_ratio", "0"], "--val_ratio 0 after --"),
         ((), ["--lr", "fast"], "'fast' is not a number"),
         ((), ["--fast"], "unrecognized arguments: --fast"),
-        ((), ["--data_dir", "nowhere"], "nowhere is no folder"),
+        ((), ["--data_dir", "nowhere"], "nowhere is not a folder"),
         ((), ["--device", "abacus"], "--device abacus"),
         (("--storage", "mysqlite:x"), [], "--storage mysqlite:x"),
         (("--storage", "sqlite:////nowhere/tune.db"), [], "--storage sqlite:////nowhere"),
