@@ -52,7 +52,7 @@ def combine(predictions):
     return encode(mask, gender, age if age.ndim == 1 else age[np.arange(len(age)), mask])
 
 
-def join(probs):
+def joint(probs):
     """(N, 18) probabilities from those of the heads.
 
     probs: {"label": (N, 18)} is returned as it is; {"mask": (N, 3), "gender": (N, 2),

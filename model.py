@@ -1,8 +1,9 @@
 """A timm backbone with one or more heads, its way to 18 probabilities, and its file."""
 
 import difflib
+import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import timm
@@ -13,7 +14,24 @@ from torch import nn
 
 from common.errors import UserError
 from common.files import WEIGHTS, atomic, write_json
-from labels import HEADS
+from common.schema import SHARE, Number, check
+from labels import HEADS, LAYOUTS
+
+EPOCH = Number(int, 1)
+SHAPE = {  # of a ModelInfo in a header, see common/schema.py
+    **dict.fromkeys(("model", "bg", "bg_fill", "crop", "rembg_model"), str),
+    "heads": [set(HEADS)],
+    "size": [Number(int, 8, 4096), 2],
+    "mean": [Number(), 3],
+    "std": [Number(float, 1e-6), 3],
+    "mattes": {str: dict},
+    "amp": {"auto", "off", "bf16", "fp16"},
+    "channels_last": bool,
+    "extra": [{"years", "given_mask"}],
+    "epoch": (EPOCH, [EPOCH], None),
+    "score": SHARE,
+    "sha256?": str,
+}
 
 
 class Classifier(nn.Module):
@@ -142,7 +160,8 @@ class ModelInfo:
     model: its name in timm; heads, extra: as of Classifier; size: (H, W) of its input; mean, std: 3
     floats each; bg, bg_fill, crop: its views (photos/views.py); rembg_model, mattes: what their
     mattes were made with, {method: {...}}; amp, channels_last: its arithmetic; epoch: the one that
-    was kept (several, if averaged); score: its macro F1 on the validation photos.
+    was kept (several, if averaged); score: its macro F1 on the validation photos; sha256: of all
+    that and the weights, empty in older files.
     """
 
     model: str
@@ -160,6 +179,7 @@ class ModelInfo:
     extra: tuple = ()
     epoch: object = None
     score: float = 0.0
+    sha256: str = field(default="", compare=False)
 
     @property
     def view(self):
@@ -175,11 +195,15 @@ class ModelInfo:
     def from_json(cls, text, path):
         """The ModelInfo in a JSON text; UserError that names `path` if it is none."""
         try:
-            values = json.loads(text)
+            values = check(json.loads(text), SHAPE, path)
             values |= {k: tuple(values[k]) for k in ("heads", "size", "mean", "std", "extra")}
-            return cls(**values)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            info = cls(**values)
+        except (ValueError, TypeError, RecursionError) as error:
             raise UserError(f"{path} does not describe a model of this project ({error})") from None
+        known = [heads for tasks in LAYOUTS.values() for heads in tasks.values()]
+        if info.heads not in known or ("given_mask" in info.extra and info.heads != ("age",)):
+            raise UserError(f"{path}: no model has the heads {info.heads} and {info.extra}")
+        return info
 
     @classmethod
     def read(cls, path):
@@ -199,10 +223,20 @@ def save_model(model, path, info):
     beside it, the info as readable JSON, which nothing reads back.
     """
     state = {key: value.contiguous().cpu() for key, value in model.state_dict().items()}
+    info = replace(info, sha256=_digest(state, info))
     text = json.dumps(asdict(info), sort_keys=True)
     with atomic(path) as temporary:
         temporary.write_bytes(save(state, metadata={"info": text}))
     write_json(Path(path).with_suffix(".json"), asdict(info))
+
+
+def _digest(state, info):
+    """SHA-256 (hex) of a model's weights and of what its ModelInfo says."""
+    found = hashlib.sha256(json.dumps(asdict(replace(info, sha256="")), sort_keys=True).encode())
+    for key, value in sorted(state.items()):
+        found.update(f"{key} {value.dtype} {list(value.shape)}".encode())
+        found.update(value.flatten().view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 def load_model(path, device="cpu"):
@@ -212,7 +246,12 @@ def load_model(path, device="cpu"):
         state = load_file(path)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is damaged ({error})") from None
-    model = create(info.model, info.heads, info.size, extra=info.extra)
+    if info.sha256 and info.sha256 != _digest(state, info):
+        raise UserError(f"{path} is damaged: it is not what was saved; restore it")
+    try:
+        model = create(info.model, info.heads, info.size, extra=info.extra)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     try:
         model.load_state_dict(state)
     except RuntimeError as error:

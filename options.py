@@ -11,9 +11,9 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from common import flags
+from common import flags, schema
 from common.errors import UserError
-from common.flags import Option, one_of, switch, weighted_sum
+from common.flags import Option, folder_name, one_of, switch, weighted_sum
 from labels import ATTRIBUTES, LAYOUTS, OLD_FROM
 from photos.views import CROPS, FILLS, METHODS
 
@@ -42,13 +42,6 @@ def criterion(word):
     return word
 
 
-def weight_file(word):
-    """--weights: auto, none or a file."""
-    if word not in ("auto", "none") and not Path(word).is_file():
-        raise UserError(f"{word}: no such file; give a file, auto or none")
-    return word
-
-
 def stages(word):
     """--freeze: a number of stages, or all."""
     return word if word == "all" else whole(0)(word)
@@ -68,7 +61,7 @@ OPTIONS = {
               "train the others", count="+", unset="all"),
         Option("val_ratio", 0.2, real(0, 0.99),
                "share of the people held out; 0 trains on everybody"),
-        Option("seed", 42, int, "of the split and of training"),
+        Option("seed", 42, whole(0), "of the split and of training"),
         Where("on_error", "stop", one_of("stop", "skip"),
               "stop|skip: an unreadable photo stops, or is left out and counted"),
         Where("cache_dir", "cache", str, "folder of the decoded photos"),
@@ -95,10 +88,10 @@ OPTIONS = {
               env="SM_CHANNEL_EVAL"),
     ),
     "run": (
-        Where("name", "exp", str, "name of the run; exp2, exp3 ... follow"),
+        Where("name", "exp", folder_name, "name of the run; exp2, exp3 ... follow"),
         Where("model_dir", "runs", str, "folder of the runs", env="SM_MODEL_DIR"),
         Where("resume", None, str, "go on with this run, by its own options", unset="a new run"),
-        Where("device", "auto", str, "auto|cpu|cuda|cuda:1 ..."),
+        Where("device", "auto", str, "auto|cpu|cuda|cuda:1|mps ..."),
         Where("log_interval", 20, whole(1), "steps between two checks of the loss"),
         Where("valid_batch_size", 256, whole(1), "batch size of validation"),
     ),
@@ -112,7 +105,7 @@ OPTIONS = {
         Each("bg_fill", "mean", one_of(*FILLS), "in place of the background: black|mean|blur|"
              "random (another photo's background each time, in training only)"),
         Each("crop", "none", one_of(*CROPS), "none|center|person (head and shoulders)"),
-        Each("resize", [128, 96], whole(8), "height and width", count=2),
+        Each("resize", [128, 96], whole(8, 4096), "height and width", count=2),
         Each("progressive", 1.0, real(0.25, 1), "share of the height and width that the first "
              "epoch sees, growing to the whole over two thirds of the epochs; 1 is off", bare=0.5),
         Each("augmentation", "light", one_of(*STRENGTHS), "|".join(STRENGTHS)),
@@ -124,7 +117,7 @@ OPTIONS = {
     ),
     "model and loss (each may be overridden by attribute)": (
         Each("model", "tf_efficientnet_lite0", str, "backbone, any name of timm"),
-        Each("weights", "auto", weight_file, "auto (weights/<model>.safetensors, else timm's "
+        Each("weights", "auto", str, "auto (weights/<model>.safetensors, else timm's "
              "download), none (random) or a file"),
         Each("drop_rate", 0.0, real(0, 0.95), "dropout before the head"),
         Each("drop_path", 0.0, real(0, 0.95), "stochastic depth"),
@@ -206,6 +199,15 @@ def training_options(args):
     return {name: value for name, value in values.items() if name not in RUNTIME_FLAGS}
 
 
+def check_recorded(values, path):
+    """UserError that names the option in a file whose value its flag does not take."""
+    for name, value in values.items():
+        if name in ROWS and not ROWS[name].takes(value, ATTRIBUTES):
+            raise UserError(
+                f"{path}: {schema.shown(value)} is no value of the option {name}; restore the file"
+            )
+
+
 def text_of(value):
     """A parsed value as it is typed: {"": 3e-4, "age": 1e-4} is `3e-4 age=1e-4`."""
     if isinstance(value, dict):
@@ -236,6 +238,11 @@ def for_task(args, task):
     return values
 
 
+def tasks_of(args):
+    """{task: its options}, those of for_task(), of all tasks of the layout."""
+    return {task: for_task(args, task) for task in LAYOUTS[layout_of(args)]}
+
+
 def check(args):
     """UserError for flags that contradict each other."""
     if args.split_heads and args.shared_backbone:
@@ -248,12 +255,14 @@ def check(args):
                 f"--{name} {overrides[0]}=...: this run has no {overrides[0]} model; "
                 "add --split_heads"
             )
-    for task in LAYOUTS[layout]:
-        _check_task(for_task(args, task), layout)
+    for chosen in tasks_of(args).values():
+        _check_task(chosen, layout)
 
 
 def _check_task(options, layout):
-    mixes = [name for name in MIXES if options[name]]
+    weights, mixes = options["weights"], [name for name in MIXES if options[name]]
+    if weights not in ("auto", "none") and not Path(weights).is_file():
+        raise UserError(f"--weights {weights}: no such file; give a file, auto or none")
     if len(mixes) > 1:
         raise UserError(f"--{mixes[0]} and --{mixes[1]} exclude each other: choose one")
     if options["freeze"] == "all" and mixes:

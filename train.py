@@ -34,9 +34,8 @@ def main(argv=None, on_epoch=None):
     # Torch and timm take seconds to import: by now a wrong flag has been answered.
     from common import devices
     from experiment import results, run_folder
-    from training.fold import train_fold
     from training.loop import Stopped
-    from training.run import open_run
+    from training.run import open_run, train_fold
 
     device = devices.pick_device(args.device)
     with devices.process_group(device), devices.stop_on_signals() as stopping:

@@ -15,14 +15,21 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
 
 
 def pick_device(name):
-    """torch.device of --device, made ready: auto takes this process's GPU if there is one."""
+    """torch.device of --device, made ready: auto takes this process's GPU if there is one.
+
+    UserError if it is none on which models run, or if torch sees none of that kind.
+    """
     local = int(os.environ.get("LOCAL_RANK", 0))
     if name == "auto":
         name = f"cuda:{local % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UserError(f"--device {name}: give auto, cpu, cuda or cuda:N") from None
+        device = None
+    if device is None or device.type not in ("cpu", "cuda", "mps"):
+        raise UserError(f"--device {name}: give auto, cpu, cuda, cuda:N or mps")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError(f"--device {name}: torch sees no GPU of Apple; use --device cpu")
     if device.type == "cuda":
         if not torch.cuda.is_available():
             raise UserError(f"--device {name}: torch sees no GPU; use --device cpu")
@@ -31,6 +38,7 @@ def pick_device(name):
             raise UserError(f"--device {name}: there are {torch.cuda.device_count()} GPUs")
         torch.cuda.set_device(device)
     if device.type == "cpu":
+        device = torch.device("cpu")  # cpu:1 is the same
         keep_memory()
     return device
 

@@ -4,6 +4,8 @@ import argparse
 import difflib
 import math
 import os
+import re
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +38,8 @@ class Option:
 
     def add_to(self, group, attributes=()):
         """Adds the flag to an argparse parser or group."""
-        default = os.environ.get(self.env, self.default) if self.env else self.default
+        given = os.environ.get(self.env) if self.env else None
+        default = ([given] if self.count != 1 else given) if given else self.default
         words = {"default": default, "help": f"{self.help} (default: {self._shown()})"}
         if self.by_attribute:
             words |= {"action": PerTask, "parse": self.parse, "count": self.count}
@@ -49,6 +52,28 @@ class Option:
                 words["nargs"] = self.count
         group.add_argument(f"--{self.name}", **words)
 
+    def takes(self, value, attributes=()):
+        """Whether this value, read from a file, is one that the flag can give."""
+        if self.by_attribute:
+            named = isinstance(value, dict) and "" in value and value.keys() <= {"", *attributes}
+            return named and all(map(self._takes_one, value.values()))
+        return self._takes_one(value) or (value is None and self.default is None)
+
+    def _takes_one(self, value):
+        if self.parse is None:
+            return isinstance(value, bool)
+        items = value if self.count != 1 else [value]
+        if not (isinstance(items, list) and items and self.count in ("+", len(items))):
+            return False
+        if not all(isinstance(item, (str, int, float)) for item in items):
+            return False
+        switches = {True: "on", False: "off"}
+        words = [switches[item] if isinstance(item, bool) else str(item) for item in items]
+        try:
+            return [self.parse(word) for word in words] == items
+        except (ValueError, UserError):
+            return False
+
     def _shown(self):
         if self.default is None:
             return self.unset
@@ -58,17 +83,61 @@ class Option:
         return f"${self.env} or {shown}" if self.env else shown
 
 
+# What other tools call our flags.
+ELSEWHERE = {
+    "k_fold": "folds n_folds num_folds n_splits kfold cv",
+    "fold": "fold_idx fold_index fold_number",
+    "resize": "img_size image_size imgsz input_size img_sz",
+    "early_stop": "patience early_stopping early_stopping_patience",
+    "augmentation": "aug augment augs transforms",
+    "weights": "pretrained checkpoint initial_checkpoint",
+    "epochs": "epoch n_epochs num_epochs max_epochs",
+    "lr": "learning_rate base_lr",
+    "batch_size": "bs batch train_batch_size",
+    "valid_batch_size": "val_batch_size eval_batch_size",
+    "model": "arch architecture backbone net model_name encoder",
+    "criterion": "loss loss_fn",
+    "optimizer": "opt optim",
+    "scheduler": "sched lr_scheduler",
+    "warmup_epochs": "warmup",
+    "weight_decay": "wd",
+    "label_smoothing": "smoothing",
+    "clip_grad": "grad_clip max_norm gradient_clip",
+    "drop_rate": "dropout",
+    "amp": "fp16 bf16 half mixed_precision precision",
+    "accumulate": "grad_accum gradient_accumulation_steps accumulation_steps",
+    "val_ratio": "val_split test_size valid_ratio val_size",
+    "name": "exp_name run_name experiment",
+    "model_dir": "run runs checkpoint_dir",
+    "output_dir": "output out_dir save_dir",
+    "data_dir": "data dataset data_path root",
+    "device": "gpu gpus cuda",
+    "seed": "random_seed random_state",
+}
+
+
 class Parser(argparse.ArgumentParser):
     """An argparse parser that wants flags in full; UserError for words that it does not take."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, allow_abbrev=False, **kwargs)
 
+    def parse_known_args(self, args=None, namespace=None):
+        words = sys.argv[1:] if args is None else args
+        for flag, word in zip(["", *words], words, strict=False):
+            if not word or re.fullmatch(r"--\w+=", word):
+                self.error(f"{word or flag}: is empty; give a value, or leave the flag out")
+        return super().parse_known_args(words, namespace)
+
     def error(self, message):
         kind, _, words = message.partition(": ")
         if kind == "unrecognized arguments":
+            flag = words.split()[0].split("=")[0]
             known = [flag for action in self._actions for flag in action.option_strings]
-            near = difflib.get_close_matches(words.split()[0].split("=")[0], known, 1, 0.75)
+            name = flag.strip("-").replace("-", "_").lower()
+            near = [f"--{ours}" for ours, theirs in ELSEWHERE.items() if name in theirs.split()]
+            near = [ours for ours in [f"--{name}", *near] if ours in known]
+            near += difflib.get_close_matches(flag, known, 1, 0.75)
             message += f"; did you mean {near[0]}?" if near else "; --help lists the flags"
         raise UserError(message)
 
@@ -126,6 +195,13 @@ def number(kind, low, high=float("inf"), above=False):
         return value
 
     return parse
+
+
+def folder_name(word):
+    """The name of a new folder, which stays in the folder that it is made in."""
+    if word.startswith(".") or set(word) & set("/\\\0") or len(os.fsencode(word)) > 200:
+        raise UserError(f"{word!r} is not the name of a folder: give letters and digits, no path")
+    return word
 
 
 def one_of(*choices):

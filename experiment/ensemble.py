@@ -14,14 +14,13 @@ from common.files import write_csv
 from common.processes import rank, say
 from dataset import open_pixels
 from experiment import decision, oof, pseudo, reader
-from experiment.predictions import predict
-from labels import CLASSES, LAYOUTS, join
-from model import ModelInfo, load_model
+from experiment.predictions import NotFinite, load, predict
+from labels import CLASSES, LAYOUTS, joint
 from photos.views import build_views
 
 
 def open_models(folder):
-    """{fold: {task: path of its model}} of a finished run; else UserError."""
+    """{fold: {path of a model: its heads}} of a finished run; else UserError."""
     folder = Path(folder)
     config = reader.read_config(folder)
     folds = reader.all_folds(folder)
@@ -34,7 +33,7 @@ def open_models(folder):
     tasks = LAYOUTS[config["layout"]]
     places = {fold: reader.fold_folder(folder, fold) for fold in folds}
     return {
-        fold: {task: place / task / "best.safetensors" for task in tasks}
+        fold: {place / task / "best.safetensors": heads for task, heads in tasks.items()}
         for fold, place in places.items()
     }
 
@@ -59,24 +58,28 @@ class Photos:
             matting = replace(self.matting, rembg_model=info.rembg_model)
             opened, mattes = open_pixels([self.source], views, matting, self.cache_dir, self.device)
             for method, made in mattes.items():
-                if made != info.mattes[method]:
+                theirs = info.mattes.get(method)
+                if made != theirs:
                     raise UserError(
                         f"the {method} mattes of {self.source[0]} are made with {made}, those of "
-                        f"the run with {info.mattes[method]}: use the same version and model file"
+                        f"the run with {theirs}: use the same version and model file"
                     )
             self.opened[key] = opened
             self.broken |= opened.broken
         return self.opened[key]
 
 
-def predict_fold(paths, photos, rows, args):
+def predict_fold(models, photos, rows, args):
     """float64 (n, 18) probabilities, or with --vote votes, of rows (n,) by the models of a fold."""
     heads = {}
-    for path in paths.values():
-        pixels = photos.pixels(ModelInfo.read(path))
-        model, info = load_model(path, photos.device)
-        heads |= predict(model, pixels, rows, info, args.batch_size, augment.TTA[args.tta])
-    probs = join(heads).astype(np.float64)
+    for path, own in models.items():
+        model, info = load(path, own, photos.device)
+        pixels = photos.pixels(info)
+        try:
+            heads |= predict(model, pixels, rows, info, args.batch_size, augment.TTA[args.tta])
+        except NotFinite as error:
+            raise UserError(f"{path}: {error}: train it again with a lower --lr") from None
+    probs = joint(heads).astype(np.float64)
     if args.vote:  # the mean probabilities decide between as many votes
         probs = np.eye(CLASSES)[probs.argmax(1)] + 1e-3 * probs
     return probs / probs.sum(1, keepdims=True)
@@ -96,7 +99,7 @@ def write_submission(args, runs, source, device):
     photos = Photos(source, matting, args.cache_dir, device)
     rows, names = np.arange(len(source[1])), source[1]
     parts = [
-        {fold: predict_fold(paths, photos, rows, args) for fold, paths in models.items()}
+        {fold: predict_fold(own, photos, rows, args) for fold, own in models.items()}
         for models in runs
     ]
     probs = average([sum(part.values()) / len(part) for part in parts], args.ensemble_weights)
@@ -166,8 +169,8 @@ def predict_oof(args, known, runs, device):
     matting = matte.Matting(mattes, on_error="skip")
     photos = Photos((table.root, names), matting, args.cache_dir, device)
 
-    def predict(paths, rows):
-        probs = predict_fold(paths, photos, rows, args)
+    def predict(models, rows):
+        probs = predict_fold(models, photos, rows, args)
         for row in sorted(photos.broken.keys() & set(rows)):
             raise UserError(f"{photos.broken[row]}; it was readable in training: restore it")
         return probs

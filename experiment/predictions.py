@@ -2,12 +2,28 @@
 
 from contextlib import nullcontext
 
+import numpy as np
 import torch
 
 import augment
+import options
 from common import devices
-from common.processes import rank, world_size
-from model import probabilities
+from common.errors import UserError
+from common.processes import counted, rank, world_size
+from model import load_model, probabilities
+
+
+class NotFinite(UserError):
+    """A model answers some photo with no probability; who asked says which model."""
+
+
+def load(path, heads, device="cpu"):
+    """(model, ModelInfo) of a file of a run, which must have these heads and a view of ours."""
+    model, info = load_model(path, device)
+    options.check_recorded({k: {"": getattr(info, k)} for k in ("bg", "bg_fill", "crop")}, path)
+    if info.heads != tuple(heads):
+        raise UserError(f"{path} predicts {', '.join(info.heads)}, not {', '.join(heads)}")
+    return model, info
 
 
 def precision(amp, device):
@@ -28,7 +44,8 @@ def predict(model, pixels, photos, info, batch_size=256, tta=augment.TTA["none"]
     """{head: (n, classes) float32 probabilities} of photos, averaged over views and TTA.
 
     photos: int64 (n,) indices into pixels; info: the model's ModelInfo; tta: a value of
-    augment.TTA. Under torchrun each process predicts its share, and all get the whole.
+    augment.TTA. Under torchrun each process predicts its share, and all get the whole. NotFinite
+    if a probability is none: all that a run or a submission holds comes from here.
     """
     autocast, _ = precision(info.amp, pixels.device)
     mean, std = (torch.tensor(value, device=pixels.device) for value in (info.mean, info.std))
@@ -49,4 +66,9 @@ def predict(model, pixels, photos, info, batch_size=256, tta=augment.TTA["none"]
                 for head, probs in probabilities(logits).items():
                     sums[head][rows.to(pixels.device)] += probs
     count = pixels.views * len(tta)
-    return {h: devices.sum_over_ranks(s / count).cpu().numpy() for h, s in sums.items()}
+    result = {h: devices.sum_over_ranks(s / count).cpu().numpy() for h, s in sums.items()}
+    fine = [np.isfinite(p).all(tuple(range(1, p.ndim))) for p in result.values()]
+    bad = len(photos) - np.all(fine, axis=0).sum()
+    if bad:
+        raise NotFinite(f"the probabilities of {counted(bad, 'photo')} are not finite")
+    return result

@@ -1,31 +1,128 @@
 """Reads run folders: the one place that knows what lies in them."""
 
 import math
+import warnings
+from argparse import Namespace
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+import metrics
+import options
 from common.errors import UserError
 from common.files import read_json
-from labels import ATTRIBUTES, CLASSES, PROBS
+from common.schema import COUNT, SHARE, Number, check
+from labels import ATTRIBUTES, CLASSES, LAYOUTS, PROBS
+
+# What the files of a run hold; see common/schema.py.
+CONFIG = {
+    "layout": {*LAYOUTS, "ensemble"},
+    "seed": Number(int, 0),
+    "options": {
+        **{"data_dir": str, "matte_dir?": (str, None), "seed": Number(int, 0)},
+        **dict.fromkeys(options.LAYOUT_FLAGS, bool),
+    },
+    "data": {"fingerprint": str, "people": COUNT, "images": COUNT, "files?": {str: str}},
+    "git?": (str, None),
+    "oof_of?": [str],
+}
+CONFUSION = [[COUNT, CLASSES], CLASSES]
+METRICS = {  # of a run and of a fold
+    **{"macro_f1?": SHARE, "accuracy?": SHARE, "ece?": SHARE, "confusion?": CONFUSION},
+    **{"seconds": Number(float, 0), "folds?": [dict], "fold?": COUNT},
+    "last_epoch?": {"macro_f1?": SHARE, "confusion?": CONFUSION},
+}
+FOLDS = {"person": str, "fold": Number(int, -1, 2**31)}
+OOF = {"image": str, "person": str, "fold": COUNT, "label": Number(int, 0, CLASSES - 1)}
+OOF |= dict.fromkeys(PROBS, SHARE)
+COSTS = ("seconds", "images_per_s", "wait_share")
+LOG = {"epoch": COUNT, "macro_f1?": SHARE, "train_loss?": Number(), "val_loss?": Number()}
+LOG |= {f"{name}?": Number() for name in ("lr", "train_accuracy", "val_accuracy", *COSTS)}
+TASKS = ("label", "shared", *ATTRIBUTES)
+ALL = "all 18 classes"  # the curve of a fold as a whole
+
+
+def read_table(path, columns):
+    """The frame of a csv with these columns, {name: str or a Number}, and perhaps others.
+
+    A name that ends in ? may be missing. UserError that names the line of what is wrong.
+    """
+    texts = {name: str for name, kind in columns.items() if kind is str}
+    how = {"dtype": texts, "keep_default_na": False, "float_precision": "round_trip"}
+    try:
+        with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
+            frame = pd.read_csv(path, **how, index_col=False, low_memory=False)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; restore it") from None
+    except (OSError, ValueError, OverflowError, pd.errors.ParserWarning) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path} is not a readable csv ({reason}); restore it") from None
+    for name, kind in columns.items():
+        column = name.removesuffix("?")
+        if column not in frame:
+            if column == name:
+                raise UserError(f"{path}: column {column} is missing; restore the file")
+            continue
+        if kind is str:
+            bad = frame[column].isna() | (frame[column] == "")
+        else:
+            values = pd.to_numeric(frame[column], errors="coerce").astype(float)
+            bad = ~values.between(kind.low, kind.high) | (kind.kind is int) & (values % 1 != 0)
+        _stop_at(path, bad, f"{column} is {'empty' if kind is str else f'not {kind}'}")
+        frame[column] = frame[column] if kind is str else values.astype(kind.kind)
+    if not len(frame):
+        raise UserError(f"{path} has no rows; restore it")
+    return frame
+
+
+def _stop_at(path, bad, reason):
+    """UserError that names the first line of a table where `bad` is true."""
+    bad = np.asarray(bad)
+    if bad.any():
+        raise UserError(f"{path} line {bad.argmax() + 2}: {reason}; restore the file")
 
 
 def read_config(folder):
-    """The config.json of a run; UserError if the folder is no run, or is only half of one."""
-    folder = Path(folder)
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{folder} has no config.json, so it is not a run of train.py")
-    config = read_json(folder / "config.json")
-    if not isinstance(config, dict) or not {"options", "layout", "data"} <= config.keys():
-        raise UserError(f"{folder}/config.json is not one that train.py wrote")
+    """The config.json of a run; UserError if the folder is none, or has scores without models."""
+    config = read_any_config(folder)
     if "oof_of" in config:
         runs = " ".join(config["oof_of"])
         raise UserError(f"{folder} has scores of inference.py --oof, no models; give {runs}")
-    if not (folder / "folds.csv").is_file():
-        raise UserError(f"{folder} has no folds.csv: the run is not whole; train it again")
     return config
+
+
+def read_any_config(folder):
+    """The config.json of a run of train.py or of a folder of inference.py --oof, checked."""
+    path = Path(folder, "config.json")
+    if not path.is_file():
+        raise UserError(f"{folder} is not a run of train.py: it has no config.json")
+    config = check(read_json(path), CONFIG, path)
+    if "oof_of" not in config:
+        recorded = config["options"]
+        options.check_recorded(recorded, path)
+        layout = options.layout_of(Namespace(**{k: recorded[k] for k in options.LAYOUT_FLAGS}))
+        if (layout, recorded["seed"]) != (config["layout"], config["seed"]):
+            raise UserError(f"{path}: layout or seed is not that of its options; restore the file")
+    return config
+
+
+def read_folds(folder):
+    """The folds.csv of a run, as dataset.split_people() made it: a frame (person, fold).
+
+    UserError unless it has as many people as the data of the run, each in one of the folds
+    0 .. k - 1, or in -1 if they always train beside a fold 0.
+    """
+    path = Path(folder, "folds.csv")
+    frame, people = read_table(path, FOLDS), read_any_config(folder)["data"]["people"]
+    folds = sorted(set(frame.fold))
+    held = [fold for fold in folds if fold >= 0]
+    if frame.person.duplicated().any() or len(frame) != people:
+        raise UserError(f"{path} does not list the {people} people of the run once; restore it")
+    if held != list(range(len(held))) or (len(held) > 1 and folds != held):
+        raise UserError(f"{path}: the folds are {folds}, not 0, 1 ... without a gap; restore it")
+    return frame
 
 
 def all_folds(folder):
@@ -33,9 +130,29 @@ def all_folds(folder):
     return sorted(set(read_folds(folder).fold) - {-1}) or [0]
 
 
-def read_folds(folder):
-    """The folds.csv of a run, as dataset.split_people() made it: a frame (person, fold)."""
-    return pd.read_csv(Path(folder, "folds.csv"), dtype={"person": str})
+def read_metrics(path, *needed):
+    """A metrics.json, of a run or of a fold, with these keys."""
+    shape = METRICS | {name: METRICS[f"{name}?"] for name in needed}
+    return check(read_json(path), shape, path)
+
+
+def read_oof(path, folds, scores):
+    """An oof.csv, sorted by image; UserError if it is not what the run predicted.
+
+    folds: the frame (person, fold) of those whom it holds; scores: of read_metrics(), which must
+    be those of the table.
+    """
+    oof = read_table(path, OOF)
+    probs = oof[PROBS].to_numpy(float)
+    _stop_at(path, np.abs(probs.sum(1) - 1) > 1e-5, "p0 to p17 do not sum to 1")  # of 7 digits
+    elsewhere = oof.person.map(folds.set_index("person").fold) != oof.fold
+    _stop_at(path, elsewhere, "folds.csv holds out this person elsewhere or not at all")
+    _stop_at(path, oof.image.duplicated(), "this image occurs twice")
+    found = metrics.score(oof.label, probs)
+    for key in ("confusion", "macro_f1", "accuracy", "ece"):
+        if key in scores and not np.allclose(found[key], scores[key], rtol=0, atol=1e-6):
+            raise UserError(f"{path} and metrics.json differ in the {key}; restore the two")
+    return oof.sort_values("image", ignore_index=True)
 
 
 def finished(folder, fold):
@@ -45,10 +162,6 @@ def finished(folder, fold):
 
 def fold_folder(folder, fold):
     return Path(folder) / f"fold{fold}"
-
-
-TASKS = ("label", "shared", *ATTRIBUTES)
-ALL = "all 18 classes"  # the curve of a fold as a whole
 
 
 @dataclass
@@ -79,51 +192,28 @@ def read_run(folder):
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give runs of train.py (--model_dir)")
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{folder} is not a run of train.py: it has no config.json")
-    config = read_json(folder / "config.json")
-    path = folder / "oof.csv"
-    if not path.is_file():
+    config, folds = read_any_config(folder), read_folds(folder)
+    if not (folder / "oof.csv").is_file() or not (folder / "metrics.json").is_file():
         raise UserError(
-            f"{folder} has no oof.csv: finish it (python train.py --resume {folder}), "
-            "or leave it out if it was trained on everybody"
+            f"{folder} has no oof.csv or no metrics.json: finish it "
+            f"(python train.py --resume {folder}), or leave it out if it was trained on everybody"
         )
-    scores = read_json(folder / "metrics.json") if (folder / "metrics.json").is_file() else {}
+    scores = read_metrics(folder / "metrics.json", "macro_f1", "confusion")
+    oof = read_oof(folder / "oof.csv", folds, scores)
     last = scores.get("last_epoch", {}).get("macro_f1", math.nan)
-    return FinishedRun(folder, config, _read_oof(path), _read_logs(folder), last)
-
-
-def _read_oof(path):
-    try:
-        oof = pd.read_csv(path, dtype={"image": str, "person": str})
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not a readable csv ({str(error).splitlines()[0]})") from None
-    missing = [name for name in ("image", "person", "fold", "label", *PROBS) if name not in oof]
-    if missing:
-        raise UserError(f"{path}: column {', '.join(missing[:3])} is missing")
-    numbers = oof[["label", *PROBS]].apply(pd.to_numeric, errors="coerce").to_numpy(float)
-    bad = ~np.isfinite(numbers).all(1) | ~np.isin(numbers[:, 0], range(CLASSES))
-    if bad.any() or not len(oof):
-        where = f"line {bad.argmax() + 2} has no label 0..17 or no probability" if len(oof) else ""
-        raise UserError(f"{path}: {where or 'no rows'}; write it again with train.py")
-    if oof.image.duplicated().any():
-        raise UserError(f"{path}: {oof.image[oof.image.duplicated()].iloc[0]} occurs twice")
-    return oof.sort_values("image", ignore_index=True)
+    return FinishedRun(folder, config, oof, _read_logs(folder), last)
 
 
 def _read_logs(folder):
+    """{ALL or a task: frame of all folds} of the folder's log.csv files."""
     parts = {}
-    for path in sorted(folder.glob("fold*/log.csv")) + sorted(folder.glob("fold*/*/log.csv")):
-        depth = path.relative_to(folder).parts
-        key = ALL if len(depth) == 2 else depth[1]
-        try:
-            frame = pd.read_csv(path)
-        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError):
-            raise UserError(f"{path} is not a readable csv; remove it or resume the run") from None
-        frame["fold"] = int(depth[0].removeprefix("fold"))
-        parts.setdefault(key, []).append(frame)
-    order = sorted(parts, key=lambda key: TASKS.index(key) if key in TASKS else -1)
-    return {key: pd.concat(parts[key], ignore_index=True) for key in order}
+    for fold in all_folds(folder):
+        place = fold_folder(folder, fold)
+        for key in (ALL, *TASKS):
+            path = place / ("" if key == ALL else key) / "log.csv"
+            if path.exists():
+                parts.setdefault(key, []).append(read_table(path, LOG).assign(fold=fold))
+    return {key: pd.concat(parts[key], ignore_index=True) for key in (ALL, *TASKS) if key in parts}
 
 
 def check_same(a, b):

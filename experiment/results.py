@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 
 import metrics
-from common.files import locked, read_json, write_csv, write_json
+from common.files import locked, write_csv, write_json
 from common.processes import rank, say
-from experiment.reader import all_folds, finished, fold_folder
-from labels import CLASSES, PROBS, combine, join
+from experiment.reader import all_folds, finished, fold_folder, read_folds, read_metrics, read_oof
+from labels import CLASSES, PROBS, combine, joint
 
 
 def fold_log(tasks, labels):
@@ -53,6 +53,7 @@ def report_epoch(place, fold, epoch, tasks, labels):
     return score
 
 
+IN_SHORT = ("macro_f1", "accuracy", "ece")  # of a fold
 # Tag names of the baseline, where it has them.
 TAGS = {
     "train_loss": "Train/loss",
@@ -104,7 +105,7 @@ def finish_fold(place, fold, rows, tasks):
         table = rows[["image", "person", "label"]].reset_index(drop=True)
         table.insert(2, "fold", fold)
         probs = {head: p for task in tasks for head, p in task.best["probs"].items()}
-        probs = pd.DataFrame(join(probs).astype(np.float64).round(7), columns=PROBS)
+        probs = pd.DataFrame(joint(probs).astype(np.float64).round(7), columns=PROBS)
         write_csv(place / "oof.csv", pd.concat([table, probs], axis=1))
         result |= in_short(table.label, probs.to_numpy())
         codes = {head: code for task in tasks for head, code in task.predictions[-1].items()}
@@ -116,7 +117,7 @@ def finish_fold(place, fold, rows, tasks):
 def in_short(labels, probs):
     """The scores of one fold."""
     scores = metrics.score(labels, probs)
-    result = {key: scores[key] for key in ("macro_f1", "accuracy", "ece")}
+    result = {key: scores[key] for key in IN_SHORT}
     attributes = {name: value["macro_f1"] for name, value in scores["attributes"].items()}
     return result | {"attributes": attributes}
 
@@ -131,13 +132,16 @@ def collect(folder):
     with locked(folder / ".lock", wait=True):
         if not all(finished(folder, fold) for fold in folds):
             return None
-        parts = [read_json(fold_folder(folder, fold) / "metrics.json") for fold in folds]
+        people, parts, tables = read_folds(folder), [], []
+        for fold in folds:
+            place = fold_folder(folder, fold)
+            needed = IN_SHORT if (place / "oof.csv").exists() else ()
+            parts.append(read_metrics(place / "metrics.json", "fold", *needed))
+            if "macro_f1" in parts[-1]:
+                held_out = people[people.fold == fold]
+                tables.append(read_oof(place / "oof.csv", held_out, parts[-1]))
         result = {"folds": parts, "seconds": sum(part["seconds"] for part in parts)}
-        if "macro_f1" in parts[0]:
-            types = {"image": str, "person": str}
-            tables = [
-                pd.read_csv(fold_folder(folder, fold) / "oof.csv", dtype=types) for fold in folds
-            ]
+        if tables:
             oof = pd.concat(tables).sort_values("image", ignore_index=True)
             write_csv(folder / "oof.csv", oof)
             result = metrics.score(oof.label, oof[PROBS].to_numpy()) | result

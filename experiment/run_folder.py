@@ -18,8 +18,7 @@ from common.errors import UserError
 from common.files import HOME, locked, write_csv, write_json
 from common.processes import rank, say, world_size
 from dataset import split_people
-from experiment.reader import all_folds, finished, read_config
-from labels import LAYOUTS
+from experiment.reader import all_folds, finished, read_config, read_folds
 
 FILES = ("label_fixes", "pseudo")  # flags that name a file whose content is part of the run
 
@@ -96,6 +95,11 @@ def _check_same(folder, args, table):
         raise UserError(f"{folder} is a run with another --{differing[0]}: choose another --name")
     if config["data"]["fingerprint"] != fingerprint(table.frame):
         raise UserError(f"{folder} was trained on other photos or labels than {args.data_dir}")
+    if not read_folds(folder).equals(_deal(args, table)):
+        raise UserError(
+            f"{folder}/folds.csv does not deal the people as --seed, --k_fold and --val_ratio do: "
+            "it was changed, or is of another version; restore it, or train a new run"
+        )
     for name, found in file_hashes(args).items():
         if config["data"].get("files", {}).get(name) != found:
             path = getattr(args, name)
@@ -123,11 +127,15 @@ def _make(args, table):
             return joined
         number = len(_numbered(first)) + 1
         folder = first.with_name(first.name + (str(number) if number > 1 else ""))
-        folds = split_people(table.frame, args.seed, args.k_fold, args.val_ratio)
+        folds = _deal(args, table)
         folder.mkdir()
         write_csv(folder / "folds.csv", folds)
         write_json(folder / "config.json", _config(args, table))
     return folder
+
+
+def _deal(args, table):
+    return split_people(table.frame, args.seed, args.k_fold, args.val_ratio)
 
 
 def _config(args, table):
@@ -136,7 +144,7 @@ def _config(args, table):
         "layout": layout,
         "seed": args.seed,
         "options": vars(args),
-        "tasks": {task: options.for_task(args, task) for task in LAYOUTS[layout]},
+        "tasks": options.tasks_of(args),
         "data": {
             "fingerprint": fingerprint(table.frame),
             "people": int(table.frame.person.nunique()),
@@ -180,17 +188,18 @@ def resumed_args(args, argv):
     """The options of the run that --resume names; `args` are those of the command line `argv`.
 
     Only RUNTIME_FLAGS may be given besides: they replace the recorded ones. UserError if it is no
-    run, if another flag was given, or if it was begun by a version with fewer options.
+    run, if another flag was given, or if it was begun by a version with other options.
     """
     config = read_config(args.resume)
     recorded = config["options"]
-    missing = [name for name in options.training_options(args) if name not in recorded]
-    if missing:
-        commit = f", which was {config['git']}" if config.get("git") else ""
-        raise UserError(
-            f"{args.resume} was begun by a version without --{missing[0]}: go on with that"
-            f"{commit}, or train it again"
-        )
+    known, every = options.training_options(args).keys(), vars(args).keys()
+    commit = f", which was {config['git']}" if config.get("git") else ""
+    for word, names in ("without", known - recorded.keys()), ("with", recorded.keys() - every):
+        if names:
+            raise UserError(
+                f"{args.resume} was begun by a version {word} --{min(names)}: go on with that"
+                f"{commit}, or train it again"
+            )
     given = [word[2:].split("=")[0] for word in argv if word.startswith("--")]
     changing = [name for name in given if name not in options.RUNTIME_FLAGS]
     if changing:

@@ -11,8 +11,10 @@ from scipy.special import softmax
 from sklearn.metrics import f1_score
 
 import augment
-from labels import CLASSES, HEADS, PROBS, join
+import metrics
+from labels import CLASSES, HEADS, PROBS, joint
 from model import ModelInfo
+from options import make_parser
 
 CELLS = np.array([549, 410, 83, 732, 817, 109]) / 2700  # gender x age of the competition
 PHOTOS = ("mask1", "mask2", "mask3", "mask4", "mask5", "incorrect_mask", "normal")
@@ -71,14 +73,18 @@ def draw_run(folder, frame, skill, seed=0, last_epoch=None, **options):
         probs[name] = softmax(logits, 1)
     oof = frame[["image", "person", "label"]].copy()
     oof.insert(2, "fold", person % 3)
-    oof[PROBS] = join(probs).round(7)
+    oof[PROBS] = joint(probs).round(7)
     (folder / "fold0" / "label").mkdir(parents=True)
     oof.sample(frac=1, random_state=seed).to_csv(folder / "oof.csv", index=False)
+    folds = oof[["person", "fold"]].drop_duplicates()
+    folds.to_csv(folder / "folds.csv", index=False)
+    scores = metrics.score(oof.label, oof[PROBS].to_numpy()) | {"folds": [], "seconds": 5.5}
     if last_epoch is not None:
-        scores = {"last_epoch": {"macro_f1": last_epoch}}
-        (folder / "metrics.json").write_text(json.dumps(scores))
-    options = {"split_heads": False, "seed": seed, "lr": {"": 1e-3}} | options
-    config = {"layout": "joint", "seed": seed, "options": options}
+        scores["last_epoch"] = {"macro_f1": last_epoch}
+    (folder / "metrics.json").write_text(json.dumps(scores))
+    recorded = vars(make_parser().parse_args([])) | {"seed": seed} | options
+    data = {"fingerprint": "0", "people": len(folds), "images": len(frame)}
+    config = {"layout": "joint", "seed": seed, "options": recorded, "data": data}
     (folder / "config.json").write_text(json.dumps(config))
     log = pd.DataFrame({"epoch": [1, 2], "macro_f1": [0.2, 0.4]})
     log.to_csv(folder / "fold0" / "log.csv", index=False)

@@ -158,12 +158,12 @@ def test_wrong_runs_are_named(runs, predict, tmp_path):
     with pytest.raises(UserError, match=r"no config\.json"):
         predict("--model_dir", tmp_path)
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(UserError, match=r"not one that train\.py wrote"):
+    with pytest.raises(UserError, match=r"config\.json: layout is missing"):
         predict("--model_dir", tmp_path)
     half = tmp_path / "half"
     shutil.copytree(runs[0], half)
     folds = (half / "folds.csv").rename(tmp_path / "folds.csv")
-    with pytest.raises(UserError, match=r"no folds\.csv"):
+    with pytest.raises(UserError, match=r"folds\.csv is missing"):
         predict("--model_dir", half)
     folds.rename(half / "folds.csv")
     (half / "fold1/metrics.json").unlink()

@@ -34,7 +34,7 @@ def test_heads_have_a_logit_for_each_value():
 def test_join_is_the_product_of_the_attributes():
     rng = np.random.default_rng(0)
     probs = {name: random_probs(rng, 5, labels.HEADS[name]) for name in labels.ATTRIBUTES}
-    joined = labels.join(probs)
+    joined = labels.joint(probs)
     assert joined.shape == (5, 18)
     for n, mask, gender, age in product(range(5), range(3), range(2), range(3)):
         expected = probs["mask"][n, mask] * probs["gender"][n, gender] * probs["age"][n, age]
@@ -44,7 +44,7 @@ def test_join_is_the_product_of_the_attributes():
 
 def test_join_leaves_joint_probabilities_alone():
     probs = random_probs(np.random.default_rng(1), 4, 18)
-    assert labels.join({"label": probs}) is probs
+    assert labels.joint({"label": probs}) is probs
 
 
 def test_marginals_sum_over_the_other_attributes():
@@ -60,7 +60,7 @@ def test_marginals_sum_over_the_other_attributes():
 def test_marginals_undo_join():
     rng = np.random.default_rng(3)
     probs = {name: random_probs(rng, 7, labels.HEADS[name]) for name in labels.ATTRIBUTES}
-    for name, found in labels.marginals(labels.join(probs)).items():
+    for name, found in labels.marginals(labels.joint(probs)).items():
         np.testing.assert_allclose(found, probs[name])
 
 
@@ -77,7 +77,7 @@ def test_an_age_that_depends_on_the_mask_follows_the_chain_rule():
     rng = np.random.default_rng(4)
     probs = {name: random_probs(rng, 5, labels.HEADS[name]) for name in ("mask", "gender")}
     probs["age"] = np.stack([random_probs(rng, 5, 3) for _ in range(3)], axis=1)
-    joint = labels.join(probs)
+    joint = labels.joint(probs)
     for i in range(5):
         for label in range(18):
             code = labels.decode(label)

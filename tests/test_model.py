@@ -219,7 +219,7 @@ def test_a_damaged_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r"best\.safetensors does not describe a model"):
         model.load_model(path)
     save_file({}, path, metadata={"info": "{}"})
-    with pytest.raises(UserError, match=r"best\.safetensors does not describe a model"):
+    with pytest.raises(UserError, match=r"best\.safetensors: model is missing"):
         model.load_model(path)
     with pytest.raises(UserError, match=r"nowhere\.safetensors does not exist"):
         model.load_model(tmp_path / "nowhere.safetensors")

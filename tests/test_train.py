@@ -16,6 +16,7 @@ from common.errors import UserError
 from dataset import read_train
 from labels import decode
 from training import task
+from training.loop import Diverged
 
 PROBS = [f"p{i}" for i in range(18)]
 
@@ -222,7 +223,7 @@ def test_not_finite_loss_names_the_batch(go):
         (("--fold", "0", "--k_fold", "99"), "--k_fold 99"),
         (("--device", "cuda:77"), "--device cuda:77"),
         (("--device", "abacus"), "--device abacus"),
-        (("--resume", "nowhere"), r"nowhere has no config\.json"),
+        (("--resume", "nowhere"), r"nowhere is not a run .* no config\.json"),
     ],
 )
 def test_wrong_input_is_one_clear_line(go, words, message):
@@ -279,3 +280,43 @@ def test_a_run_of_an_older_version_is_told_apart(go):
 def test_age_given_needs_an_age_model(go):
     with pytest.raises(UserError, match="--age_given mask: this run has no age model"):
         go("--age_given", "mask")
+
+
+@pytest.mark.parametrize("words", ["--lr 1e6", "--lr 1e30 --val_ratio 0 --optimizer sgd"])
+def test_a_run_that_diverges_says_so_and_is_not_finished(go, words):
+    with pytest.raises(Diverged, match=r"fold 0 label epoch .* lower --lr") as caught:
+        go(words, "--name diverged --epochs 3 --warmup_epochs 0 --batch_size 8")
+    assert caught.value.exit_code == 3 and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"no state", "list", "other"])
+def test_a_state_that_is_none_of_ours_is_named(go, content, tmp_path):
+    folder = go("--name state --epochs 1 --model_dir", str(tmp_path))
+    (folder / "fold0/metrics.json").unlink()
+    path = folder / "fold0/label/last.pt"
+    if content == "list":
+        torch.save([1, 2], path)
+    elif content == "other":
+        torch.save({"model": {"weight": torch.zeros(3)}}, path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=r"last\.pt is damaged or of another model") as caught:
+        train.main(["--resume", str(folder)])
+    assert "weights_only" not in str(caught.value)
+
+
+def test_batches_that_cannot_be_normalized_are_refused_before_a_folder(go, tmp_path):
+    with pytest.raises(UserError, match=r"--batch_size 1 .* normalizes over the batch"):
+        go("--batch_size 1 --name one --model_dir", str(tmp_path))
+    assert not list(tmp_path.iterdir())
+    go("--batch_size 1 --epochs 1 --model test_vit --resize 32 32 --model_dir", str(tmp_path))
+
+
+def test_folds_that_were_edited_are_refused(go, tmp_path):
+    folder = go("--name folds --epochs 1 --model_dir", str(tmp_path))
+    (folder / "fold0/metrics.json").unlink()
+    whole = (folder / "folds.csv").read_text()
+    for text in (whole[: len(whole) // 2].rpartition("\n")[0], "person,fold\n", "x\n\0", ""):
+        (folder / "folds.csv").write_text(text)
+        with pytest.raises(UserError, match=r"folds\.csv"):
+            train.main(["--resume", str(folder)])

@@ -13,6 +13,9 @@ from common.errors import UserError
 from common.files import atomic, write_csv
 from common.processes import rank
 
+# What torch and we raise at a file that is none of ours; their texts would lead astray.
+DAMAGE = (RuntimeError, EOFError, ValueError, TypeError, KeyError, AttributeError, IndexError)
+
 
 def save_state(task):
     """Writes last.pt, all that resuming needs, then log.csv, which derives from it."""
@@ -44,11 +47,15 @@ def load_state(task):
         return
     try:
         state = torch.load(path, map_location=task.device, weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        _take_up(task, state)
+    except (*DAMAGE, pickle.UnpicklingError) as error:
         raise UserError(
-            f"{path} is damaged ({str(error).splitlines()[0]}): remove the folder "
+            f"{path} is damaged or of another model ({type(error).__name__}): remove the folder "
             f"{path.parent} to train it again"
         ) from None
+
+
+def _take_up(task, state):
     task.model.load_state_dict(state["model"])
     task.optimizer.load_state_dict(state["optimizer"])
     if task.ema:

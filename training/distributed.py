@@ -24,6 +24,12 @@ def wrap(model, device):
     return nn.parallel.DistributedDataParallel(model, device_ids=devices)
 
 
+def normalizes_batches(model, options):
+    """Whether a Classifier, with its options of training, uses the statistics of a batch."""
+    norms = nn.modules.batchnorm._BatchNorm
+    return options["freeze"] != "all" and any(isinstance(m, norms) for m in model.modules())
+
+
 class _WholeBatchNorm(torch.autograd.Function):
     """Batch normalisation (Ioffe and Szegedy 2015, arXiv:1502.03167) over all processes.
 

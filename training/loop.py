@@ -6,6 +6,7 @@ epoch end with the same bytes as one that was not stands in Steps and Meter.
 """
 
 import math
+import statistics
 import time
 
 import numpy as np
@@ -22,7 +23,12 @@ class Stopped(Exception):
 
 
 class Diverged(UserError):
-    """The loss is not finite: the fault of the options, not of the data."""
+    """A loss, weight or probability is not finite: the fault of the options, not of the data."""
+
+    exit_code = 3
+
+    def __init__(self, where, reason):
+        super().__init__(f"{where}: {reason}; lower --lr, set --clip_grad 1 or --amp off")
 
 
 def train_epoch(task, stopping):
@@ -35,7 +41,7 @@ def train_epoch(task, stopping):
     meter = Meter(task, samples, steps)
     task.train_mode()
     for step in meter.steps_left():
-        task.start_step(step, len(steps))  # the seed of dropout, the learning rate
+        task.start_step(step, steps.middle(step))  # the seed of dropout, the learning rate
         images, own, targets = samples.batch(steps.share(step))
         with task.gradients_kept_local(not steps.updates(step)):
             with task.autocast:
@@ -51,10 +57,15 @@ def train_epoch(task, stopping):
 
 
 class Steps:
-    """The batches of an epoch, of equal size and none left out, and where the optimizer steps."""
+    """The batches of an epoch, of equal size and none left out, and where the optimizer steps.
+
+    No batch has a single sample, unless all have: batch normalisation cannot take it.
+    """
 
     def __init__(self, count, batch_size, accumulate):
         steps = math.ceil(count / batch_size)
+        if batch_size > 1:
+            steps = max(1, min(steps, count // 2))
         self.edges = [count * step // steps for step in range(steps + 1)]
         self.accumulate = accumulate
 
@@ -76,8 +87,16 @@ class Steps:
 
     def samples_an_update(self, step):
         """Samples of all batches that are accumulated with this one."""
+        first, last = self._update(step)
+        return self.edges[last] - self.edges[first]
+
+    def middle(self, step):
+        """The middle of the batches accumulated with this one, as a share 0..1 of the epoch."""
+        return sum(self._update(step)) / 2 / len(self)
+
+    def _update(self, step):
         first = step // self.accumulate * self.accumulate
-        return self.edges[min(first + self.accumulate, len(self))] - self.edges[first]
+        return first, min(first + self.accumulate, len(self))
 
 
 class Meter:
@@ -121,13 +140,19 @@ class Meter:
         raise Stopped
 
     def row(self):
-        """What the log says of the epoch's training."""
+        """What the log says of the epoch's training.
+
+        lr: the mean of the learning rates of its updates; train_loss, train_accuracy: means over
+        the samples, as they were trained; wait_share: of the seconds, those spent on pixels.
+        """
+        steps = self.steps
+        rates = [self.task.rate(steps.middle(k)) for k in range(len(steps)) if steps.updates(k)]
         seconds = time.perf_counter() - self.start
-        count, edges = self.samples.count, self.steps.edges
+        count, edges = self.samples.count, steps.edges
         losses, hits = devices.sum_over_ranks(self.losses), devices.sum_over_ranks(self.hits)
         sizes = torch.tensor(np.diff(edges), device=losses.device)
         return {
-            "lr": self.task.lr,
+            "lr": statistics.mean(rates),
             "train_loss": float((losses * sizes).sum() / count),
             "train_accuracy": float(hits / count),
             "images_per_s": (count - edges[self.first]) / seconds,
@@ -145,9 +170,9 @@ class Meter:
             bad = int(bad[0])
             photos = self.samples.photos[edges[bad] : edges[bad + 1]][:3]
             names = ", ".join(self.task.data.names[photo] for photo in photos)
+            loss = float(losses[bad])
             raise Diverged(
-                f"{self.task.title()}: the loss is {float(losses[bad])} in batch {bad + 1} "
-                f"({names}, ...); lower --lr, set --clip_grad 1 or --amp off"
+                self.task.title(), f"the loss is {loss} in batch {bad + 1} ({names}, ...)"
             )
         mean = float(losses[-self.task.log_interval :].mean())
         self.bar.set_postfix(loss=f"{mean:.3f}", refresh=False)

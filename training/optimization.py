@@ -82,6 +82,7 @@ def make_optimizer(model, options):
 def learning_rate(options, position, scores):
     """The learning rate at `position`, in epochs since the start, as a float.
 
+    A step stands at its middle: the first one warms up above 0, and the last of cosine learns too.
     Linear warm-up, then cosine to 0, or lr_decay every lr_decay_step epochs (step), or once per
     lr_patience epochs that did not improve on the best of `scores` (plateau).
     """

@@ -17,15 +17,14 @@ from timm.utils import ModelEmaV3
 
 import loss
 import model as models
-import options
 from common.processes import rank, world_size
 from dataset import Epoch
 from experiment import reader
-from experiment.predictions import precision, predict
+from experiment.predictions import NotFinite, precision, predict
 from labels import HEADS, combine
 from metrics import macro_f1
 from training import checkpoint, distributed, features, optimization
-from training.loop import train_epoch
+from training.loop import Diverged, train_epoch
 
 
 def seed_of(*parts):
@@ -44,8 +43,8 @@ class Task:
     """
 
     def __init__(self, run, fold, name, data):
-        self.name, self.heads, self.data, self.device = name, run.tasks[name], data, run.device
-        self.options = options.for_task(run.options, name)
+        self.name, self.heads, self.data = name, run.heads_of(name), data
+        self.options, self.device = run.tasks[name], run.device
         self.log_interval = run.options.log_interval
         self.valid_batch_size = run.options.valid_batch_size
         self.folder = reader.fold_folder(run.folder, fold) / name
@@ -57,7 +56,7 @@ class Task:
         self.criteria = {head: self._criterion(head) for head in self.heads}
         self.epoch, self.history, self.predictions, self.best = 0, [], [], None
         self.partial = {}  # of an epoch that was interrupted
-        self.updates, self.lr = 0, None
+        self.updates = 0
         checkpoint.load_state(self)
 
     def _build_model(self, run):
@@ -127,14 +126,19 @@ class Task:
         for module in self.frozen:
             module.eval()
 
-    def start_step(self, step, steps):
-        """Seeds dropout, alike whether the epoch was interrupted or not; sets the learning rate."""
+    def start_step(self, step, position):
+        """Seeds dropout, alike whether the epoch was interrupted or not; sets the learning rate.
+
+        position: of the step in the epoch, 0..1.
+        """
         torch.manual_seed(seed_of(*self.key, self.epoch, step, rank()))
-        scores = [row["macro_f1"] for row in self.history if "macro_f1" in row]
-        position = self.epoch + (step + 1) / steps
-        self.lr = optimization.learning_rate(self.options, position, scores)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.lr * group.get("lr_scale", 1.0)
+            group["lr"] = self.rate(position) * group.get("lr_scale", 1.0)
+
+    def rate(self, position):
+        """The learning rate at a position 0..1 of this epoch."""
+        scores = [row["macro_f1"] for row in self.history if "macro_f1" in row]
+        return optimization.learning_rate(self.options, self.epoch + position, scores)
 
     def gradients_kept_local(self, kept):
         """Several processes add up their gradients only at the last batch before an update."""
@@ -180,8 +184,10 @@ class Task:
         row = {"epoch": self.epoch + 1} | train_epoch(self, stopping)
         if len(self.data.valid):
             row |= self._evaluate()
-        else:
+        elif all(value.isfinite().all() for value in self.kept.state_dict().values()):
             self.best = {"epoch": self.epoch + 1, "score": 0.0, "probs": {}}
+        else:
+            raise Diverged(self.title(), "a weight is not finite")
         row["seconds"] = time.perf_counter() - start + self.partial.get("seconds", 0.0)
         self.history.append(row)
         self.epoch, self.partial = self.epoch + 1, {}
@@ -250,7 +256,10 @@ class Task:
         Where the age depends on the mask state, its codes are those at the true state.
         """
         data = self.data
-        probs = predict(model.eval(), data.pixels, data.valid, self.info, self.valid_batch_size)
+        try:
+            probs = predict(model.eval(), data.pixels, data.valid, self.info, self.valid_batch_size)
+        except NotFinite as error:
+            raise Diverged(self.title(), f"in validation {error}") from None
         codes = {head: p.argmax(1) for head, p in self._given_truth(probs).items()}
         return probs, codes, {head: data.truth[head][data.valid] for head in self.heads}
 

@@ -232,7 +232,7 @@ def test_what_cannot_be_scored(tiny, other, score, tmp_path):
     swapped = moved(tiny.joint, tmp_path / "swapped")
     folds = pd.read_csv(swapped / "folds.csv", dtype={"person": str})
     folds.assign(fold=1 - folds.fold).to_csv(swapped / "folds.csv", index=False)
-    with pytest.raises(UserError, match="held out where"):
+    with pytest.raises(UserError, match="holds out this person elsewhere"):
         score(swapped)
     for words in (["--images", "x"], ["--data_dir", "x"], ["--save_probs"]):
         with pytest.raises(UserError, match=f"leave out {words[0]}"):

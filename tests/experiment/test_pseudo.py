@@ -13,7 +13,7 @@ from common.errors import UserError
 from common.files import write_csv
 from dataset import read_train
 from labels import ATTRIBUTES, HEADS, PROBS
-from training import fold as folds
+from training import run as folds
 from training.loop import Stopped
 from training.task import Task
 

@@ -173,11 +173,11 @@ def spoil_rows(folder):
         (lambda folder: (folder / "config.json").write_text('{"a"'), "not valid JSON"),
         (lambda folder: (folder / "oof.csv").unlink(), "--resume"),
         (lambda folder: (folder / "oof.csv").write_text(""), "not a readable csv"),
-        (spoil_half, "no label 0..17 or no probability"),
+        (spoil_half, "line 5: p7 is not a number"),
         (spoil_columns, "column p17 is missing"),
         (spoil_rows, "occurs twice"),
-        (spoil_people, "different images .*000000.* is in .*a only"),
-        (spoil_label, "label of 7 images"),
+        (spoil_people, "oof.csv and metrics.json differ"),
+        (spoil_label, "oof.csv and metrics.json differ"),
     ],
 )
 def test_a_run_that_is_none(runs_drawn, tmp_path, spoil, message):

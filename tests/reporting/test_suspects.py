@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from dataset import Table
-from labels import ATTRIBUTES, HEADS, join, marginals
+from labels import ATTRIBUTES, HEADS, joint, marginals
 from reporting import suspects
 
 
@@ -36,7 +36,7 @@ def test_suspects_on_many_people():
             "age_group": given["age"][person],
         }
     )
-    found = suspects.rank(rows, [join(probs)])
+    found = suspects.rank(rows, [joint(probs)])
     result = suspects.against_truth(found, [f"{k:03d}" for k in wrong])
     assert result["people"] == 15 and result["precision"] == result["recall"] >= 0.8
     first = found.iloc[0]
@@ -44,7 +44,7 @@ def test_suspects_on_many_people():
     values = ATTRIBUTES[first.field]
     assert first["from"] == values[given[first.field][k]]
     assert first.to == values[true[first.field][k]] and 0.5 < first.confidence <= 1
-    assert marginals(join(probs))["gender"] == pytest.approx(probs["gender"])
+    assert marginals(joint(probs))["gender"] == pytest.approx(probs["gender"])
 
 
 def test_the_word_of_a_model_that_errs_counts_less():
@@ -72,7 +72,7 @@ def test_the_word_of_a_model_that_errs_counts_less():
             "age_group": age[person],
         }
     )
-    found = suspects.rank(rows, [join(probs)])
+    found = suspects.rank(rows, [joint(probs)])
     result = suspects.against_truth(found, [f"{k:03d}" for k in wrong])
     assert result["precision"] >= 0.9 and (found.head(8).field == "gender").all()
 

@@ -11,7 +11,7 @@ import sqlalchemy
 import train
 import tune
 from common.files import read_json
-from options import parse_args
+from options import layout_of, parse_args
 
 LR = {"low": 1e-4, "high": 1e-1, "log": True}
 
@@ -43,8 +43,9 @@ def play(drawn, tmp_path, monkeypatch, space_file):
             args = parse_args(argv)
             folder = Path(args.model_dir, args.name)
             folder.mkdir()
-            (folder / "folds.csv").write_text("")
-            config = {"options": vars(args), "layout": "", "data": {}}
+            data = {"fingerprint": "0", "people": 24, "images": 168}
+            config = {"options": vars(args), "layout": layout_of(args), "data": data}
+            config["seed"] = args.seed
             (folder / "config.json").write_text(json.dumps(config))
         search.calls.append(args)
         search.before(args)

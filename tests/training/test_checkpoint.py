@@ -10,8 +10,7 @@ from safetensors.torch import load_file
 import options
 from common import devices
 from training import checkpoint
-from training.fold import make_tasks, train_valid_rows
-from training.run import open_run
+from training.run import make_tasks, open_run, train_valid_rows
 from training.task import Task
 
 

@@ -101,3 +101,21 @@ def test_photos_grow_to_the_whole_over_two_thirds_of_the_epochs():
     assert sizes == sorted(sizes) and sizes[5] < (128, 96) and sizes[6:] == [(128, 96)] * 3
     assert {size(options(progressive=1.0, resize=[7, 5]), k) for k in range(20)} == {(7, 5)}
     assert size(options(progressive=0.5, resize=[128, 96], epochs=1), 0) == (64, 48)
+
+
+def test_every_step_learns_and_a_decay_acts_at_the_first_step_of_its_epoch():
+    """The rates of each step as the loop asks for them, against torch's schedulers by step."""
+    steps, epochs = 5, 4
+    places = [epoch + (step + 0.5) / steps for epoch in range(epochs) for step in range(steps)]
+    cosine = OPTIONS | {"scheduler": "cosine", "epochs": epochs, "warmup_epochs": 1}
+    rates = [learning_rate(cosine, place, []) for place in places]
+    assert min(rates) > 0 and max(rates) <= OPTIONS["lr"]
+    assert np.all(np.diff(rates[:steps]) > 0) and np.all(np.diff(rates[steps:]) < 0)
+    step = OPTIONS | {"scheduler": "step", "epochs": epochs, "lr_decay_step": 2}
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=OPTIONS["lr"])
+    scheduler = lr_scheduler.StepLR(optimizer, 2 * steps, OPTIONS["lr_decay"])
+    for place in places:
+        assert learning_rate(step, place, []) == pytest.approx(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()

@@ -10,7 +10,7 @@ import train
 from common.errors import UserError
 from common.files import HOME, write_csv
 from dataset import Table
-from labels import ATTRIBUTES, HEADS, PROBS, encode, join, marginals
+from labels import ATTRIBUTES, HEADS, PROBS, encode, joint, marginals
 from reporting import suspects
 from training import teaching
 
@@ -202,7 +202,7 @@ def test_suspects_go_back_into_training_as_they_are(read, table, tmp_path, capsy
     true = {name: codes.copy() for name, codes in true.items()}
     true["mask"][wrong] = 1
     true["gender"][of(table, "000003_female")] = 0
-    probs = join(
+    probs = joint(
         {name: np.eye(len(ATTRIBUTES[name]))[codes] * 0.94 + 0.02 for name, codes in true.items()}
     )
     found = suspects.rank(frame, [probs])
@@ -270,7 +270,7 @@ def evaluation(tmp_path):
     probs = {name: np.exp(x) / np.exp(x).sum(1, keepdims=True) for name, x in sharp.items()}
     (tmp_path / "eval/images").mkdir(parents=True)
     write_csv(tmp_path / "eval/info.csv", pd.DataFrame({"ImageID": names, "ans": 0}))
-    return tmp_path / "eval", names, join(probs)
+    return tmp_path / "eval", names, joint(probs)
 
 
 def save_probs(path, names, probs):
