@@ -10,6 +10,7 @@ import pandas as pd
 
 import metrics
 from common.errors import UserError
+from common.processes import counted
 from dataset import Table
 from experiment.comparison import compare, intervals
 from experiment.reader import ALL, check_same, read_run
@@ -23,6 +24,7 @@ COSTS = ["seconds", "images_per_s", "wait_share"]
 CHANGE = ["option", "from", "to", "conditions"]
 DIFFERENCE = ["difference", "low", "high"]
 SIGNIFICANT = 0.05
+FEWEST = 30  # people: below, the intervals hang on one or two persons of a rare class
 
 
 # ---- groups
@@ -95,6 +97,7 @@ def read_groups(arguments):
             raise UserError(f"--model_dir {words!r} names no run")
         seeds = [read_run(folder) for folder in folders]
         groups.append(Group(seeds[0].folder.name, seeds))
+        _check_seeds(seeds)
     every = [run for group in groups for run in group.runs]
     for run in every[1:]:
         check_same(every[0], run)
@@ -105,6 +108,22 @@ def read_groups(arguments):
     if len({group.name for group in groups}) < len(groups):
         raise UserError(f"--model_dir names {groups[-1].name} twice; give each run once")
     return groups
+
+
+def _check_seeds(runs):
+    """UserError unless runs are of one configuration and differ in the seed."""
+    alone = [Group(run.folder.name, [run]) for run in runs]
+    names = differing(alone)
+    if names:
+        values = " and ".join(dict.fromkeys(f"{g.options.get(names[0])}" for g in alone))
+        raise UserError(
+            f"{runs[0].folder},... are not seeds of one configuration: {names[0]} is {values}; "
+            "give them as runs of their own, with a space between"
+        )
+    seeds = [run.config["seed"] for run in runs]
+    twice = [run.folder for run in runs if seeds.count(run.config["seed"]) > 1]
+    if twice:
+        raise UserError(f"{twice[0]} and {twice[1]} have the same seed: give one of them")
 
 
 def differing(groups):
@@ -155,6 +174,10 @@ class Evidence:
     def labels(self):
         return self.rows.label.to_numpy(int)
 
+    @property
+    def people(self):
+        return self.rows.person.nunique()
+
     @cached_property
     def scores(self):
         """{run: {measure: (value, low, high)}}, by intervals."""
@@ -187,7 +210,7 @@ class Evidence:
     @cached_property
     def verdicts(self):
         """The rows of macro F1 of `compared`, by `judge`, the best run first."""
-        frame = judge(self.compared[self.compared.measure == "macro_f1"])
+        frame = judge(self.compared[self.compared.measure == "macro_f1"], self.people)
         return frame.sort_values("difference", ascending=False, kind="stable")
 
     @cached_property
@@ -203,7 +226,7 @@ class Evidence:
             for pool in [pairs] if len(seeds) == 1 else [[pair] for pair in pairs]:
                 row = self._compare(*zip(*pool, strict=True), paired=len(pool) > 1)["macro_f1"]
                 lines.append(dict(zip(CHANGE, (*change, len(pool)), strict=True)) | row)
-        return judge(pd.DataFrame(lines, columns=[*CHANGE, *DIFFERENCE, "p"]))
+        return judge(pd.DataFrame(lines, columns=[*CHANGE, *DIFFERENCE, "p"]), self.people)
 
     @cached_property
     def per_class_f1(self):
@@ -229,13 +252,18 @@ class Evidence:
         }
 
 
-def judge(frame):
-    """The frame (difference, p, ...) with holm, and verdict: each difference in plain words."""
+def judge(frame, people):
+    """The frame (difference, p, ...) with holm, and verdict: each difference in plain words.
+
+    people: how many were compared; of fewer than FEWEST no verdict is given.
+    """
     better = np.where(frame.difference > 0, "better", "worse").astype(object)
     perhaps = "perhaps " + better + ", but one of many comparisons"
     corrected = holm(frame.p)
     sure = [corrected < SIGNIFICANT, frame.p < SIGNIFICANT]
     verdict = np.select(sure, [better, perhaps], "no evidence of a difference")
+    if people < FEWEST:
+        verdict = f"nothing can be told from {counted(people, 'person', 'people')}"
     return frame.assign(holm=corrected, verdict=verdict)
 
 

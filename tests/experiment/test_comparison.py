@@ -199,3 +199,35 @@ def test_what_cannot_be_compared():
         comparison.compare([0, 1, 2, 3], list("aabb"), [0, 1, 2, 3], [0, 1, 2])
     with pytest.raises(UserError, match="2 persons"):
         comparison.compare([0, 1, 2, 3], list("ab"), [0, 1, 2, 3], [0, 1, 2, 3])
+
+
+def seeds_with_a_bias(rng, people, seeds):
+    """labels, persons, [seeds of a], [seeds of b], which differ by a bias of each seed alone."""
+    labels, persons, _ = people_and_runs(rng, people, [])
+    cell = labels.reshape(people, 7)[:, 0]
+    groups = []
+    for _ in range(2):
+        runs = []
+        for _ in range(seeds):
+            wrong = rng.random((people, 7)) < rng.uniform(0.1, 0.2)
+            runs.append(
+                np.where(wrong, 6 * PHOTO_MASK + (cell[:, None] + 3) % 6, labels.reshape(people, 7))
+            )
+        groups.append([run.ravel() for run in runs])
+    return labels, persons, *groups
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_few_seeds_give_intervals_that_can_be_true(seeds):
+    """Two or three seeds a side, 40 people: no interval leaves what a score can be, none is wider
+    than everything, and they hold the truth."""
+    rng, held, widths = np.random.default_rng(0), 0, []
+    for rep in range(150):
+        labels, persons, a, b = seeds_with_a_bias(rng, 40, seeds)
+        row = comparison.compare(labels, persons, a, b, draws=200, seed=rep)["macro_f1"]
+        held += row["low"] <= 0 <= row["high"]
+        widths.append(row["high"] - row["low"])
+        assert -1 <= row["low"] <= row["high"] <= 1
+        one = comparison.intervals(labels, persons, a, draws=200, seed=rep)
+        assert all(0 <= low <= high <= 1 for _, low, high in one.values())
+    assert held / 150 > 0.9 and np.mean(np.array(widths) > 1) < 0.1
