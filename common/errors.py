@@ -1,31 +1,59 @@
 """Errors in one line: wrong input ends a command with exit code 2, never with a traceback."""
 
 import errno
+import io
+import os
 import sys
 from pathlib import Path
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+ORDINARY = (errno.EACCES, errno.EPERM, errno.ENOENT, errno.EEXIST, errno.EISDIR, errno.ENOTDIR)
+ORDINARY += (errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO, errno.EIO, errno.EMFILE, errno.ESTALE)
 
 
 class UserError(Exception):
     """Wrong input. The message is one line: what is wrong, where, and what to do."""
 
+    exit_code = 2
+
 
 def run_command(main):
-    """Calls main() as a command: a UserError or a full disk ends in one line and exit code 2."""
-    name = Path(sys.argv[0]).name
+    """Calls main() as a command: wrong input, a full disk, too little memory and what else happens
+    to files end in one line and exit code 2, or that of the UserError.
+    """
+    name, code = Path(sys.argv[0]).name, 2
+    if isinstance(sys.stdout, io.TextIOWrapper):  # the name of a file need not be UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         main()
+        print(end="", flush=True)
+        return
     except UserError as error:
-        sys.exit(_fail(name, error))
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
-            raise
-        where = f" {error.filename}" if error.filename else ""
-        sys.exit(_fail(name, f"cannot write{where}: {error.strerror}"))
+        code, message = error.exit_code, str(error)
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
         sys.exit(130)
-
-
-def _fail(name, message):
+    except BrokenPipeError:
+        message = "the program that reads the output has ended; write the output to a file"
+    except OSError as error:
+        if error.errno not in FULL + ORDINARY:
+            raise
+        what = "cannot write" if error.errno in FULL else "cannot read or write"
+        where = f" {os.fsdecode(error.filename)}" if error.filename else ""
+        message = f"{what}{where}: {error.strerror}"
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        message = "not enough memory; try a smaller --batch_size or --resize, or fewer processes"
     print(f"{name}: error: {message}", file=sys.stderr)
-    return 2
+    try:
+        print(end="", flush=True)
+    except OSError:  # nobody reads it, or its disk is full: Python would complain once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def _out_of_memory(error):
+    """Whether it is Python's, NumPy's or torch's error of memory, on a CPU or on a GPU."""
+    torchs = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    return torchs or isinstance(error, MemoryError)

@@ -3,33 +3,79 @@
 import contextlib
 import csv
 import fcntl
+import functools
+import hashlib
+import io
 import json
 import os
+import tempfile
+import zlib
 from pathlib import Path
 
 from common.errors import UserError
+from common.processes import say
 
 HOME = Path(__file__).resolve().parent.parent  # of the project
 WEIGHTS = HOME / "weights"
 
 
 @contextlib.contextmanager
-def atomic(path):
+def atomic(path, sync=True):
     """Yields a temporary path beside `path`; renames it to `path` if the block ends well.
 
-    A crash leaves the old file as it was; an exception also removes the temporary one.
+    A crash leaves the old file as it was; an exception also removes the temporary one. So does a
+    power cut, if the file is synced to the disk: leave that out for files of which there are many,
+    which are checked when they are read and can be made again.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = hidden(path).with_name(f"{hidden(path).name}.{os.getpid()}.tmp")
     try:
         yield temporary
+        if sync:
+            _sync(temporary)
         temporary.replace(path)
+        if sync:
+            with contextlib.suppress(OSError):  # not all network disks can sync a folder
+                _sync(path.parent)
     except OSError as error:  # of a full disk, which names no file
         error.filename = error.filename or str(path)
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def hidden(path):
+    """How the temporary names of atomic(path) begin; behind it stand .<process>.tmp."""
+    name = os.fsencode(path.name)
+    return path.with_name("." + (hashlib.sha1(name).hexdigest() if len(name) > 240 else path.name))
+
+
+def _sync(path):
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def check_writable(flag, path, kind="folder"):
+    """UserError unless `path`, which need not exist, can be written: a "folder", or a "file".
+
+    To be called before any work; flag: the one that named the path.
+    """
+    path = Path(path)
+    try:
+        if path.exists() and not (path.is_dir() if kind == "folder" else path.is_file()):
+            raise UserError(f"{flag} {path}: is not a {kind}; give another")
+        folder = path if kind == "folder" else path.parent
+        while not folder.exists():
+            folder = folder.parent
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = f"cannot be written ({error.strerror})"
+        raise UserError(f"{flag} {path}: {reason}; give another {kind}") from None
 
 
 @contextlib.contextmanager
@@ -49,22 +95,83 @@ def locked(path, wait):
             yield True
 
 
-def write_text(path, text):
-    with atomic(path) as temporary:
+def cached(path, make):
+    """The note of the file `path` in a cache: what make(temporary path) returns, once it has
+    written the file where that is missing or damaged.
+
+    The note, a dict, is kept as .json with a CRC-32 of the file and of itself, which is checked
+    once a process. One process makes the file, others wait for it.
+    """
+    path = Path(path)
+    found = _intact(path)
+    if found is not None:
+        return found
+    with locked(path.with_suffix(".lock"), wait=True):
+        found = _intact(path)  # another process may have made it
+        if found is not None:
+            return found
+        if path.exists():
+            say(f"{path} is damaged, unfinished or of an older version: it is made again")
+        for stale in path.parent.glob(f"{hidden(path).name}.*.tmp"):  # of one that was killed
+            stale.unlink()
+        with atomic(path, sync=False) as temporary:
+            found = json.loads(json.dumps(make(temporary)))
+            crc = _crc(temporary, found)
+        write_json(path.with_suffix(".json"), found | {"crc32": crc}, sync=False)
+    return found
+
+
+def _intact(path):
+    """The note of a cached file, without its checksum; None unless both are whole."""
+    try:
+        note = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        return note if note.pop("crc32") == _crc(path, note) else None
+    except (OSError, ValueError, RecursionError, KeyError, AttributeError, TypeError):
+        return None
+
+
+def _crc(path, note):
+    stat = path.stat()
+    crc = _crc_of(path, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    return zlib.crc32(json.dumps(note, sort_keys=True).encode(), crc)
+
+
+@functools.cache
+def _crc_of(path, *_):
+    """The CRC-32 of a file that is told by its inode, size and time of change."""
+    crc, buffer = 0, memoryview(bytearray(1 << 22))
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            crc = zlib.crc32(buffer[:count], crc)
+    return crc
+
+
+def write_text(path, text, sync=True):
+    with atomic(path, sync) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path, value):
-    write_text(path, json.dumps(value, indent=2, default=str) + "\n")
+def write_json(path, value, sync=True):
+    write_text(path, json.dumps(value, indent=2, default=str) + "\n", sync)
+
+
+def read_bytes(path):
+    """The bytes of a file; UserError if it is missing, or a pipe or device, which may never end."""
+    try:
+        if Path(path).exists() and not Path(path).is_file():
+            raise UserError(f"{path} cannot be read: it is not a regular file")
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from None
 
 
 def read_json(path):
     """The value in a JSON file; UserError if it is missing or broken."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return json.loads(read_bytes(path).decode())
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}); restore or remove it") from None
 
 
@@ -79,18 +186,14 @@ def read_rows(path, columns):
 
     UserError for a file, a column or a cell that is missing.
     """
-    path = Path(path)
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            missing = [name for name in columns if name not in (reader.fieldnames or ())]
-            if missing:
-                raise UserError(f"{path}: column {', '.join(missing)} is missing")
-            rows = [(reader.line_num, row) for row in reader]
+        reader = csv.DictReader(io.StringIO(read_bytes(path).decode("utf-8-sig"), newline=""))
+        missing = [name for name in columns if name not in (reader.fieldnames or ())]
+        if missing:
+            raise UserError(f"{path}: column {', '.join(missing)} is missing")
+        rows = [(reader.line_num, row) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is not a readable csv ({error})") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})") from None
     if not rows:
         raise UserError(f"{path} has no rows")
     for line, row in rows:
