@@ -49,13 +49,13 @@ class Table:
     notes: list = field(default_factory=list)
 
 
-def find_images(data_dir):
+def find_images(data_dir, flag="--data_dir"):
     """All photos of a train layout, an eval layout or any folder, without junk.
 
     Returns (root, names): the images folder, and the sorted POSIX paths below it.
-    UserError if there is none, or if two differ in their suffix only (mattes go by the stem).
+    flag: what named data_dir. UserError if there is none, or if a name is not UTF-8, as tables are.
     """
-    home = _home(data_dir, "train.csv")
+    home = _home(data_dir, "train.csv", flag)
     if home:
         table = read_train(home)
         return table.root, sorted(table.frame.image)
@@ -66,12 +66,10 @@ def find_images(data_dir):
         names += [Path(folder, name).relative_to(root).as_posix() for name in files]
     names = sorted(name for name in names if is_photo(PurePosixPath(name).name))
     if not names:
-        raise UserError(f"{root} holds no photos ({' '.join(SUFFIXES)})")
-    stems = {}
+        raise UserError(f"{flag} {root} holds no photos ({' '.join(SUFFIXES)})")
     for name in names:
-        first = stems.setdefault(PurePosixPath(name).with_suffix(""), name)
-        if first != name:
-            raise UserError(f"{root}: {first} and {name} differ in their suffix only; keep one")
+        if name.encode(errors="ignore").decode() != name:
+            raise UserError(f"{root}: the name {name!a} is not UTF-8; rename the file")
     return root, names
 
 
@@ -161,6 +159,8 @@ def _check_inside(path, line, name):
     parts = PurePosixPath(name.replace("\\", "/"))
     if parts.is_absolute() or ".." in parts.parts or Path(name).is_absolute():
         raise UserError(f"{path} line {line}: {name!r} leaves the images folder")
+    if "\0" in name:
+        raise UserError(f"{path} line {line}: {name!r} cannot be the name of a file")
 
 
 def _photos(folder, notes):

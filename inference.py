@@ -81,7 +81,9 @@ def main(argv=None):
         if args.oof:
             ensemble.write_oof(args, runs, device)
         else:
-            source = find_images(args.images) if args.images else read_eval(args.data_dir)
+            source = (
+                find_images(args.images, "--images") if args.images else read_eval(args.data_dir)
+            )
             ensemble.write_submission(args, runs, source, device)
 
 

@@ -77,6 +77,7 @@ def main(argv=None):
 
     from background import matte, review
     from common import devices
+    from common.files import check_writable
     from dataset import find_images
     from photos.reading import default_matte_dir
 
@@ -84,6 +85,7 @@ def main(argv=None):
     names = names[: args.limit]
     methods = list(dict.fromkeys(args.bg))
     matte_dir = args.matte_dir or default_matte_dir(root)
+    check_writable("--matte_dir", matte_dir)
     truths = review.find_truths(args.score, names) if args.score else None
     matting = matte.Matting(
         matte_dir, args.rembg_model, args.device, args.on_error, args.workers, args.overwrite

@@ -2,6 +2,8 @@
 
 Each method has a folder with one matte a photo, `meta.json` (what the mattes were made with,
 written first) and `rejected.csv` (the mattes that were no good, the full photo in their place).
+A matte belongs to the bytes of its photo (see tie.py); ensure() makes again what does not, and
+whoever reads mattes after it need not look.
 """
 
 import os
@@ -15,11 +17,11 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from background import grabcut, rembg_net
+from background import grabcut, rembg_net, tie
 from common.errors import UserError
-from common.files import atomic, read_json, write_csv, write_json
-from common.processes import cores, progress, rank, say, world_size
-from photos.reading import default_matte_dir, matte_path, read_matte, read_photo
+from common.files import atomic, hidden, read_json, write_csv, write_json
+from common.processes import cores, counted, progress, rank, say, world_size
+from photos.reading import SKIP, decode_photo, default_matte_dir, matte_path, read_matte
 from photos.views import METHODS
 
 VERSION = 1  # raise it when the same request would give other mattes
@@ -57,6 +59,7 @@ class Job:
     method: str
     model: rembg_net.Model | None
     how: Matting
+    digests: tie.Digests
     broken: list = field(default_factory=list)  # names of the photos that were skipped
     shares: list = field(default_factory=list)  # foreground shares of the mattes made, 0 to 1
 
@@ -67,33 +70,59 @@ class Job:
     def path(self, name):
         return matte_path(self.matte_dir, self.method, name)
 
+    def fits(self, name):
+        """Whether there is a matte of this very photo."""
+        photo = self.digests.of(self.root / name)
+        return photo is not None and tie.belongs(self.path(name), photo)
+
     def note(self, path):
         """Where the rejection of one matte is noted, for rejected.csv."""
         return (self.folder / ".rejected" / path.relative_to(self.folder)).with_suffix(".json")
 
 
 def ensure(root, names, method, matting):
-    """Makes the mattes that are missing; returns the method's meta.json as a dict.
+    """Makes the mattes that are missing or of other photos; returns meta.json as a dict.
 
     root, names: as dataset.find_images gives them. method: one of METHODS. matting: a Matting.
     Under torchrun each rank makes its share of `names`; the caller waits for the others.
-    UserError for wrong input, naming it.
+    UserError for wrong input, naming it, and for two photos that would share one matte.
     """
     if method not in METHODS:
         raise UserError(f"--bg {method}: choose from {' '.join(METHODS)}")
     matte_dir = Path(matting.matte_dir or default_matte_dir(root))
     model = rembg_net.find_model(matting.rembg_model) if method != "grabcut" else None
-    job = Job(Path(root), matte_dir, method, model, matting)
+    digests = tie.Digests(matte_dir / "photos.json")
+    job = Job(Path(root), matte_dir, method, model, matting, digests)
+    names = _distinct(job, names)
     mine = names[rank() :: world_size()]
     meta = _start(job, names, mine)
-    todo = [name for name in mine if not job.path(name).exists()]
+    missing = {name for name in mine if not job.path(name).exists()}
+    foreign = {name for name in mine if name not in missing and not job.fits(name)}
+    todo = [name for name in mine if name in missing | foreign]
     start = time.perf_counter()
+    if foreign:
+        few = f"{counted(len(foreign), 'matte')} in {job.folder}"
+        say(f"{few}: of other photos of these names, or of an older version; made again")
     if todo:
         _clean(job, todo)
         _work(job, todo)
+    digests.save()
     seconds = time.perf_counter() - start
     _summary(job, names, len(mine) - len(todo), _write_rejected(job), seconds)
     return meta
+
+
+def _distinct(job, names):
+    """The names, each once; UserError if two photos would share one matte."""
+    first = {}
+    for name in names:
+        other = first.setdefault(job.path(name), name)
+        if other != name:
+            raise UserError(
+                f"{job.root}: {other} and {name} differ in their suffix only, and would share one "
+                "matte: rename one, or use --bg none"
+            )
+    return list(first.values())
 
 
 def options_of(method, model):
@@ -144,7 +173,9 @@ def _kept_options(folder):
     if not any(folder.rglob("*.png")):
         return None
     path = folder / "meta.json"
-    return read_json(path).get("options", {}) if path.exists() else {}
+    meta = read_json(path) if path.exists() else {}
+    options = meta.get("options") if isinstance(meta, dict) else {}
+    return options if isinstance(options, dict) else {}
 
 
 def _in_words(options):
@@ -154,9 +185,9 @@ def _in_words(options):
 def _clean(job, todo):
     """Removes what a killed run left behind of these photos."""
     paths = {job.path(name) for name in todo}
-    paths |= {job.note(path) for path in paths}
-    for path in job.folder.rglob(".*.tmp"):  # .<file>.<process>.tmp
-        if path.with_name(path.name[1:].rsplit(".", 2)[0]) in paths:
+    paths = {hidden(path) for path in paths | {job.note(path) for path in paths}}
+    for path in job.folder.rglob(".*.tmp"):
+        if path.with_name(path.name.rsplit(".", 2)[0]) in paths:
             path.unlink(missing_ok=True)
 
 
@@ -169,12 +200,11 @@ def _work(job, todo):
     )
 
     def one(name):
-        photo = _read(job, name)
+        photo, digest = _read(job, name)
         if photo is not None:
-            found, sure = _kept_matte(job, name, photo.shape[:2]) if reuse else None, 1.0
-            if net and found is None:
-                found, sure = net.matte(photo)
-            _finish(job, name, photo, found, sure)
+            kept = _kept_matte(job, name, photo.shape[:2], digest) if reuse else None
+            found, sure = net.matte(photo) if net and kept is None else (kept, 1.0)
+            _finish(job, name, photo, found, sure, digest)
 
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # the workers have the cores already
@@ -190,26 +220,29 @@ def _work(job, todo):
 
 
 def _read(job, name):
-    """The photo, or None where it is broken and on_error says skip."""
+    """(photo, its digest), or (None, None) where it is broken and on_error says skip."""
     try:
-        return read_photo(job.root / name)
+        data, digest = job.digests.read(job.root / name)
+        return decode_photo(data, job.root / name), digest
     except UserError as error:
         if job.how.on_error == "stop":
-            raise UserError(f"{error}; fix or remove it, or use --on_error skip") from None
+            raise UserError(f"{error}; {SKIP}") from None
         job.broken.append(name)
-        return None
+        job.path(name).unlink(missing_ok=True)  # of the photo as it was
+        return None, None
 
 
-def _kept_matte(job, name, shape):
+def _kept_matte(job, name, shape, digest):
     """The network's matte that the method rembg has kept of a photo; None if it was rejected."""
+    path = matte_path(job.matte_dir, "rembg", name)
     try:
-        kept = read_matte(matte_path(job.matte_dir, "rembg", name), shape)
+        kept = read_matte(path, shape) if tie.belongs(path, digest) else None
     except UserError:
         return None
-    return None if kept.min() == 255 else kept
+    return None if kept is None or kept.min() == 255 else kept
 
 
-def _finish(job, name, photo, matte, sure):
+def _finish(job, name, photo, matte, sure, digest):
     """Cuts, checks and writes one matte."""
     reason = "the photo is blank" if photo.std() < LEAST_CONTRAST else None
     if not reason and sure < LEAST_SURE:
@@ -228,7 +261,7 @@ def _finish(job, name, photo, matte, sure):
         write_json(note, {"image": name, "reason": reason, "foreground": share})
     else:
         note.unlink(missing_ok=True)
-    write_matte(path, matte)
+    _write_matte(path, matte, digest)
     job.shares.append(share)
 
 
@@ -246,12 +279,12 @@ def fault(matte):
     return None
 
 
-def write_matte(path, matte):
+def _write_matte(path, matte, digest):
     """Writes a matte as PNG, atomically, packed for speed: runs of one value are what it has."""
     options = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY]
-    data = cv2.imencode(".png", matte, [*options, cv2.IMWRITE_PNG_STRATEGY_RLE])[1]
-    with atomic(path) as temporary:
-        data.tofile(temporary)
+    data = cv2.imencode(".png", matte, [*options, cv2.IMWRITE_PNG_STRATEGY_RLE])[1].tobytes()
+    with atomic(path, sync=False) as temporary:
+        temporary.write_bytes(tie.tied(data, digest))
 
 
 def _write_rejected(job):
@@ -261,7 +294,9 @@ def _write_rejected(job):
     """
     rows = [read_json(path) for path in (job.folder / ".rejected").rglob("[!.]*.json")]
     table = pd.DataFrame(rows, columns=["image", "reason", "foreground"]).sort_values("image")
-    write_csv(job.folder / "rejected.csv", table.round({"foreground": 4}))
+    path = job.folder / "rejected.csv"
+    if job.shares or not path.exists():  # mattes that are all there may be on a read-only disk
+        write_csv(path, table.round({"foreground": 4}))
     return table
 
 

@@ -6,8 +6,14 @@ import cv2
 import numpy as np
 
 from common.errors import UserError
+from common.files import read_bytes
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+
+
+# Of a command that meets such a photo: what it may be told, and what comes of it.
+SKIP = "fix it, or use --on_error skip: training leaves such photos out, inference gives them the"
+SKIP += " mean prediction"
 
 
 def read_photo(path):
@@ -15,7 +21,12 @@ def read_photo(path):
 
     UserError if the file is missing or is not an image.
     """
-    return _decoded(path, cv2.IMREAD_COLOR_RGB)
+    return decode_photo(read_bytes(path), path)
+
+
+def decode_photo(data, path):
+    """As read_photo(), of the bytes of the file."""
+    return _decoded(data, path, cv2.IMREAD_COLOR_RGB)
 
 
 def read_matte(path, shape=None):
@@ -23,23 +34,16 @@ def read_matte(path, shape=None):
 
     UserError if the file is missing, is not an image, or is not of the (H, W) asked for.
     """
-    try:
-        matte = _decoded(path, cv2.IMREAD_GRAYSCALE)
-    except UserError as error:
-        raise UserError(f"{error}; preprocess.py makes the mattes that are missing") from None
+    matte = _decoded(read_bytes(path), path, cv2.IMREAD_GRAYSCALE)
     if shape is not None and matte.shape != tuple(shape):
         raise UserError(f"{path}: is {matte.shape}, its photo {tuple(shape)}; replace or remove it")
     return matte
 
 
-def _decoded(path, mode):
-    """The image in a file, as cv2.imdecode gives it; UserError if there is none."""
+def _decoded(data, path, mode):
+    """The image in the bytes of a file, as cv2.imdecode gives it; UserError if there is none."""
     try:
-        data = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    try:
-        image = cv2.imdecode(data, mode) if len(data) else None
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), mode) if data else None
     except cv2.error:
         image = None
     if image is None:

@@ -1,12 +1,14 @@
 """The pixel store: every photo decoded, composited, cropped and resized once, kept as uint8.
 
 Resizing costs more than decoding, and both cost more than anything else on the host; so each
-(photos, view, crop, size) is one memory-mapped .npy file of shape (N, C, H, W) in the cache
-folder. Folds, epochs, models and runs share it; on a GPU with room it is copied there once.
+(photos, view, crop, size) is one .npy file of shape (N, C, H, W) in the cache folder, from which
+batches are read. Folds, epochs, models and runs share it; on a GPU with room it is copied there
+once. Its checksum is checked when it is opened.
 """
 
 import hashlib
 import json
+import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,31 +19,73 @@ import numpy as np
 import torch
 
 from common.errors import UserError
-from common.files import atomic, locked, read_json, write_json
+from common.files import cached
 from common.processes import cores, progress
 from photos import crops
-from photos.reading import default_matte_dir, matte_path, read_matte, read_photo
+from photos.reading import SKIP, default_matte_dir, matte_path, read_matte, read_photo
 from photos.views import matte_methods
 
 VERSION = 2  # raise it when the same request would give other pixels
 MEAN_COLOUR = (124, 116, 104)  # of ImageNet, RGB
 
 
+class Rows:
+    """A uint8 (N, C, H, W) array in an .npy file, of which rows are read as they are asked for.
+
+    A memory map would be slower, and end the process where somebody truncates the file.
+    """
+
+    device = torch.device("cpu")
+
+    def __init__(self, path, shape):
+        self.path, self.shape, self.row = path, shape, math.prod(shape[1:])
+        self.nbytes = shape[0] * self.row
+        self.file = path.open("rb", buffering=0)
+        self.header = path.stat().st_size - self.nbytes
+
+    def __len__(self):
+        return self.shape[0]
+
+    def __getitem__(self, index):
+        """uint8 (n, C, H, W) of an int64 (n,) tensor of rows."""
+        found = torch.empty((len(index), *self.shape[1:]), dtype=torch.uint8)
+        rows = found.numpy().reshape(len(index), self.row)
+        for row, number in zip(rows, index.tolist(), strict=True):
+            if os.preadv(self.file.fileno(), [row], self.header + number * self.row) < self.row:
+                raise UserError(
+                    f"{self.path} was truncated while it was in use; run the command again, which "
+                    "makes it again (a run that was in training goes on with --resume)"
+                )
+        return found
+
+    def to(self, device):
+        """All of it on a device, a part at a time."""
+        whole = torch.empty(self.shape, dtype=torch.uint8, device=device)
+        for part in torch.arange(len(self)).split(1024):
+            whole[part[0] : part[-1] + 1] = self[part]
+        return whole
+
+
 class Pixels:
     """The pixels of N photos in V views, as batches on a device.
 
-    broken: {index: message} of photos that could not be read (their pixels are zero); key: names
-    what the pixels were made from; count: photos.
+    layers: of each view, {name: a Rows, or a uint8 (N, C, H, W) array}; broken: {index: message}
+    of photos that could not be read (their pixels are zero); key: names what the pixels were made
+    from; count: photos.
     """
 
     def __init__(self, layers, broken, device, resident=None, key=""):
         self.key, self.count = key, len(layers[0]["pixels"])
-        size = sum(array.nbytes for view in layers for array in view.values())
+        size = sum(layer.nbytes for view in layers for layer in view.values())
         self.device, self.broken, self.views = torch.device(device), broken, len(layers)
         if resident is None and self.device.type == "cuda":
             resident = size < 0.5 * torch.cuda.mem_get_info(self.device)[0]
         self.layers = [
-            {name: torch.from_numpy(array) for name, array in view.items()} for view in layers
+            {
+                name: torch.from_numpy(layer) if isinstance(layer, np.ndarray) else layer
+                for name, layer in view.items()
+            }
+            for view in layers
         ]
         if resident:
             self.layers = [
@@ -127,7 +171,7 @@ def load(root, names, views, cache_dir, *, matte_dir=None, on_error="stop", devi
         for kind, fill in fills.items():
             wanted = replace(view, fill=fill)
             path, bad = _open(root, names, wanted, Path(cache_dir), matte_dir, on_error)
-            arrays[kind] = np.load(path, mmap_mode="c")
+            arrays[kind] = Rows(path, _shape(names, wanted))
             keys.append(path.stem)
             broken |= bad
         layers.append(arrays)
@@ -138,15 +182,14 @@ def _open(root, names, view, cache_dir, matte_dir, on_error):
     """(path of a uint8 (N, C, H, W) .npy, broken) of one layer, built if the cache lacks it."""
     inputs = _fingerprint(root, names, view, matte_dir)
     path = cache_dir / f"{hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:20]}.npy"
-    note = path.with_suffix(".json")
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    with locked(path.with_suffix(".lock"), wait=True):
-        if not (path.exists() and note.exists()):
-            for stale in cache_dir.glob(f".{path.name}.*.tmp"):  # of a build that was killed
-                stale.unlink()
-            broken = _build(path, root, names, view, matte_dir, on_error)
-            write_json(note, {"view": inputs["view"], "photos": len(names), "broken": broken})
-    broken = {int(index): message for index, message in read_json(note)["broken"].items()}
+
+    def make(temporary):
+        broken = _build(temporary, root, names, view, matte_dir)
+        if broken and on_error == "stop":
+            raise UserError(_broken_line(broken))
+        return {"view": inputs["view"], "photos": len(names), "broken": broken}
+
+    broken = {int(index): message for index, message in cached(path, make)["broken"].items()}
     if broken and on_error == "stop":
         raise UserError(_broken_line(broken))
     return path, broken
@@ -174,9 +217,12 @@ def _fingerprint(root, names, view, matte_dir):
     }
 
 
-def _build(path, root, names, view, matte_dir, on_error):
+def _shape(names, view):
+    return len(names), 1 if view.fill == "matte" else 3, *view.size
+
+
+def _build(path, root, names, view, matte_dir):
     """Writes one layer with all cores; returns {index: message} of the photos left at zero."""
-    channels = 1 if view.fill == "matte" else 3
     broken = {}
 
     def job(index):
@@ -189,18 +235,14 @@ def _build(path, root, names, view, matte_dir, on_error):
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # the pool below has the cores already
     try:
-        with atomic(path) as temporary:
-            shape = (len(names), channels, *view.size)
-            out = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
-            if hasattr(os, "posix_fallocate"):  # a full disk is an error here, a crash later
-                with temporary.open("r+b") as file:
-                    os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
-            with ThreadPoolExecutor(cores()) as pool:
-                what = view.method if view.method != "none" else "photos"
-                list(progress(pool.map(job, range(len(names))), total=len(names), desc=what))
-            if broken and on_error == "stop":
-                raise UserError(_broken_line(broken))
-            out.flush()
+        out = np.lib.format.open_memmap(path, "w+", np.uint8, _shape(names, view))
+        if hasattr(os, "posix_fallocate"):  # a full disk is an error here, a crash later
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        with ThreadPoolExecutor(cores()) as pool:
+            what = view.method if view.method != "none" else "photos"
+            list(progress(pool.map(job, range(len(names))), total=len(names), desc=what))
+        out.flush()
     finally:
         cv2.setNumThreads(threads)
     return dict(sorted(broken.items()))
@@ -209,7 +251,7 @@ def _build(path, root, names, view, matte_dir, on_error):
 def _broken_line(broken):
     first = broken[min(broken)]
     more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
-    return f"{first}{more}; fix or remove it, or leave such photos out with --on_error skip"
+    return f"{first}{more}; {SKIP}"
 
 
 def _render(path, name, view, matte_dir):

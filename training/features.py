@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 import augment
-from common.files import atomic, locked
+from common.files import cached
 from common.processes import progress
 
 
@@ -37,12 +37,13 @@ def load(pixels, backbone, info, cache_dir, batch_size=256):
     for value in backbone.state_dict().values():
         key.update(value.contiguous().cpu().numpy().tobytes())
     path = cache_dir / f"{key.hexdigest()[:20]}.features.npy"
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    with locked(path.with_suffix(".lock"), wait=True):
-        if not path.exists():
-            values = _compute(pixels, backbone, info, batch_size)
-            with atomic(path) as temporary, temporary.open("wb") as file:
-                np.save(file, values)
+
+    def make(temporary):
+        with temporary.open("wb") as file:
+            np.save(file, _compute(pixels, backbone, info, batch_size))
+        return {"model": info.model, "photos": pixels.count}
+
+    cached(path, make)
     return Features(np.load(path), pixels)
 
 

@@ -1,0 +1,88 @@
+"""Which photo a matte belongs to: the digest of the photo's bytes stands in the matte's PNG.
+
+So the two are one file, written whole or not at all; a photo that was replaced, or one of equal
+name from another data set, is told from the one that the matte was made of.
+"""
+
+import contextlib
+import hashlib
+import os
+import struct
+import zlib
+
+from common.errors import UserError
+from common.files import read_bytes, read_json, write_json
+
+END = b"\x00\x00\x00\x00IEND\xae\x42\x60\x82"  # of each PNG
+
+
+def digest(data):
+    """SHA-256 of the bytes of a photo, as 64 hex digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def tied(png, photo):
+    """A PNG's bytes with the digest `photo` in a text chunk (PNG 11.3.3.2) at its end."""
+    chunk = b"tEXtphoto sha256\0" + photo.encode()
+    crc = struct.pack(">I", zlib.crc32(chunk))
+    return png.removesuffix(END) + struct.pack(">I", len(chunk) - 4) + chunk + crc + END
+
+
+def belongs(path, photo):
+    """Whether a file is a whole matte of the photo of this digest; only its end is read."""
+    end = tied(END, photo)
+    try:
+        with path.open("rb") as file:
+            file.seek(-len(end), os.SEEK_END)
+            return file.read() == end
+    except OSError:  # also of a file that is too short
+        return False
+
+
+class Digests:
+    """Digests of photos, remembered in a file by size and time of change.
+
+    Reading all photos at each start would take longer than all else that is checked there.
+    """
+
+    def __init__(self, path):
+        self.path, self.new = path, {}
+        self.known = self._read()
+
+    def of(self, photo):
+        """The digest of a photo; None if it cannot be read."""
+        try:
+            stamp, known = _stamp(photo), self.known.get(str(photo.absolute()))
+            if stamp and isinstance(known, str) and known.startswith(stamp):
+                return known.removeprefix(stamp)
+            return self.read(photo)[1]
+        except UserError:
+            return None
+
+    def read(self, photo):
+        """(bytes, digest) of a photo, which is remembered; UserError if it cannot be read."""
+        stamp, data = _stamp(photo), read_bytes(photo)
+        found = digest(data)
+        self.new[str(photo.absolute())] = stamp + found
+        return data, found
+
+    def save(self):
+        """Writes what is new, if it can; other processes may have done so since."""
+        with contextlib.suppress(OSError):  # of a folder that is there to be read only
+            if self.new:
+                write_json(self.path, dict(sorted((self._read() | self.new).items())), sync=False)
+
+    def _read(self):
+        try:
+            known = read_json(self.path)
+        except UserError:  # missing or damaged
+            known = {}
+        return known if isinstance(known, dict) else {}
+
+
+def _stamp(photo):
+    try:
+        stat = photo.stat()
+    except OSError:
+        return ""
+    return f"{stat.st_size} {stat.st_mtime_ns} "
