@@ -62,18 +62,21 @@ class Job:
     digests: tie.Digests
     broken: list = field(default_factory=list)  # names of the photos that were skipped
     shares: list = field(default_factory=list)  # foreground shares of the mattes made, 0 to 1
+    paths: dict = field(default_factory=dict)  # of the mattes, by name
 
     @property
     def folder(self):
         return self.matte_dir / self.method
 
     def path(self, name):
-        return matte_path(self.matte_dir, self.method, name)
+        if name not in self.paths:
+            self.paths[name] = matte_path(self.matte_dir, self.method, name)
+        return self.paths[name]
 
     def fits(self, name):
         """Whether there is a matte of this very photo."""
-        photo = self.digests.of(self.root / name)
-        return photo is not None and tie.belongs(self.path(name), photo)
+        path = self.path(name)
+        return path.exists() and tie.belongs(path, self.digests.of(self.root / name))
 
     def note(self, path):
         """Where the rejection of one matte is noted, for rejected.csv."""
@@ -96,13 +99,14 @@ def ensure(root, names, method, matting):
     names = _distinct(job, names)
     mine = names[rank() :: world_size()]
     meta = _start(job, names, mine)
-    missing = {name for name in mine if not job.path(name).exists()}
-    foreign = {name for name in mine if name not in missing and not job.fits(name)}
-    todo = [name for name in mine if name in missing | foreign]
+    todo = [name for name in mine if not job.fits(name)]
     start = time.perf_counter()
+    foreign = sum(job.path(name).exists() for name in todo)
     if foreign:
-        few = f"{counted(len(foreign), 'matte')} in {job.folder}"
-        say(f"{few}: of other photos of these names, or of an older version; made again")
+        say(
+            f"made again: {counted(foreign, 'matte')} in {job.folder} of other photos with these "
+            "names, or of an older version (give each folder of photos its own --matte_dir)"
+        )
     if todo:
         _clean(job, todo)
         _work(job, todo)

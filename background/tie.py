@@ -29,7 +29,12 @@ def tied(png, photo):
 
 
 def belongs(path, photo):
-    """Whether a file is a whole matte of the photo of this digest; only its end is read."""
+    """Whether a file is a whole matte of the photo of this digest; only its end is read.
+
+    A photo that cannot be read has None, and no matte.
+    """
+    if photo is None:
+        return False
     end = tied(END, photo)
     try:
         with path.open("rb") as file:

@@ -1,6 +1,7 @@
 """Files that a crash leaves whole, errors in one line, locks between processes."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -59,6 +60,98 @@ def test_an_error_while_writing_leaves_the_old_file_and_no_other(tmp_path, error
     assert list(tmp_path.iterdir()) == [path] and path.read_text() == "old"
 
 
+def test_a_name_may_have_255_bytes(tmp_path):
+    names = ["ä" * 127 + "x", "ä" * 127 + "y"]
+    for name in names:
+        files.write_text(tmp_path / name, name)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {n: n for n in names}
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    path, seen = tmp_path / "a.txt", []
+    monkeypatch.setattr(files.os, "fsync", lambda fd: seen.append((os.fstat(fd), path.exists())))
+    files.write_text(path, "new")
+    (file, before), (folder, after) = seen
+    assert (file.st_ino, before) == (path.stat().st_ino, False) and file.st_size == 3
+    assert (folder.st_ino, after) == (tmp_path.stat().st_ino, True)
+    files.write_text(path, "newer", sync=False)
+    assert len(seen) == 2
+
+
+def test_places_that_cannot_be_written_are_refused_before_any_work(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for path, kind in (
+        ("folder", "folder"),
+        ("new/er", "folder"),
+        ("file", "file"),
+        ("n/a", "file"),
+    ):
+        files.check_writable("--out", tmp_path / path, kind)
+    for path, kind, words in (
+        ("file", "folder", "is not a folder"),
+        ("file/below", "folder", "Not a directory"),
+        ("folder", "file", "is not a file"),
+        ("pipe", "file", "is not a file"),
+        ("file/a.html", "file", "Not a directory"),
+        ("x" * 300, "folder", "File name too long"),
+        ("/proc/x", "folder", r"cannot be written \("),
+        ("/proc/x.html", "file", r"cannot be written \("),
+    ):
+        with pytest.raises(errors.UserError, match=f"^--out .*{words}") as caught:
+            files.check_writable("--out", tmp_path / path, kind)
+        assert "\n" not in str(caught.value)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder", "pipe"]
+
+
+def test_what_is_no_regular_file_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path, "/dev/zero"):
+        for read in (files.read_bytes, files.read_json, lambda path: files.read_rows(path, "a")):
+            with pytest.raises(errors.UserError, match="not a regular file"):
+                read(path)
+
+
+def cached_text(path, text, made):
+    def make(temporary):
+        made.append(text)
+        temporary.write_text(text)
+        return {"text": text, "broken": {3: "a", 20: "b"}}
+
+    return files.cached(path, make)
+
+
+DAMAGE = {
+    "flipped": lambda file, note: file.write_text("rIght"),
+    "truncated": lambda file, note: os.truncate(file, 2),
+    "empty": lambda file, note: file.write_text(""),
+    "gone": lambda file, note: file.unlink(),
+    "no note": lambda file, note: note.unlink(),
+    "half a note": lambda file, note: os.truncate(note, 20),
+    "an edited note": lambda file, note: note.write_text(note.read_text().replace('"a"', '"c"')),
+    "a foreign note": lambda file, note: note.write_text("[1]"),
+    "a deep note": lambda file, note: note.write_text("[" * 10**5),
+    "an old note": lambda file, note: note.write_text('{"text": "right"}'),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_file_of_the_cache_is_made_again(tmp_path, damage, capsys):
+    path, made = tmp_path / "cache/a.bin", []
+    note = {"text": "right", "broken": {"3": "a", "20": "b"}}
+    for _ in range(2):
+        assert cached_text(path, "right", made) == note
+    assert made == ["right"] and capsys.readouterr().out == ""
+    (path.parent / ".a.bin.7.tmp").write_text("of a process that was killed")
+    DAMAGE[damage](path, path.with_suffix(".json"))
+    os.utime(path, ns=(1, 1)) if path.exists() else None  # a clock may be slower than this test
+    assert cached_text(path, "right", made) == note
+    assert path.read_text() == "right" and len(made) == 2
+    assert capsys.readouterr().out.count(f"{path} is damaged") == (damage != "gone")
+    assert {p.name for p in path.parent.iterdir()} == {"a.bin", "a.json", "a.lock"}
+
+
 def test_a_kill_while_writing_leaves_the_old_file(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
@@ -88,7 +181,7 @@ def test_tables_and_json_come_back(tmp_path):
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "a.csv", dtype={"id": str}), frame)
 
 
-@pytest.mark.parametrize("content", [b'{"a": 1', b"", b"\xff\xfe{}"])
+@pytest.mark.parametrize("content", [b'{"a": 1', b"", b"\xff\xfe{}", b"[" * 10**5, b"9" * 5000])
 def test_broken_json_is_named(tmp_path, content):
     path = tmp_path / "config.json"
     path.write_bytes(content)
@@ -123,8 +216,16 @@ errors.run_command(main)
         ),
         (
             'raise PermissionError(errno.EACCES, "Permission denied", "runs")',
-            "error: cannot write runs: Permission denied",
+            "error: cannot read or write runs: Permission denied",
         ),
+        ('open("x" * 300, "w")', f"error: cannot read or write {'x' * 300}: File name too long"),
+        (
+            'raise OSError(errno.EIO, "Input/output error")',
+            "error: cannot read or write: Input/out",
+        ),
+        ("bytearray(1 << 60)", "error: not enough memory"),
+        ("import torch; torch.empty(1 << 60, dtype=torch.uint8)", "error: not enough memory"),
+        ("raise BrokenPipeError", "error: the program that reads the output has ended"),
     ],
 )
 def test_run_ends_in_one_line_and_code_2(body, line):
@@ -133,14 +234,36 @@ def test_run_ends_in_one_line_and_code_2(body, line):
     assert err.startswith(f"train.py: {line}") and err.count("\n") == 1
 
 
+def test_an_error_may_have_a_code_of_its_own():
+    body = 'raise type("Diverged", (errors.UserError,), {"exit_code": 3})("loss is NaN")'
+    assert outcome(RUN.format(body=body)) == (3, "", "train.py: error: loss is NaN\n")
+
+
+def test_output_that_nobody_reads_or_that_is_full_is_one_line():
+    for target, words in (("| head -c 1", "has ended"), ("> /dev/full", "No space left")):
+        code = RUN.format(body='print("x\\n" * 10**6)')
+        shell = f"set -o pipefail; {sys.executable} -c '{code}' {target}"
+        done = subprocess.run(
+            ["bash", "-c", shell.replace('"/somewhere/train.py"', '"train.py"')],
+            cwd=HOME,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_name_that_is_not_utf_8_can_be_printed():
+    assert outcome(RUN.format(body='print("a\\udcff")')) == (0, "a\\udcff\n", "")
+
+
 def test_run_ends_an_interrupt_without_a_traceback():
     code, _, err = outcome(RUN.format(body="raise KeyboardInterrupt"))
     assert (code, err) == (130, "train.py: interrupted\n")
 
 
 def test_run_hides_no_other_error():
-    code, _, err = outcome(RUN.format(body='raise OSError(errno.EIO, "Input/output error")'))
-    assert code == 1 and "Traceback" in err and "Input/output error" in err
+    code, _, err = outcome(RUN.format(body='raise OSError(errno.EBADF, "Bad file")'))
+    assert code == 1 and "Traceback" in err and "Bad file" in err
     code, out, err = outcome(RUN.format(body='print("fine")'))
     assert (code, out, err) == (0, "fine\n", "")
 

@@ -171,7 +171,7 @@ def test_a_wrong_line_is_named(read, line, message):
 
 
 def test_a_wrong_file_is_named(read, tmp_path):
-    with pytest.raises(UserError, match=r"none\.csv cannot be read"):
+    with pytest.raises(UserError, match=r"none\.csv does not exist"):
         read("--label_fixes", tmp_path / "none.csv")
     (tmp_path / "short.csv").write_text("id,field,from,to\n1,gender,male,female\n")
     with pytest.raises(UserError, match=r"short\.csv: column confidence is missing"):
