@@ -3,7 +3,7 @@
 import os
 import time
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -12,15 +12,11 @@ import torch
 from torch.nn import functional as F
 
 import augment
-from background import matte
-from common import devices
 from common.errors import UserError
 from common.files import read_rows
 from common.processes import counted
 from labels import ATTRIBUTES, HEADS, age_group, encode
-from photos import store
 from photos.reading import SUFFIXES, is_junk, is_photo
-from photos.views import matte_methods
 
 MASK_OF_PHOTO = {f"mask{i}": 0 for i in range(1, 6)} | {"incorrect_mask": 1, "normal": 2}
 COLUMNS = ("id", "gender", "race", "age", "path")
@@ -117,6 +113,7 @@ def read_train(data_dir):
         f"{counted(len(all_), *UNUSUAL[kind])}: {', '.join(all_[:3])}{', ...' * (len(all_) > 3)}"
         for kind, all_ in notes.items()
     ]
+    lines = [line.encode(errors="backslashreplace").decode() for line in lines]  # any bytes
     return Table(pd.DataFrame(rows, columns=columns), root, lines)
 
 
@@ -329,22 +326,3 @@ class Epoch:
             pixels = F.interpolate(pixels.float(), self.size, mode="area")
         draws, strength = self.draws[rows], self.options["augmentation"]
         return augment.apply(pixels, draws, *self.normalization, strength)
-
-
-def open_pixels(sources, views, matting, cache_dir, device):
-    """(store.Pixels, {method: what its mattes were made with}): the one way to photos' pixels.
-
-    sources: [(images folder, names below it)], one behind the other; views: of build_views();
-    matting: a background.matte.Matting, whose device follows `device`. Missing mattes are made,
-    under torchrun by each process its share, then all wait for one another.
-    """
-    where = "cpu" if device.type == "cpu" else f"auto:{device.index}"
-    matting, made, parts = replace(matting, device=where), {}, []
-    for root, names in sources:
-        for method in matte_methods(views):
-            made[method] = matte.ensure(root, names, method, matting)["options"]
-    devices.barrier()
-    places = {"matte_dir": matting.matte_dir, "on_error": matting.on_error, "device": device}
-    for root, names in sources:
-        parts.append(store.load(root, names, views, cache_dir, **places))
-    return store.Joined(*parts) if len(parts) > 1 else parts[0], made

@@ -6,11 +6,12 @@ A matte belongs to the bytes of its photo (see tie.py); ensure() makes again wha
 whoever reads mattes after it need not look.
 """
 
+import contextlib
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import cv2
 import numpy as np
@@ -76,11 +77,11 @@ class Job:
     def fits(self, name):
         """Whether there is a matte of this very photo."""
         path = self.path(name)
-        return path.exists() and tie.belongs(path, self.digests.of(self.root / name))
+        return is_there(path) and tie.belongs(path, self.digests.of(self.root / name))
 
     def note(self, path):
-        """Where the rejection of one matte is noted, for rejected.csv."""
-        return (self.folder / ".rejected" / path.relative_to(self.folder)).with_suffix(".json")
+        """Where a row of rejected.csv is kept, as JSON; its name is no longer than the matte's."""
+        return (self.folder / ".rejected" / path.relative_to(self.folder)).with_suffix(".row")
 
 
 def ensure(root, names, method, matting):
@@ -101,7 +102,7 @@ def ensure(root, names, method, matting):
     meta = _start(job, names, mine)
     todo = [name for name in mine if not job.fits(name)]
     start = time.perf_counter()
-    foreign = sum(job.path(name).exists() for name in todo)
+    foreign = sum(is_there(job.path(name)) for name in todo)
     if foreign:
         say(
             f"made again: {counted(foreign, 'matte')} in {job.folder} of other photos with these "
@@ -116,12 +117,17 @@ def ensure(root, names, method, matting):
     return meta
 
 
+def is_there(path):
+    """Path.exists(), but False for a name that is too long to exist."""
+    return os.path.exists(path)  # noqa: PTH110
+
+
 def _distinct(job, names):
     """The names, each once; UserError if two photos would share one matte."""
     first = {}
     for name in names:
         other = first.setdefault(job.path(name), name)
-        if other != name:
+        if PurePosixPath(other) != PurePosixPath(name):
             raise UserError(
                 f"{job.root}: {other} and {name} differ in their suffix only, and would share one "
                 "matte: rename one, or use --bg none"
@@ -232,7 +238,9 @@ def _read(job, name):
         if job.how.on_error == "stop":
             raise UserError(f"{error}; {SKIP}") from None
         job.broken.append(name)
-        job.path(name).unlink(missing_ok=True)  # of the photo as it was
+        with contextlib.suppress(OSError):  # those of the photo as it was, if there are any
+            job.note(job.path(name)).unlink(missing_ok=True)
+            job.path(name).unlink()
         return None, None
 
 
@@ -296,7 +304,7 @@ def _write_rejected(job):
 
     The last rank to end writes them all.
     """
-    rows = [read_json(path) for path in (job.folder / ".rejected").rglob("[!.]*.json")]
+    rows = [read_json(path) for path in (job.folder / ".rejected").rglob("[!.]*.row")]
     table = pd.DataFrame(rows, columns=["image", "reason", "foreground"]).sort_values("image")
     path = job.folder / "rejected.csv"
     if job.shares or not path.exists():  # mattes that are all there may be on a read-only disk

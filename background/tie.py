@@ -11,7 +11,7 @@ import struct
 import zlib
 
 from common.errors import UserError
-from common.files import read_bytes, read_json, write_json
+from common.files import locked, read_bytes, read_json, write_json
 
 END = b"\x00\x00\x00\x00IEND\xae\x42\x60\x82"  # of each PNG
 
@@ -45,9 +45,10 @@ def belongs(path, photo):
 
 
 class Digests:
-    """Digests of photos, remembered in a file by size and time of change.
+    """Digests of photos, remembered in a file by size and times of change.
 
-    Reading all photos at each start would take longer than all else that is checked there.
+    Reading all photos at each start would take longer than all else that is checked there. The
+    time of change of the inode tells a photo whose other time was set back, as `cp -p` does.
     """
 
     def __init__(self, path):
@@ -72,10 +73,12 @@ class Digests:
         return data, found
 
     def save(self):
-        """Writes what is new, if it can; other processes may have done so since."""
-        with contextlib.suppress(OSError):  # of a folder that is there to be read only
-            if self.new:
-                write_json(self.path, dict(sorted((self._read() | self.new).items())), sync=False)
+        """Adds what is new to the file, unless its folder is there to be read only."""
+        if not self.new:
+            return
+        with contextlib.suppress(OSError), locked(self.path.with_suffix(".lock"), wait=True):
+            known = self._read() | self.new  # other processes may have added theirs
+            write_json(self.path, dict(sorted(known.items())), sync=False)
 
     def _read(self):
         try:
@@ -90,4 +93,4 @@ def _stamp(photo):
         stat = photo.stat()
     except OSError:
         return ""
-    return f"{stat.st_size} {stat.st_mtime_ns} "
+    return f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} "

@@ -9,10 +9,10 @@ import pandas as pd
 
 import augment
 from background import matte
+from background.pixels import open_pixels
 from common.errors import UserError
 from common.files import write_csv
 from common.processes import rank, say
-from dataset import open_pixels
 from experiment import decision, oof, pseudo, reader
 from experiment.predictions import NotFinite, load, predict
 from labels import CLASSES, LAYOUTS, joint

@@ -153,7 +153,7 @@ class Joined(Pixels):
 def load(root, names, views, cache_dir, *, matte_dir=None, on_error="stop", device="cpu"):
     """Pixels of photos `names` below `root`; what the cache lacks is made first.
 
-    The mattes that the views need must be there (dataset.open_pixels makes them first). A photo
+    The mattes that the views need must be there: background/pixels.py makes them first. A photo
     that cannot be read is a UserError, or with on_error="skip" stands in Pixels.broken.
     """
     matte_dir = Path(matte_dir or default_matte_dir(root))
@@ -196,7 +196,7 @@ def _open(root, names, view, cache_dir, matte_dir, on_error):
 
 
 def _fingerprint(root, names, view, matte_dir):
-    """All that the pixels depend on: files by size and time of change, and the view."""
+    """All that the pixels depend on: files by size and times of change, and the view."""
     files = []
     methods = matte_methods([view])
     for name in names:
@@ -205,7 +205,7 @@ def _fingerprint(root, names, view, matte_dir):
         for path in paths:
             try:
                 stat = path.stat()
-                files.append((stat.st_size, stat.st_mtime_ns))
+                files.append((stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
             except OSError:
                 files.append(None)
     return {

@@ -10,9 +10,9 @@ import torch
 
 import model as models
 from background.matte import Matting
+from background.pixels import open_pixels
 from common.errors import UserError
 from common.processes import progress, say
-from dataset import open_pixels
 from labels import ATTRIBUTES, CLASS_NAMES, CLASSES, LAYOUTS
 from photos import store
 from photos.views import build_views

@@ -236,9 +236,13 @@ def test_find_images_of_any_folder(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert dataset.find_images(tmp_path) == (tmp_path, ["a.jpg", "b/2.PNG"])
-    (tmp_path / "a.png").touch()
-    with pytest.raises(UserError, match=r"a\.jpg and a\.png"):
+    (tmp_path / "a.png").touch()  # which may not have a matte, but pixels
+    assert dataset.find_images(tmp_path)[1] == ["a.jpg", "a.png", "b/2.PNG"]
+    (tmp_path / "\udcff.jpg").touch()
+    with pytest.raises(UserError, match=r"the name '\\udcff\.jpg' is not UTF-8; rename"):
         dataset.find_images(tmp_path)
+    with pytest.raises(UserError, match=r"^nosuch is not a folder; .*--images"):
+        dataset.find_images("nosuch", "--images")
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(UserError, match="holds no photos"):

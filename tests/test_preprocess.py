@@ -89,7 +89,7 @@ def test_torchrun_makes_the_same_mattes_and_one_preview_of_all(drawn, tmp_path, 
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     assert "grabcut: 10 mattes made" in done.stdout and done.stdout.count(score) == 1
     one, two = contents(tmp_path / "one"), contents(tmp_path / "two")
-    assert len(one) == 20 + 3 and one == two  # meta.json, rejected.csv and preview.png
+    assert len(one) == 20 + 3 + 2 and one == two  # the list of the digests of photos, and its lock
 
 
 def test_help_and_wrong_flags_answer_without_heavy_imports():
@@ -160,5 +160,14 @@ def test_wrong_input(drawn, tmp_path):
     with pytest.raises(UserError, match="has no mask of any photo"):
         preprocess.main([*flags, "--score", str(tmp_path)])
     assert not (tmp_path / "rembg_grabcut").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"^--matte_dir .*file: is not a folder"):
+        preprocess.main([*flags, "--matte_dir", str(tmp_path / "file")])
+    masks = sorted(path.relative_to(drawn) for path in drawn.glob("mattes_true/train/*/*.png"))[:1]
+    (tmp_path / "masks" / masks[0].parent.name).mkdir(parents=True)
+    (tmp_path / "masks" / masks[0].parent.name / masks[0].name).touch()
+    flags += ["--matte_dir", str(tmp_path / "mattes"), "--bg", "grabcut", "--limit", "1"]
+    with pytest.raises(UserError, match="png: is not a readable image"):
+        preprocess.main([*flags, "--score", str(tmp_path / "masks")])
     with pytest.raises(UserError, match="empty"):
         preprocess.main(["--data_dir", str(tmp_path / "empty")])

@@ -11,10 +11,11 @@ import torch
 import model as models
 import options
 from background import matte
+from background.pixels import open_pixels
 from common.errors import UserError
 from common.files import locked
 from common.processes import rank, say, world_size
-from dataset import Data, Table, open_pixels, read_train, split_people
+from dataset import Data, Table, read_train, split_people
 from experiment import reader, results, run_folder
 from labels import LAYOUTS
 from photos.views import build_views

@@ -1,6 +1,8 @@
 """Mattes as files: made, checked, kept, shared by processes; the network against rembg itself."""
 
+import hashlib
 import json
+import os
 
 import cv2
 import numpy as np
@@ -11,10 +13,12 @@ import torch
 from PIL import Image, ImageOps
 
 from background import matte
+from background.pixels import open_pixels
 from common import files
 from common.errors import UserError
 from dataset import find_images
 from photos.reading import default_matte_dir, matte_path
+from photos.views import build_views
 
 
 def save(path, photo):
@@ -139,16 +143,102 @@ def test_what_is_there_is_kept_and_overwritten_on_request(folder, capsys):
     meta, made = make(folder, "grabcut")
     assert meta == json.loads((made / "meta.json").read_text()) and meta["method"] == "grabcut"
     good = (made / "p0/0.png").read_bytes()
-    (made / "p0/0.png").write_bytes(b"mine")
+    mine = {path: path.stat().st_mtime_ns for path in made.rglob("*.png")}
     (made / "p1/2.png").unlink()
     stale = made / "p1/.2.png.123.tmp"
     stale.write_bytes(b"half")
     make(folder, "grabcut")
-    assert (made / "p0/0.png").read_bytes() == b"mine" and (made / "p1/2.png").exists()
+    again = {path: path.stat().st_mtime_ns for path in made.rglob("*.png")}
+    assert again.keys() == mine.keys()
+    assert [path.name for path in mine if again[path] != mine[path]] == ["2.png"]
     assert not stale.exists()
     assert "1 matte made, 3 kept" in capsys.readouterr().out
+    (made / "p0/0.png").write_bytes(b"no longer good")
     make(folder, "grabcut", overwrite=True)
     assert (made / "p0/0.png").read_bytes() == good
+
+
+DAMAGE = {
+    "another photo": lambda photo, other, _: photo.write_bytes(other.read_bytes()),
+    "no tie": lambda photo, _, path: save(path, np.full((256, 192), 255, np.uint8)),
+    "truncated": lambda photo, _, path: os.truncate(path, path.stat().st_size // 2),
+    "empty": lambda photo, _, path: path.write_bytes(b""),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_matte_that_is_not_of_its_photo_is_made_again(folder, damage, capsys):
+    photo, other = folder / "p0/0.png", folder / "p0/1.png"
+    _, made = make(folder, "grabcut")
+    before, times = photo.stat(), other.stat()
+    DAMAGE[damage](photo, other, made / "p0/0.png")
+    os.utime(photo, ns=(before.st_atime_ns, before.st_mtime_ns))  # as cp -p would
+    make(folder, "grabcut")
+    out = capsys.readouterr().out
+    assert "made again: 1 matte in" in out and "1 matte made, 3 kept" in out
+    _, fresh = make(folder, "grabcut", matte_dir=folder.parent / "fresh"), made.parents[1] / "fresh"
+    for path in fresh.rglob("*.png"):
+        assert path.read_bytes() == (made / path.relative_to(fresh / "grabcut")).read_bytes()
+    os.utime(other, ns=(times.st_atime_ns, times.st_mtime_ns + 10**9))  # the same photo, touched
+    capsys.readouterr()
+    make(folder, "grabcut")
+    assert "0 mattes made, 4 kept" in capsys.readouterr().out
+
+
+def test_two_data_sets_in_one_folder_of_mattes_are_not_mixed(folder, capsys):
+    other, shared = folder.parent / "other/images", folder.parent / "shared"
+    for name in find_images(folder)[1]:
+        save(other / name, read(folder / name)[:, ::-1])
+    for images in (folder, other, folder):
+        make(images, "grabcut", matte_dir=shared)
+        found = {path.name: path.read_bytes() for path in (shared / "grabcut").rglob("*.png")}
+        make(images, "grabcut", matte_dir=images.parent / "own")
+        own = {path.name: path.read_bytes() for path in (images.parent / "own").rglob("*.png")}
+        assert found == own
+    assert capsys.readouterr().out.count("made again: 4 mattes") == 2
+    views, cache = build_views("grabcut", "mean", "none", (32, 24)), folder.parent / "cache"
+    sources = [(folder, find_images(folder)[1]), (other, find_images(other)[1])]
+    with pytest.raises(UserError, match="both have a photo p0/0, and would share its matte"):
+        matting = matte.Matting(shared)
+        open_pixels(sources, views, matting, cache, torch.device("cpu"))
+    made, _ = open_pixels(sources, views, matte.Matting(), cache, torch.device("cpu"))
+    assert made.count == 8
+
+
+def test_two_photos_do_not_share_a_matte(folder):
+    names = ["p0/0.png", "p0/1.png", "p0/0.png"]  # one of them listed twice
+    matte.ensure(folder, names, "grabcut", matte.Matting())
+    save(folder / "p0/0.jpg", read(folder / "p0/1.png"))
+    with pytest.raises(UserError, match=r"p0/0\.png and p0/0\.jpg differ in their suffix only"):
+        matte.ensure(folder, [*names, "p0/0.jpg"], "grabcut", matte.Matting())
+
+
+def test_a_tie_is_text_that_others_read(folder):
+    _, made = make(folder, "grabcut")
+    with Image.open(made / "p1/3.png") as image:
+        image.load()
+        sha256 = hashlib.sha256((folder / "p1/3.png").read_bytes()).hexdigest()
+        assert image.text == {"photo sha256": sha256}
+
+
+def test_names_of_255_bytes(folder):
+    for letter, pixels in (("a", read(folder / "p0/0.png")), ("b", np.zeros((64, 48), np.uint8))):
+        save(folder / f"{letter * 251}.png", pixels)
+    _, made = make(folder, "grabcut")
+    assert list(pd.read_csv(made / "rejected.csv").image) == [f"{'b' * 251}.png"]
+    names = [*find_images(folder)[1], f"{'c' * 300}.jpg"]
+    with pytest.raises(UserError, match="File name too long"):
+        matte.ensure(folder, names, "grabcut", matte.Matting())
+    matte.ensure(folder, names, "grabcut", matte.Matting(on_error="skip"))
+
+
+def test_mattes_that_are_all_there_may_be_read_only(folder, capsys):
+    make(folder, "grabcut")
+    before = {path: path.stat().st_mtime_ns for path in folder.parent.rglob("*")}
+    capsys.readouterr()
+    make(folder, "grabcut")
+    assert {path: path.stat().st_mtime_ns for path in folder.parent.rglob("*")} == before
+    assert "0 mattes made, 4 kept" in capsys.readouterr().out
 
 
 def test_mattes_of_other_options_are_not_mixed(folder, tmp_path):

@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from common import files as common_files
 from common.errors import UserError
 from dataset import find_images
 from photos import crops, store, views
@@ -50,7 +51,7 @@ def load(root, *views, names=NAMES, **options):
 def pixels(root, *views, **options):
     """uint8 (N, 3, H, W) of each photo in the one view."""
     loaded = load(root, *views, **options)
-    return loaded.batch(torch.arange(len(loaded.layers[0]["pixels"])), 0).numpy()
+    return loaded.batch(torch.arange(loaded.count), 0).numpy()
 
 
 def resized(photo, size):
@@ -266,8 +267,34 @@ def test_a_matte_that_is_missing_or_does_not_fit_is_named(made):
     with pytest.raises(UserError, match=r"rembg/a/1\.png: is \(10, 10\), its photo \(64, 48\)"):
         load(root, view)
     path.unlink()
-    with pytest.raises(UserError, match=r"rembg/a/1\.png: cannot be read"):
+    with pytest.raises(UserError, match=r"rembg/a/1\.png does not exist"):
         load(root, view)
+
+
+@pytest.mark.parametrize("damage", ["flipped", "truncated", "empty", "no note"])
+def test_a_damaged_store_is_built_again(made, damage, capsys):
+    root, *_ = made
+    expected = pixels(root, PHOTO)
+    [path] = files(root)
+    whole = path.read_bytes()
+    if damage == "no note":
+        path.with_suffix(".json").write_text("{")
+    else:
+        flipped = whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:]
+        path.write_bytes({"flipped": flipped, "truncated": whole[:999], "empty": b""}[damage])
+    capsys.readouterr()
+    assert (pixels(root, PHOTO) == expected).all() and path.read_bytes() == whole
+    assert capsys.readouterr().out.count(f"{path} is damaged") == 1
+
+
+def test_a_store_that_is_truncated_while_in_use_is_an_error(made):
+    root, *_ = made
+    loaded = load(root, PHOTO)
+    [path] = files(root)
+    os.truncate(path, path.stat().st_size - 1)
+    assert loaded.batch(torch.tensor([0, 3]), 0).shape == (2, 3, 32, 24)
+    with pytest.raises(UserError, match=r"\.npy was truncated while it was in use; .*--resume"):
+        loaded.batch(torch.tensor([0, 4]), 0)
 
 
 def in_process(work, *words):
@@ -277,7 +304,7 @@ def in_process(work, *words):
 
 
 def built_until_killed(root, when):
-    def die(*_):
+    def die(*_, **__):
         os.kill(os.getpid(), signal.SIGKILL)
 
     done, render = [], store._render
@@ -289,7 +316,7 @@ def built_until_killed(root, when):
     if when == "rendering":
         store._render = render_three
     else:
-        store.write_json = die
+        common_files.write_json = die
     load(root, PHOTO)
 
 
@@ -316,7 +343,7 @@ def build_with_others(root, start, name):
 
     store._render = counted
     start.wait(60)
-    built = load(root, PHOTO).layers[0]["pixels"].numpy()  # torch's kernels may not survive a fork
+    built = load(root, PHOTO).batch(torch.arange(len(NAMES)), 0).numpy()
     digest = hashlib.sha256(built.tobytes()).hexdigest()
     (root.parent / name).write_text(digest)
 
