@@ -18,6 +18,16 @@ from common.files import read_rows, write_csv
 from labels import PROBS
 
 KEY = "held_out"
+FLATTERS = (
+    "is the mean of all models, and they have seen the labels of the validation people: the "
+    "out-of-fold score is too high. output_probs_by_fold.csv keeps it honest"
+)
+
+
+def is_mean(path):
+    """True for a file of mean predictions, False for one by fold."""
+    with Path(path).open(encoding="utf-8-sig") as file:
+        return KEY not in file.readline()
 
 
 def held_out(folds):

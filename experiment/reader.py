@@ -24,7 +24,10 @@ CONFIG = {
         **{"data_dir": str, "matte_dir?": (str, None), "seed": Number(int, 0)},
         **dict.fromkeys(options.LAYOUT_FLAGS, bool),
     },
-    "data": {"fingerprint": str, "people": COUNT, "images": COUNT, "files?": {str: str}},
+    "data": {
+        **{"fingerprint": str, "people": COUNT, "images": COUNT, "files?": {str: str}},
+        "pseudo_is_mean?": bool,
+    },
     "git?": (str, None),
     "oof_of?": [str],
 }

@@ -18,6 +18,7 @@ from common.errors import UserError
 from common.files import HOME, locked, write_csv, write_json
 from common.processes import rank, say, world_size
 from dataset import split_people
+from experiment import pseudo
 from experiment.reader import all_folds, finished, read_config, read_folds
 
 FILES = ("label_fixes", "pseudo")  # flags that name a file whose content is part of the run
@@ -151,6 +152,7 @@ def _config(args, table):
             "images": len(table.frame),
             "notes": table.notes,
             "files": file_hashes(args),
+            "pseudo_is_mean": bool(args.pseudo) and pseudo.is_mean(args.pseudo),
         },
     }
 

@@ -29,6 +29,7 @@ from labels import (
 
 FIX_COLUMNS = ("id", "field", "from", "to", "confidence")  # and note, which may be empty
 SURE = 0.9  # a confidence from here on is "sure"
+DROP = "drop"  # as the value to fix to: these photos train nothing
 AGE_HEADS = ("age", "label")  # heads that predict the age group
 NAMES = {"label": CLASS_NAMES} | ATTRIBUTES
 
@@ -40,7 +41,7 @@ class Labels:
     sources: [(images folder, names below it)], of the table and perhaps of eval.
     truth: {head: int64 (of the table)} as given, for validation.
     targets: {head: int64 (N,)} for training, and "years", float32 (N,), NaN where unknown.
-    dropped: bool (N,), photos that train no model of age.
+    dropped: {head: bool (of the table)}, photos that do not train that head.
     joining: {head: bool (N,)}, photos of eval that are sure enough to train that head.
     by_fold: {fold: Labels} if each fold is taught by models of its own.
     """
@@ -48,7 +49,7 @@ class Labels:
     sources: list
     truth: dict
     targets: dict
-    dropped: np.ndarray
+    dropped: dict
     joining: dict
     by_fold: dict = field(default_factory=dict)
 
@@ -69,11 +70,12 @@ class Labels:
         broken: photos that cannot be read. Says which class is left without photos; UserError if
         no photo of the table is left.
         """
-        rows = train
-        if set(heads) & set(AGE_HEADS):
-            rows = train[~self.dropped[train]]
+        rows = train[~np.any([self.dropped[head][train] for head in heads], axis=0)]
         if not len(rows):
-            raise UserError("--drop_ages: nobody is left to train a model of age; drop fewer ages")
+            raise UserError(
+                f"nobody is left to train a model of {', '.join(heads)}: drop fewer ages "
+                "(--drop_ages) or fewer photos (--label_fixes)"
+            )
         more = self.joined(heads)
         rows = np.concatenate([rows, more[~np.isin(more, list(broken))]])
         for head in heads:
@@ -91,7 +93,7 @@ def read(args, table):
     """
     frame = table.frame
     fixes = read_fixes(args.label_fixes) if args.label_fixes else []
-    codes, years = _fixed(frame, fixes, args)
+    codes, years, left_out = _fixed(frame, fixes, args)
     dropped = np.isin(years, args.drop_ages or [])
     if args.drop_ages:
         people = frame.person[dropped].nunique()
@@ -104,7 +106,7 @@ def read(args, table):
         [(table.root, list(frame.image))],
         {head: target(frame, head) for head in HEADS},
         codes | {"label": encode(**codes), "years": years},
-        dropped,
+        {head: left_out | dropped if head in AGE_HEADS else left_out for head in HEADS},
         {head: np.zeros(len(frame), bool) for head in HEADS},
     )
     return _with_pseudo(labels, args, frame) if args.pseudo else labels
@@ -118,7 +120,8 @@ class Fix:
     """One line of label_fixes.csv.
 
     person: an id or a person's folder; field: a key of ATTRIBUTES; photo: stem of the one photo
-    meant, or ""; old, new: (column of the table, its value), the column `age` being years.
+    meant, or ""; old, new: (column of the table, its value), the column `age` being years; to
+    leave the photos out of training, `new` is (DROP, None).
     """
 
     line: int
@@ -144,7 +147,8 @@ def read_fixes(path):
                 f"{where}: field is {row['field']!r}, not {', '.join(ATTRIBUTES)} or mask:mask3, "
                 "the mask in one photo"
             )
-        old, new = (_value(row[key], field, f"{where}: {key}") for key in ("from", "to"))
+        old = _value(row["from"], field, f"{where}: from")
+        new = _value(row["to"], field, f"{where}: to", (DROP,))
         if old == new:
             raise UserError(f"{where}: from and to are both {row['from']}")
         sure = _sure(row["confidence"], where)
@@ -152,14 +156,17 @@ def read_fixes(path):
     return fixes
 
 
-def _value(word, field, where):
-    """(column of the table, value) of a cell of `from` or `to`."""
+def _value(word, field, where, besides=()):
+    """(column of the table, value) of a cell of `from` or `to`, (word, None) of those besides."""
+    if word in besides:
+        return word, None
     if word in ATTRIBUTES[field]:
         return "age_group" if field == "age" else field, ATTRIBUTES[field].index(word)
     if field == "age" and word.isdecimal() and int(word) < 150:
         return "age", int(word)
     years = ", or a number of years" if field == "age" else ""
-    raise UserError(f"{where} is {word!r}, none of {', '.join(ATTRIBUTES[field])}{years}")
+    allowed = ", ".join((*ATTRIBUTES[field], *besides))
+    raise UserError(f"{where} is {word!r}, none of {allowed}{years}")
 
 
 def _sure(word, where):
@@ -175,12 +182,17 @@ def _sure(word, where):
 
 
 def _fixed(frame, fixes, args):
-    """({attribute: int64 (N,)}, float32 (N,) years) of a table for training; says what changed."""
+    """({attribute: int64 (N,)}, float32 (N,) years, bool (N,) photos left out) of a table for
+    training; says what changed.
+    """
     codes = {name: target(frame, name) for name in ATTRIBUTES}
     years = frame.age.to_numpy(np.float32, copy=True)
     named = np.full(len(frame), -1)  # age groups that a fix named
+    left_out = np.zeros(len(frame), bool)
     for rows, (column, value) in _acting(frame, fixes, args):
-        if column == "age":
+        if column == DROP:
+            left_out[rows] = True
+        elif column == "age":
             years[rows] = value
         elif column == "age_group":
             named[rows] = value
@@ -194,11 +206,11 @@ def _fixed(frame, fixes, args):
     contradicted = (named >= 0) & (named != [age_group(age) for age in years])
     years[contradicted] = np.nan
     codes["age"] = np.where(named >= 0, named, moved)
-    return codes, years
+    return codes, years, left_out
 
 
 def _acting(frame, fixes, args):
-    """[(rows, new)] of the fixes that act on the table; says in one line which do and do not."""
+    """[(rows, new)] of the fixes that act on the table; says which do, and on whom it trains."""
     if not fixes:
         return []
     folders, ids = (frame.groupby(name).indices for name in ("person", "id"))
@@ -219,15 +231,37 @@ def _acting(frame, fixes, args):
             done.append((hit, fix))
         else:
             left["(given otherwise)" if len(rows) else "(no such person)"].append(fix)
-    photos = len({row for _, row in changed})
+    photos = sorted({row for _, row in changed})
     act = _some([fix for _, fix in done])
-    line = f"{args.label_fixes}: {act} act, on {counted(photos, 'photo')}"
+    line = f"{args.label_fixes}: {act} act, on {counted(len(photos), 'photo')}"
     for why, some in left.items():
         line += f"; {_some(some)} do not {why}" if some else ""
     if len(used) < len(fixes):
         line += f"; {len(fixes) - len(used)} less than sure (--label_fixes_level all takes them)"
     say(line)
+    if photos:
+        lost = {row for rows, fix in done for row in rows if fix.new[0] == DROP}
+        _say_who_trains(photos, np.isin(photos, list(lost)), frame, args)
     return [(rows, fix.new) for rows, fix in done]
+
+
+def _say_who_trains(photos, dropped, frame, args):
+    """Says how many of the fixed photos (rows of the frame) train in this run.
+
+    dropped: bool, those that a fix leaves out.
+    """
+    own = split_people(frame, args.seed, args.k_fold, args.val_ratio).set_index("person").fold
+    own = frame.person.iloc[photos].map(own).to_numpy()
+    folds = args.fold or range(args.k_fold or 1)
+    held = np.all([own == fold for fold in folds], axis=0)
+    line = f"{(~held & ~dropped).sum()} of {counted(len(photos), 'photo')} train"
+    if (dropped & ~held).any():
+        line += f", {(dropped & ~held).sum()} dropped"
+    if held.any():
+        who = "they are" if held.all() else counted(held.sum(), "is", "are")
+        advice = "train the other folds too" if args.k_fold else "use --k_fold"
+        line += f": {who} held out; {advice}"
+    say(f"{args.label_fixes}: {line}")
 
 
 def _some(fixes):
@@ -243,13 +277,14 @@ def _with_pseudo(labels, args, frame):
     root, known = read_eval(args.eval_dir, "--eval_dir")
     folds = split_people(frame, args.seed, args.k_fold, args.val_ratio)
     names, probs = pseudo.read(args.pseudo, set(known), folds)
+    if None in probs and folds.fold.max() >= 0:
+        say(f"warning: --pseudo {args.pseudo} {pseudo.FLATTERS}")
     _check_places(labels.sources[0], (root, names), args.matte_dir)
     unknown = np.full(len(names), np.nan, np.float32)
     labels = replace(
         labels,
         sources=[*labels.sources, (root, names)],
         targets=labels.targets | {"years": np.concatenate([labels.targets["years"], unknown])},
-        dropped=np.concatenate([labels.dropped, np.zeros(len(names), bool)]),
     )
     taught = {fold: _taught(labels, part, args, fold) for fold, part in probs.items()}
     return taught[None] if None in taught else replace(labels, by_fold=taught)

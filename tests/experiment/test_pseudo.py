@@ -12,6 +12,7 @@ import train
 from common.errors import UserError
 from common.files import write_csv
 from dataset import read_train
+from experiment import reader
 from labels import ATTRIBUTES, HEADS, PROBS
 from training import run as folds
 from training.loop import Stopped
@@ -90,6 +91,7 @@ def test_photos_of_eval_train_and_never_validate(go, plain, pseudo, drawn):
     assert (folder / "folds.csv").read_bytes() == (plain[0] / "folds.csv").read_bytes()
     ours, theirs = oof_of(folder), oof_of(plain[0])
     assert ours.drop(columns=PROBS).equals(theirs.drop(columns=PROBS))
+    assert reader.read_config(folder)["data"]["pseudo_is_mean"] is True
     sure = np.flatnonzero(probs[PROBS].max(axis=1) >= least)
     assert 0 < len(sure) < len(probs) == 42
     for data, before in zip(made, plain[1], strict=True):
@@ -112,6 +114,7 @@ def test_each_fold_is_taught_by_models_that_never_saw_its_people(
     # What the models of one fold say: inference with a run of which both folds are that one.
     words = ["--pseudo", path, "--pseudo_min", least, "--epochs", "1", "--k_fold", "2"]
     folder, made = go("--name", "by_fold", *words)
+    assert reader.read_config(folder)["data"]["pseudo_is_mean"] is False
     count, sizes = len(read_train(drawn / "train").frame), []
     for fold, (data, before) in enumerate(zip(made, plain[1], strict=True)):
         one = go.home / f"fold{fold}"

@@ -9,7 +9,7 @@ import pytest
 import train
 from common.errors import UserError
 from common.files import HOME, write_csv
-from dataset import Table
+from dataset import Table, split_people
 from labels import ATTRIBUTES, HEADS, PROBS, encode, joint, marginals
 from reporting import suspects
 from training import teaching
@@ -136,7 +136,7 @@ def test_the_level_and_what_is_said_of_it(read, table, capsys):
     ]  # fmt: skip
     assert changes(table, read(fixes=fixes))["gender"] == of(table, "000005").tolist()
     said = capsys.readouterr().out
-    assert said.count("\n") == 1
+    assert said.count("\n") == 2
     for part in (
         "1 fix (000005 gender) act, on 7 photos",
         "1 fix (999999 gender) do not (no such person)",
@@ -149,13 +149,57 @@ def test_the_level_and_what_is_said_of_it(read, table, capsys):
     assert "3 fixes (000001 gender, 000002 gender, 000005 gender) act" in capsys.readouterr().out
 
 
+def test_dropped_photos_train_nothing_and_validate_as_before(read, table, capsys):
+    plain = read()
+    labels = read(
+        "--k_fold", "3",
+        fixes=[
+            "000001,gender,male,drop,1,", "000002,mask:mask3,wear,drop,1,",
+            "000004-1,gender,male,drop,1,",  # the table says female: it does not act
+        ],
+    )  # fmt: skip
+    gone = [*of(table, "000001_"), *of(table, "000002_", "mask3")]
+    rows = np.arange(len(table.frame))
+    for heads in (("mask",), ("gender",), ("age",), ("label",), ("mask", "gender", "age")):
+        assert labels.rows(rows, heads).tolist() == np.setdiff1d(rows, gone).tolist()
+        assert labels.rows(rows[:10], heads).tolist() == [7, 8, 9]
+    assert changes(table, labels) == {}
+    assert all((labels.truth[head] == plain.truth[head]).all() for head in HEADS)
+    assert "0 of 8 photos train, 8 dropped\n" in capsys.readouterr().out
+
+
+def test_it_is_told_how_many_of_the_photos_train(read, table, capsys):
+    folds = split_people(table.frame, 42, 0, 0.5).set_index("person").fold
+    lines = {
+        row.person: f"{row.person},gender,{ATTRIBUTES['gender'][row.gender]},"
+        f"{ATTRIBUTES['gender'][1 - row.gender]},1,"
+        for row in table.frame.drop_duplicates("person").itertuples()
+    }
+    held, training = ([lines[name] for name in folds[folds == k].index] for k in (0, -1))
+    assert len(held) == len(training) == 3
+
+    def said(*words, fixes):
+        read("--val_ratio", "0.5", *words, fixes=fixes)
+        return capsys.readouterr().out.splitlines()[1].partition("csv: ")[2]
+
+    assert said(fixes=held) == "0 of 21 photos train: they are held out; use --k_fold"
+    assert said(fixes=training) == "21 of 21 photos train"
+    assert said(fixes=lines.values()) == "21 of 42 photos train: 21 are held out; use --k_fold"
+    assert said("--k_fold", "2", fixes=lines.values()) == "42 of 42 photos train"
+    one = said("--k_fold", "2", "--fold", "1", fixes=lines.values())
+    assert one == "21 of 42 photos train: 21 are held out; train the other folds too"
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
         ("000001,race,a,b,sure,", "line 3: field is 'race', not mask, gender, age or mask:mask3"),
         ("000001,mask:mask6,wear,normal,sure,", "line 3: field is 'mask:mask6'"),
         ("000001,gender:mask1,male,female,sure,", "line 3: field is 'gender:mask1'"),
-        ("000001,gender,man,female,sure,", "line 3: from is 'man', none of male, female"),
+        ("000001,gender,man,female,sure,", "line 3: from is 'man', none of male, female$"),
+        ("000001,gender,male,remove,1,", "line 3: to is 'remove', none of male, female, drop"),
+        ("000001,gender,drop,male,1,", "line 3: from is 'drop'"),
+        ("000002,age,29,drop,1,", "line 3: 000002 age contradicts line 2"),
         ("000001,age,<30,150,sure,", "line 3: to is '150', none of .* or a number of years"),
         ("000001,mask,wear,wear,sure,", "line 3: from and to are both wear"),
         ("000001,gender,male,female,perhaps,", "line 3: confidence is 'perhaps'"),
@@ -244,14 +288,14 @@ def test_dropped_ages_train_no_model_of_age(read, table, capsys):
     assert "label: no photo is left to train wear male >=60" in capsys.readouterr().out
     assert labels.rows(rows, ("mask", "gender", "age")).tolist() == kept
     fixed = read("--drop_ages", "57", fixes=["000003,age,57,60,sure,"])
-    assert not fixed.dropped.any()  # the years are mended first
+    assert not fixed.dropped["age"].any()  # the years are mended first
 
 
 def test_nobody_left_is_an_error(read, table):
     with pytest.raises(UserError, match="--drop_ages: nobody is left"):
         read("--drop_ages", *range(20, 61))
     labels = read("--drop_ages", "25")
-    with pytest.raises(UserError, match="--drop_ages: nobody is left"):
+    with pytest.raises(UserError, match="nobody is left to train a model of age: drop fewer"):
         labels.rows(of(table, "000001_"), ("age",))
 
 
@@ -307,7 +351,10 @@ def test_sure_photos_of_eval_join_each_task_by_its_heads(read, table, evaluation
     sure = parts["age"].max(1) >= 0.8
     counts = np.bincount(parts["age"][sure].argmax(1))
     line = f"{counts[0]} <30, {counts[1]} 30-59, {counts[2]} >=60"
-    assert said[2] == f"--pseudo: {sure.sum()} of 30 photos join age: {line}" and len(said) == 3
+    assert said[3] == f"--pseudo: {sure.sum()} of 30 photos join age: {line}" and len(said) == 4
+    assert said[0].startswith("warning: --pseudo") and "score is too high" in said[0]
+    read(*words, "--val_ratio", "0")  # nobody validates
+    assert "warning" not in capsys.readouterr().out
     read(*words, "--shared_backbone")
     said = capsys.readouterr().out
     assert f"{sizes[4]} of 30 photos join shared: " in said and "none of the other" in said
