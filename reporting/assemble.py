@@ -27,7 +27,8 @@ def write_report(args, argv):
         write_csv(Path(args.out).parent / evidence.folder / f"{name}.csv", frame)
     write_text(args.out, text)
     size = len(text.encode()) / 1e6
-    say(headline["main"])
+    for line in (headline["main"], *headline["points"]):
+        say(line)
     say(f"wrote {args.out} ({size:.1f} MB) and {len(evidence.tables)} tables beside it")
     if size > LARGEST:
         say(f"note: the page is above {LARGEST} MB; give fewer runs or a smaller --cam_images")

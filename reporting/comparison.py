@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from experiment import pseudo
 from experiment.comparison import MEASURES
 from labels import ATTRIBUTES
 from reporting import figures, page, runs
@@ -21,25 +22,29 @@ CARDS = 6  # photos that one run gets right and the other wrong, each way
 def headline(evidence):
     """{"main", "points", "notes"}: the answer of the page.
 
-    Where a change of one option was tried in several conditions, such changes are the answer;
-    else it is the runs against the baseline.
+    The best run comes first. Then follow the changes of one option that were tried in several
+    conditions, or where there are none, the runs against the baseline.
     """
+    scores = {name: page.estimate(*row["macro_f1"]) for name, row in evidence.scores.items()}
+    main, baseline = f"{evidence.best}: macro F1 {scores[evidence.best]}", evidence.baseline.name
     pooled = evidence.changes[evidence.changes.conditions > 1].sort_values("p", kind="stable")
     if len(pooled):
         lines = [
-            f"{row['option']} {row['from']} → {row['to']}, in {row['conditions']} conditions: "
-            + _answer(row)
+            f"{row['option']} {row['to']} ({page.number(row['b'])}) against {row['from']} "
+            f"({page.number(row['a'])}), in {row['conditions']} conditions: {_answer(row)}"
             for row in pooled.to_dict("records")
         ]
-    elif len(evidence.groups) > 1:
-        rows = evidence.verdicts.to_dict("records")
-        lines = [f"{row['run']} vs {evidence.baseline.name}: {_answer(row)}" for row in rows]
-        if len(lines) > POINTS + 1:
-            lines = [*lines[:POINTS], f"{len(lines) - POINTS} more in the table of runs"]
+    elif len(scores) > 1:
+        lines = [
+            f"{run} {scores[run]} against {baseline} {scores[baseline]}: {_answer(row)}"
+            for run, row in evidence.verdicts.set_index("run").to_dict("index").items()
+        ]
     else:
-        [(name, scores)] = evidence.scores.items()
-        lines = [f"{name}: macro F1 {page.estimate(*scores['macro_f1'])}"]
-    return {"main": lines[0], "points": lines[1:], "notes": _notes(evidence, len(pooled) > 0)}
+        return {"main": main, "points": [], "notes": _notes(evidence, False)}
+    main += f", the best of {len(scores)} runs"
+    if len(lines) > POINTS + 1:
+        lines = [*lines[:POINTS], f"{len(lines) - POINTS} more in the comparison"]
+    return {"main": main, "points": lines, "notes": _notes(evidence, len(pooled) > 0)}
 
 
 def _answer(row):
@@ -49,7 +54,12 @@ def _answer(row):
 
 def _notes(evidence, pooled):
     """What the reader of the headline must know of its numbers."""
-    notes, groups = [], evidence.groups
+    groups = evidence.groups
+    notes = [
+        f"Warning: {group.name} has --pseudo {group.options['pseudo']}, which {pseudo.FLATTERS}."
+        for group in groups
+        if group.flattered
+    ]
     if len(groups) > 1:
         notes.append(
             "Difference of pooled macro F1 with its 95 % interval, by a bootstrap over people"
@@ -142,10 +152,14 @@ def _differences(evidence):
     frame["measure"] = frame.measure.map(TITLES)
     frame = frame.set_index("run").loc[order].reset_index()
     stars = np.where(frame.p < SIGNIFICANT, " *", "")
-    texts = frame.assign(text=page.texts(page.change, frame[DIFFERENCE]) + stars)
+    values = frame.b.map(page.number) + ": " + page.texts(page.change, frame[DIFFERENCE])
+    texts = frame.assign(text=values + stars)
     shown = texts.pivot(index="run", columns="measure", values="text")
     shown = shown.loc[order, [TITLES[name] for name in MEASURES[1:]]].reset_index()
-    caption = "Differences of accuracy and of each attribute; * p < .05, each alone."
+    caption = (
+        f"Accuracy and macro F1 of each attribute: differences from {evidence.baseline.name}; "
+        "* p < .05, each alone."
+    )
     return page.keep(evidence, "comparison", frame, caption, shown)
 
 
@@ -155,6 +169,7 @@ def _one_option(evidence):
     if not len(frame):
         return ""
     shown = frame[runs.CHANGE].copy()
+    shown["macro F1"] = frame.a.map(page.number) + " → " + frame.b.map(page.number)
     shown["difference, 95 % interval"] = page.texts(page.change, frame[DIFFERENCE])
     shown["p"] = frame.p.map(page.chance)
     shown["verdict"] = frame.verdict

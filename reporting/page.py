@@ -125,4 +125,4 @@ def mistake_cards(data, mistakes, most):
         lines = [label, f"{row.age} years", f"{row.person} {PurePosixPath(row.image).name}"]
         title = f"{row.prediction}, p {row.p_prediction:.2f}"
         cards.append(html.card([photo(data, row.image)], title, lines))
-    return html.cards(cards, beside=True)
+    return html.cards(cards)

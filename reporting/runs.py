@@ -63,6 +63,11 @@ class Group:
         return [run.predictions for run in self.runs]
 
     @property
+    def flattered(self):
+        """True if --pseudo taught it what models say that have seen its validation people."""
+        return any(run.config.get("data", {}).get("pseudo_is_mean") for run in self.runs)
+
+    @property
     def last_epoch(self):
         """Macro F1 of the last epochs, not those kept: mean over the seeds, NaN if unknown."""
         return float(np.mean([run.last_epoch for run in self.runs]))
@@ -186,6 +191,11 @@ class Evidence:
             for group in self.groups
         }
 
+    @property
+    def best(self):
+        """Name of the run with the best macro F1."""
+        return max(self.scores, key=lambda run: self.scores[run]["macro_f1"][0])
+
     def seed_sd(self, group):
         """The standard deviation of the macro F1 over the seeds, NaN for one."""
         return pd.Series([metrics.macro_f1(self.labels, run) for run in group.predictions]).std()
@@ -216,8 +226,8 @@ class Evidence:
     @cached_property
     def changes(self):
         """Frame of every change of one option, all else equal, pooled over the conditions it was
-        tried in: option, from, to, conditions, difference, low, high, p, holm, verdict. May be
-        without rows.
+        tried in: option, from, to, conditions, a and b (macro F1 before and after), difference,
+        low, high, p, holm, verdict. May be without rows.
         """
         lines = []
         for change, pairs in matched_pairs(self.groups).items():
@@ -226,7 +236,8 @@ class Evidence:
             for pool in [pairs] if len(seeds) == 1 else [[pair] for pair in pairs]:
                 row = self._compare(*zip(*pool, strict=True), paired=len(pool) > 1)["macro_f1"]
                 lines.append(dict(zip(CHANGE, (*change, len(pool)), strict=True)) | row)
-        return judge(pd.DataFrame(lines, columns=[*CHANGE, *DIFFERENCE, "p"]), self.people)
+        columns = [*CHANGE, "a", "b", *DIFFERENCE, "p"]
+        return judge(pd.DataFrame(lines, columns=columns), self.people)
 
     @cached_property
     def per_class_f1(self):

@@ -9,8 +9,6 @@ from reporting import figures, page, runs
 from reporting.comparison import TITLES
 from reporting.page import html
 
-CARDS = 18  # mistakes shown
-
 
 def build(evidence):
     """Section "Each run"."""
@@ -99,7 +97,7 @@ def _curves(run):
 
 def build_errors(evidence):
     """Section "Errors": of every run as csv, of the best on the page."""
-    best = max(evidence.scores, key=lambda run: evidence.scores[run]["macro_f1"][0])
+    best = evidence.best
     mistakes, by_age = evidence.mistakes[best], {}
     for group in evidence.groups:
         by_age[group.name] = error_by_age(evidence.rows, group.probs).assign(run=group.name)
@@ -108,17 +106,16 @@ def build_errors(evidence):
     kinds = mistakes.wrong.value_counts().rename_axis("what is wrong").reset_index(name="images")
     kinds["share of mistakes"] = (kinds.images / len(mistakes)).map("{:.0%}".format)
     errs = f"errs on {len(mistakes):,} of {len(evidence.rows):,} photos"
-    said = "What the model said and its probability, then the label. One photo a person."
     blocks = [
         page.keep(evidence, "mistake_kinds", kinds, "What is wrong in the wrong ones."),
         html.figure(
             figures.errors_by_age(by_age[best], best),
             "Points: one year of age; lines: the mean over five years.",
         ),
-        html.heading("The most confident mistakes", said),
-        page.mistake_cards(evidence.data, mistakes, CARDS),
     ]
-    intro = f"{best}, the run with the best score, {errs}."
+    intro = (
+        f"{best}, the run with the best score, {errs}. The most confident stand under Label review."
+    )
     return page.section("errors", "Errors", intro, blocks)
 
 

@@ -1,4 +1,4 @@
-"""Labels that look wrong, after confident learning (Northcutt et al. 2021), and their section."""
+"""Labels that look wrong, after confident learning (Northcutt et al. 2021), and their review."""
 
 from pathlib import Path, PurePosixPath
 
@@ -6,13 +6,15 @@ import numpy as np
 import pandas as pd
 from scipy.special import logsumexp, softmax
 
+from experiment.run_folder import fingerprint
 from labels import ATTRIBUTES, marginals
 from reporting import page
 from reporting.page import html
 
-COLUMNS = ["id", "field", "from", "to", "confidence", "note"]  # those of label_fixes.csv
+KEY = ["id", "field"]
+COLUMNS = [*KEY, "from", "to", "confidence", "note"]  # those of label_fixes.csv
 FACTORS = np.geomspace(0.05, 10, 107)
-CARDS = 18  # suspects shown
+SUSPECTS, MISTAKES = 30, 15  # labels to review
 
 
 def rank(rows, probs):
@@ -27,8 +29,8 @@ def rank(rows, probs):
     arXiv:1706.04599) to fit the labels given: where models err often, their word counts less.
 
     Returns a frame with COLUMNS (`id` is the person's folder, which no two people share) and
-    person, image, margin, years. `confidence` is the probability of `to` against all other
-    values, 0..1.
+    margin. `confidence` is the probability of `to` against all other values, 0..1, by which the
+    frame is sorted.
     """
     frames = []
     for name in ATTRIBUTES:
@@ -36,7 +38,8 @@ def rank(rows, probs):
         votes = np.mean([_votes(marginals(run)[name], given) for run in probs], 0)
         frames.append(_disagreement(rows, name, given, votes))
     found = pd.concat(frames, ignore_index=True)
-    return found.sort_values("margin", ascending=False, kind="stable", ignore_index=True)
+    order = ["confidence", "margin"]
+    return found.sort_values(order, ascending=False, kind="stable", ignore_index=True)
 
 
 def _votes(probs, given):
@@ -66,25 +69,40 @@ def _disagreement(rows, name, given, votes):
     others = votes.copy()
     others[at, given] = -np.inf
     best = others.argmax(1)
-    photos = [PurePosixPath(image) if name == "mask" else None for image in people.image]
+    places = [_place(name, *pair) for pair in zip(people.person, people.image, strict=True)]
     frame = pd.DataFrame(
         {
             "id": people.person,
-            "field": [f"{name}:{photo.stem}" if photo else name for photo in photos],
+            "field": [field for field, _ in places],
             "from": np.take(ATTRIBUTES[name], given),
             "to": np.take(ATTRIBUTES[name], best),
             "confidence": softmax(votes, 1)[at, best].round(3),
-            "note": [
-                f"{person} {photo.name}" if photo else person
-                for person, photo in zip(people.person, photos, strict=True)
-            ],
-            "person": people.person,
-            "image": people.image,
+            "note": [note for _, note in places],
             "margin": votes[at, best] - votes[at, given],
-            "years": people.age,
         }
     )
     return frame[frame.confidence > 0.5]
+
+
+def _place(name, person, image):
+    """(field, note) of a label: of the person's gender or age, of one photo's mask."""
+    photo = PurePosixPath(image)
+    return (f"{name}:{photo.stem}", f"{person} {photo.name}") if name == "mask" else (name, person)
+
+
+def doubts(mistakes):
+    """A frame with COLUMNS: the labels that runs.mistakes contradict, each once, in their order.
+
+    `confidence` is the probability of the class that was predicted.
+    """
+    lines = []
+    for row in mistakes.itertuples():
+        labels = zip(ATTRIBUTES, row.label.split(), row.prediction.split(), strict=True)
+        for name, old, new in labels:
+            if old != new:
+                field, note = _place(name, row.person, row.image)
+                lines.append((row.person, field, old, new, row.p_prediction, note))
+    return pd.DataFrame(lines, columns=COLUMNS).drop_duplicates(KEY)
 
 
 def against_truth(found, wrong_people):
@@ -95,16 +113,10 @@ def against_truth(found, wrong_people):
     first `people` of the ranking (as many as there are wrong people, so that the two are equal
     where it is that long), and `found`, how many of those are wrong indeed.
     """
-    wrong = set(wrong_people)
-    people = found[~found.field.str.startswith("mask")].drop_duplicates("person").person
-    ranked = people.tolist()[: len(wrong)]
-    hits = len(wrong.intersection(ranked))
-    return {
-        "people": len(wrong),
-        "found": hits,
-        "precision": hits / max(len(ranked), 1),
-        "recall": hits / max(len(wrong), 1),
-    }
+    ranked = found.id[~found.field.str.startswith("mask")].unique()[: len(wrong_people)]
+    hits = len(set(wrong_people).intersection(ranked))
+    shares = {"precision": hits / max(len(ranked), 1), "recall": hits / max(len(wrong_people), 1)}
+    return {"people": len(wrong_people), "found": hits} | shares
 
 
 def wrong_people(data, people):
@@ -119,9 +131,10 @@ def wrong_people(data, people):
 
 
 def build(evidence):
-    """Section "Suspect labels"."""
-    found = rank(evidence.rows, [run.probs for group in evidence.groups for run in group.runs])
-    wrong, truth = wrong_people(evidence.data, evidence.rows.person), ""
+    """Section "Label review"."""
+    every = [run.probs for group in evidence.groups for run in group.runs]
+    found, truth = rank(evidence.rows, every), ""
+    wrong = wrong_people(evidence.data, evidence.rows.person)
     if wrong:
         result = against_truth(found, wrong)
         evidence.tables["suspects_truth"] = pd.DataFrame([result])
@@ -130,27 +143,47 @@ def build(evidence):
             f"or age, and {result['found']} of them are among the first {result['people']} "
             f"of the ranking (precision and recall {result['precision']:.2f})."
         )
-    cards = [_card(evidence, row) for row in found.head(CARDS).to_dict("records")]
-    caption, nobody = "The surest first.", "No other label is likelier than the one given."
+    caption, nobody = "Sorted by confidence.", "No other label is likelier than the one given."
     intro = (
-        "People whose seven photos, predicted by models that never saw them, agree on something "
-        "else than the label. Look before you believe: a hard photo and a wrong label look alike. "
-        "suspects.csv has them in the format of label_fixes.csv: review it, then train with "
-        "--label_fixes suspects.csv."
+        "Labels that models which never saw these people contradict: the suspects, where the "
+        "seven photos of a person agree on something else, and the most confident mistakes. Look "
+        "before you believe: a hard photo and a wrong label look alike. Keep, fix or drop (from "
+        "training only), download label_fixes.csv, and train on it: python train.py "
+        "--label_fixes label_fixes.csv. This browser remembers what you chose."
     )
     blocks = [
         html.text(truth),
-        html.cards(cards),
-        page.keep(evidence, "suspects", found[COLUMNS], caption, limit=30, empty=nobody),
+        _review(evidence, found, [marginals(run) for run in every]),
+        page.keep(evidence, "suspects", found[COLUMNS], caption, limit=10, empty=nobody),
     ]
-    return page.section("suspects", "Suspect labels", intro, blocks)
+    return page.section("suspects", "Label review", intro, blocks)
 
 
-def _card(evidence, row):
-    rows = evidence.rows[evidence.rows.person == row["person"]]
-    photos = rows.sort_values("mask", ascending=False).image
-    if row["field"].startswith("mask"):  # the photo itself first
-        photos = [row["image"], *photos[photos != row["image"]]]
-    title = f"{row['field']}: {row['from']} \N{RIGHTWARDS ARROW} {row['to']}?"
-    lines = [row["note"], f"{row['years']} years", f"confidence {row['confidence']:.2f}"]
-    return html.card([page.photo(evidence.data, image) for image in photos[:3]], title, lines)
+def _review(evidence, found, votes):
+    """The form of the first suspects and mistakes. votes: one labels.marginals() a run."""
+    says = {name: np.mean([run[name] for run in votes], 0) for name in ATTRIBUTES}
+    first, best = found[COLUMNS].head(SUSPECTS), evidence.best
+    both = pd.concat([first, doubts(evidence.mistakes[best])]).drop_duplicates(KEY)
+    items = [_item(evidence, row, says) for row in both[: len(first) + MISTAKES].to_dict("records")]
+    groups = {"Suspects": items[: len(first)], f"Confident mistakes of {best}": items[len(first) :]}
+    return html.review(fingerprint(evidence.data.frame), groups) if items else ""
+
+
+def _item(evidence, row, says):
+    """A label to review, as the page takes it. row: of COLUMNS; says: {name: (N, K)}."""
+    rows = evidence.rows[evidence.rows.person == row["id"]]
+    name, _, of_photo = row["field"].partition(":")
+    photos, values = [], ATTRIBUTES[name]
+    for at, image in rows.sort_values("mask", ascending=False, kind="stable").image.items():
+        code, stem = says[name][at].argmax(), PurePosixPath(image).stem
+        vote = f"{values[code]} {says[name][at, code]:.2f}"
+        picture = page.photo(evidence.data, image)
+        photos.append((*picture, stem.replace("_", " "), vote, stem == of_photo))
+    choices = {value: f"fix: {value}" for value in (row["from"], row["to"], *values)}
+    choices[row["from"]] = f"keep {row['from']}"
+    choices["drop"] = "drop the photo" if of_photo else "drop the person"
+    gender, age = ATTRIBUTES["gender"][rows.gender.iloc[0]], f"{rows.age.iloc[0]:.0f} years"
+    label = ", ".join(dict.fromkeys((gender, age, row["from"])))
+    said = f"the models say {row['to']} ({row['confidence']:.2f})"
+    words = f"{row['note']}: the label is {label}; {said}."
+    return row | {"photos": photos, "choices": choices, "words": words}

@@ -40,9 +40,14 @@ def test_a_change_tried_in_two_conditions_is_the_answer():
     expected = (f1[1] - f1[0] + f1[3] - f1[2]) / 2
     row = changes.set_index("option").loc["bg"]
     assert row.difference == pytest.approx(expected) and row.low < expected < row.high
-    assert found["main"].startswith(f"bg none → rembg, in 2 conditions: {expected:+.3f} [")
-    assert found["main"].endswith("p < .001: better")
-    assert [point.split(",")[0] for point in found["points"]] == ["lr 0.001 → 0.0001"]
+    assert found["main"].startswith(f"rembg-0.0001: macro F1 {max(f1):.3f} [")
+    assert found["main"].endswith("], the best of 4 runs")
+    before, after = (f1[0] + f1[2]) / 2, (f1[1] + f1[3]) / 2
+    assert found["points"][0].startswith(
+        f"bg rembg ({after:.3f}) against none ({before:.3f}), in 2 conditions: {expected:+.3f} ["
+    )
+    assert found["points"][0].endswith(": better")
+    assert [point[:9] for point in found["points"]] == ["bg rembg ", "lr 0.0001"]
     assert "people and conditions" in found["notes"][0]
     assert not any("--keep last" in note for note in found["notes"])
 
@@ -52,10 +57,15 @@ def test_of_many_runs_the_best_are_named_and_the_others_counted():
     known = evidence(groups)
     found = comparison.headline(known)
     assert not len(known.changes)
-    assert found["main"].startswith("run8 vs run0: +")
-    assert [point.split(" vs ")[0] for point in found["points"]] == [
-        "run7", "run6", "run5", "run4", "3 more in the table of runs",
+    f1 = [macro_f1_sklearn(ROWS.label, one.predictions[0]) for one in groups]
+    assert found["main"].startswith(f"run8: macro F1 {f1[8]:.3f} [")
+    assert [point.split()[0] for point in found["points"]] == [
+        "run8", "run7", "run6", "run5", "run4", "3",
     ]  # fmt: skip
+    assert found["points"][-1] == "3 more in the comparison"
+    first = found["points"][0]
+    assert first.startswith(f"run8 {f1[8]:.3f} [") and f"] against run0 {f1[0]:.3f} [" in first
+    assert f"]: {f1[8] - f1[0]:+.3f} [" in first
 
 
 def test_epochs_chosen_on_the_people_scored_are_pointed_out():
@@ -63,6 +73,15 @@ def test_epochs_chosen_on_the_people_scored_are_pointed_out():
     found = comparison.headline(evidence([kept]))
     assert found["main"].startswith("a: macro F1 ") and found["points"] == []
     assert "--keep last" in found["notes"][-1]
+
+
+def test_a_score_that_pseudo_labels_flatter_is_pointed_out():
+    kept, other = group("a", 0.5, pseudo="out/output_probs.csv"), group("b", 0.4, pseudo="x.csv")
+    for one, mean in ((kept, True), (other, False)):
+        one.runs[0].config["data"] = {"pseudo_is_mean": mean}
+    notes = comparison.headline(evidence([kept, other]))["notes"]
+    assert notes[0].startswith("Warning: a has --pseudo out/output_probs.csv, which is the mean")
+    assert "score is too high" in notes[0] and not any(" b has" in note for note in notes)
 
 
 def test_differences_are_from_the_baseline_given():

@@ -40,7 +40,7 @@ def test_suspects_on_many_people():
     result = suspects.against_truth(found, [f"{k:03d}" for k in wrong])
     assert result["people"] == 15 and result["precision"] == result["recall"] >= 0.8
     first = found.iloc[0]
-    k = int(first.person)
+    k = int(first.id)
     values = ATTRIBUTES[first.field]
     assert first["from"] == values[given[first.field][k]]
     assert first.to == values[true[first.field][k]] and 0.5 < first.confidence <= 1
