@@ -1,0 +1,116 @@
+"""Runs cases, and says how they came out; see scripts/harness.sh."""
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from dataclasses import asdict
+from multiprocessing import get_context
+from pathlib import Path
+
+from harness import case, engine, folder, table
+
+
+def work(home, chosen):
+    """Runs one case in a worker; home: the folder of the harness."""
+    engine.adopt()
+    place = home / f"worker{os.getpid()}"
+    return case.run_case(chosen, home / "template", place)
+
+
+def run_by_name(home, name):
+    return work(home, table.CASES[name])
+
+
+def make_template(home):
+    """Draws and trains what all cases start from, in home/template."""
+    (home / "template").mkdir(parents=True)
+    folder.make_template(engine.Box(home / "template", home / "logs"))
+
+
+def run_cases(home, names, workers, tell):
+    """[Result] of cases by workers side by side; tell(result) is called as each ends."""
+    results = []
+    with get_context("fork").Pool(workers) as pool:
+        jobs = [pool.apply_async(run_by_name, (home, name)) for name in names]
+        for job in jobs:
+            results.append(job.get())
+            tell(results[-1])
+    return results
+
+
+def summary(results):
+    """The table of cases by kind."""
+    kinds = defaultdict(list)
+    for result in results:
+        kinds[result.kind].append(result)
+    rows = [f"{'kind':12} {'cases':>6} {'passed':>7} {'failed':>7} {'skipped':>8} {'seconds':>8}"]
+    for kind, some in [*kinds.items(), ("all", results)]:
+        failed, skipped = sum(bool(r.complaints) for r in some), sum(bool(r.skipped) for r in some)
+        passed, seconds = len(some) - failed - skipped, sum(r.seconds for r in some)
+        rows.append(f"{kind:12} {len(some):6} {passed:7} {failed:7} {skipped:8} {seconds:8.1f}")
+    return "\n".join(rows)
+
+
+def tell(result):
+    if result.skipped:
+        print(f"skipped  {result.name}: {result.skipped}", flush=True)
+    elif result.complaints:
+        print(
+            f"FAILED   {result.name}: {'; '.join(result.complaints)}\n    {result.said}", flush=True
+        )
+
+
+def serve(home):
+    """Runs the cases whose names come on stdin, one a line, for tests/test_harness.py."""
+    make_template(home)
+    for line in sys.stdin:
+        print(json.dumps(asdict(run_by_name(home, line.strip()))), flush=True)
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(prog="harness", description=__doc__)
+    parser.add_argument("--cases", action="store_true", help="the table of cases")
+    parser.add_argument("--soak", action="store_true", help="random commands, killed at random")
+    parser.add_argument("--fuzz", type=int, nargs="?", const=20000, help="inputs of each kind")
+    parser.add_argument("--only", default="", metavar="REGEX", help="cases of these names")
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--list", action="store_true", help="names the cases, and stops")
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    names = [name for name in table.CASES if re.search(args.only, name)]
+    if args.list:
+        return print("\n".join(names))
+    every = not (args.cases or args.soak or args.fuzz or args.serve)
+    engine.import_packages()
+    engine.adopt()
+    failed = False
+    with tempfile.TemporaryDirectory(prefix="harness") as home:
+        home = Path(home)
+        if args.serve:
+            with contextlib.suppress(BrokenPipeError):
+                serve(home)
+            return None
+        start = time.monotonic()
+        make_template(home)
+        print(f"template: {time.monotonic() - start:.0f} s", flush=True)
+        if args.cases or every:
+            start = time.monotonic()
+            results = run_cases(home, names, args.workers, tell)
+            print(summary(results))
+            print(f"{time.monotonic() - start:.0f} s with {args.workers} workers")
+            failed |= any(result.complaints for result in results)
+    return sys.exit(failed)
+
+
+if __name__ == "__main__":
+    main()
