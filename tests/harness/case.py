@@ -46,7 +46,7 @@ class Case:
     name: str
     kind: str
     command: str = ""
-    argv: str | list = ""
+    argv: str = ""
     prepare: Callable | None = None
     expected: Expected | None = None
     bare: bool = False
@@ -80,7 +80,7 @@ def may_change(running):
 
 def words_of(command, argv, bare=False):
     """The whole command line of a command, with what each case of it gets."""
-    if bare or not isinstance(argv, str):
+    if bare:
         return argv
     base = folder.BASE[command]
     if command == "tune":
@@ -88,6 +88,8 @@ def words_of(command, argv, bare=False):
         return f"{base} {argv} -- {folder.TRAIN} {more}"
     if command == "train" and "--resume" in argv:
         return argv
+    if "--oof" in argv:
+        base = base.replace("--data_dir data/eval", "")
     return f"{base} {argv}"
 
 
@@ -127,6 +129,34 @@ def run_case(case, template, place):
         if box:
             box.close()
         shutil.rmtree(os.fsencode(place), ignore_errors=True)
+
+
+# ---- what a case may ask for besides: then(box, done) returns complaints in words
+
+
+def same_answers(name):
+    """output.csv and output_probs.csv are those of the run before it was spoilt."""
+
+    def then(box, done):
+        if done.code:
+            return []
+        names = ("output.csv", "output_probs.csv")
+        wanted = [box.path("answers", name, table).read_bytes() for table in names]
+        found = [box.path("output", table) for table in names]
+        same = [path.read_bytes() for path in found if path.exists()] == wanted
+        return [] if same else ["exit 0 with other answers than before"]
+
+    return then
+
+
+def nothing_ran(box, done):
+    """No stranger's code has run: it would have left this file."""
+    return ["a stranger's code has run"] if list(box.folder.parent.rglob("pwned*")) else []
+
+
+def holds(pattern):
+    """A file is there afterwards."""
+    return lambda box, done: [] if list(box.folder.glob(pattern)) else [f"{pattern} is not there"]
 
 
 # ---- what must hold in every case

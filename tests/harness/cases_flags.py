@@ -119,7 +119,7 @@ WRONG = {
 --ensemble_weights x | --ensemble_weights 1 2 | --model_dir runs/joint runs/joint2 ENSEMBLE inf 1
 --model_dir runs/joint runs/joint2 ENSEMBLE nan 1 | --model_dir runs/joint runs/joint2 ENSEMBLE 1 0
 --tta x | --model_dir nosuch | --model_dir runs/half | --model_dir runs | --model_dir data
---model_dir space.json | --images space.json | --data_dir nosuch | --data_dir data/train
+--model_dir space.json | --data_dir nosuch | --data_dir data/train
 --output_dir space.json | --output_dir /proc/x | --oof runs/joint | --oof data/train
 --oof space.json | --oof x --images data/eval/images | --oof x --save_probs | --decision x
 --oof /proc/x | --batch_size 0 | --batch_size x | --device mps | --device meta | --device cuda
@@ -158,6 +158,7 @@ for command, block in WRONG.items():
         if argv := argv.strip().replace("ENSEMBLE", "--ensemble_weights"):
             add(command, argv, error(about(argv)))
 add("inference", "--images nosuch", error("--images", never="--data_dir"))
+add("inference", "--images space.json", error("space.json", never="--data_dir"))
 add("inference", "--images empty", error("empty", never="--data_dir"), mkdir("empty"))
 add("inference", "--decision f1 --model_dir runs/split", error("--k_fold"))
 add("inference", "--model_dir runs/all --oof x", error("runs/all"))
