@@ -115,7 +115,7 @@ def run_case(case, template, place):
         said = "\n    ".join(str(running.done) for running in box.started)
         patterns = case.changes + sum((may_change(r) for r in box.started), ())
         complaints += lost(home, before, patterns) + halves(home, before)
-        if case.expected and case.expected.code == 2:
+        if case.expected and done.code == 2:
             complaints += new_runs(home, before)
         complaints += left_running()
         memory = max((r.done.memory for r in box.started if r.done), default=0.0)

@@ -30,7 +30,8 @@ from harness.folder import (
 )
 
 CASES = []
-PHOTO = "data/train/images/000001_male_Asian_55/incorrect_mask.jpg"
+PERSON = "000001_female_Asian_60"  # the first of all
+PHOTO = f"data/train/images/{PERSON}/incorrect_mask.jpg"
 OTHER = "data/train/images/000003_male_Asian_18/incorrect_mask.jpg"
 EVAL = "data/eval/images/268134cb0e5d9ef237a1aa559a732b20516d9b5f.jpg"
 LISTED = EVAL.rsplit("/", 1)[1]
@@ -87,7 +88,7 @@ NO_PHOTOS = {
 READERS = {
     "train": ("", PHOTO, "incorrect_mask.jpg"),
     "inference": ("", EVAL, LISTED),
-    "preprocess": ("", PHOTO, "incorrect_mask.jpg"),
+    "preprocess": ("--matte_dir m", PHOTO, "incorrect_mask.jpg"),
 }
 for name, spoil in NO_PHOTOS.items():
     for command, (argv, path, called) in READERS.items():
@@ -118,7 +119,13 @@ GOOD = {
 }
 for name, data in GOOD.items():
     add(f"{name} is a photo, train", "train", "", write(PHOTO, data), works())
-    add(f"{name} is a photo, matte", "preprocess", "", write(PHOTO, data), works("4 mattes"))
+    add(
+        f"{name} is a photo, matte",
+        "preprocess",
+        "--matte_dir m",
+        write(PHOTO, data),
+        works("4 mattes"),
+    )
     add(f"{name} is a photo, inference", "inference", "", write(EVAL, data), works())
 
 
@@ -137,7 +144,7 @@ for name in (
     "tab\there.jpg", "e\u0301.jpg", "\u202egnp.jpg",
 ):  # fmt: skip
     add(f"the name {name[:20]!r}", "inference", "--save_probs", called(name), works())
-    add(f"the name {name[:20]!r}, matte", "preprocess", "--data_dir data/eval --limit 99",
+    add(f"the name {name[:20]!r}, matte", "preprocess", "--data_dir data/eval --limit 99 --matte_dir m",
         called(name), works("28 mattes"))  # fmt: skip
 add("a name that is no UTF-8", "inference", "--images data/eval/images --save_probs",
     rename(EVAL, b"\xff\xfe.jpg"), error_or_works("UTF-8|name"))  # fmt: skip
@@ -146,35 +153,35 @@ add("a name that is no UTF-8, matte", "preprocess", "--data_dir data/eval/images
     error_or_works("UTF-8|name"))  # fmt: skip
 add("a person's name that is no UTF-8", "train", "",
     all_of(rename(Path(PHOTO).parent.as_posix(), b"\xff_male"),
-           text("data/train/train.csv", "000001_male_Asian_55", "000001_x")),
+           text("data/train/train.csv", PERSON, "000001_x")),
     error_or_works("UTF-8|name"))  # fmt: skip
 add("a line break in a name", "inference", "--images data/eval/images",
     rename(EVAL, b"a\nb.jpg"), error_or_works("name"))  # fmt: skip
-add("a name of 255 bytes and its matte", "preprocess", "--data_dir data/eval/images --limit 99",
+add("a name of 255 bytes and its matte", "preprocess", "--data_dir data/eval/images --limit 99 --matte_dir m",
     all_of(remove("data/eval/info.csv"), rename(EVAL, "사" * 83 + "aa.jpg")), works("28 mattes"))  # fmt: skip
 
 
 # ---- folders of photos
 
 HOME = "data/train/images"
-PERSON = f"{HOME}/000001_male_Asian_55"
+FOLDER = f"{HOME}/{PERSON}"
 add("a photo is missing", "train", "", remove(PHOTO), works("1 missing photo"))
-add("a person is missing", "train", "", remove(PERSON), works("person without a folder"))
-add("a person more", "train", "", duplicate(PERSON, f"{HOME}/new"), works("does not list"))
-add("a photo more", "train", "", duplicate(PHOTO, f"{PERSON}/x.jpg"), works("beside the seven"))
-add("a photo twice", "train", "", duplicate(PHOTO, f"{PERSON}/incorrect_mask.png"), works("second file"))  # fmt: skip
+add("a person is missing", "train", "", remove(FOLDER), works("person without a folder"))
+add("a person more", "train", "", duplicate(FOLDER, f"{HOME}/new"), works("does not list"))
+add("a photo more", "train", "", duplicate(PHOTO, f"{FOLDER}/x.jpg"), works("beside the seven"))
+add("a photo twice", "train", "", duplicate(PHOTO, f"{FOLDER}/incorrect_mask.png"), works("second file"))  # fmt: skip
 add("no photo at all", "train", "", all_of(remove(HOME), mkdir(HOME)), error("images", "none of the photos"))  # fmt: skip
 add("no folder of photos", "train", "", remove(HOME), error("none of the photos"))
 add("a file for the folder of photos", "train", "", write(HOME, b"x"), error("images|photos"))
-add("a file for a person", "train", "", write(PERSON, b"x"), works("person without a folder"))
-add("a link in a circle", "train", "", link(f"{PERSON}/loop", "."), works())
+add("a file for a person", "train", "", write(FOLDER, b"x"), works("person without a folder"))
+add("a link in a circle", "train", "", link(f"{FOLDER}/loop", "."), works())
 add("a person behind a link", "train", "",
-    all_of(move(PERSON, "elsewhere"), link(PERSON, "../../../elsewhere")), works())  # fmt: skip
+    all_of(move(FOLDER, "elsewhere"), link(FOLDER, "../../../elsewhere")), works())  # fmt: skip
 add("all photos of eval are broken", "inference", "--on_error skip",
     lambda folder: [replace(path, b"") for path in folder.glob("data/eval/images/*")],
     error("none of the 28 photos"))  # fmt: skip
 add("all photos are broken", "train", "--on_error skip",
-    lambda folder: [replace(path, b"") for path in folder.glob(f"{HOME}/*/*.jpg")],
+    lambda folder: [replace(path, b"") for path in folder.glob(f"{HOME}/[0-9]*/*")],
     error("unreadable|could be read|nobody is left"))  # fmt: skip
 add("those who are held out are broken", "train", "--on_error skip --k_fold 2 --fold 0",
     lambda folder: [replace(path, b"") for path in folder.glob(f"{HOME}/0*/*.jpg")
@@ -203,7 +210,7 @@ def held_out(folder):
 
 # ---- mattes: made by the split run of the template, which wants those of `grabcut`
 
-MATTE = "data/train/mattes/grabcut/000001_male_Asian_55/incorrect_mask.png"
+MATTE = f"data/train/mattes/grabcut/{PERSON}/incorrect_mask.png"
 SPLIT = "--split_heads --bg none mask=none+grabcut"
 NO_MATTES = {
     "an empty matte": lambda path: write(path, b""),
