@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from harness.case import Case, Skip
+from harness.case import Case, Skip, as_nobody, words_of
 from harness.engine import error, error_or_works, works
 from harness.folder import (
     all_of,
@@ -57,14 +57,6 @@ def png_header(width, height):
 
 def noise(height=64, width=48, channels=3, kind=np.uint8):
     return np.random.default_rng(0).integers(0, np.iinfo(kind).max, (height, width, channels), kind)
-
-
-def as_nobody():
-    """Drops the rights of root, which reads everything."""
-    if os.geteuid() == 0:
-        os.setgroups([])
-        os.setegid(65534)
-        os.seteuid(65534)
 
 
 # What is no photo: {name: what takes its place, a function of the path}.
@@ -264,7 +256,7 @@ def mattes_of(box, argv):
 
 @story("a photo replaced by another loses its old silhouette", changes=("data/train/*",))
 def replaced(box):
-    mattes, _ = mattes_of(box, "--data_dir data/train")
+    mattes_of(box, "--data_dir data/train")
     old = box.path(MATTE).read_bytes()
     before = box.path(OTHER).read_bytes()
     replace(box.path(PHOTO), before)
@@ -323,6 +315,4 @@ def turned(box):
     exif[0x0112] = 6
     image.save(out, "JPEG", exif=exif)
     replace(box.path(EVAL), out.getvalue())
-    from harness.case import words_of
-
     return works().complaints(box.run("inference", words_of("inference", "")))
