@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from common.errors import UserError, run_command
-from common.files import write_json
+from common.files import check_writable, write_json
 from common.flags import Option, Parser, number
 from common.processes import say
 
@@ -49,6 +49,7 @@ def main(argv=None):
     flags = {name: value for name, value in sorted(vars(args).items()) if name != "out"}
     if is_drawn(args.out, flags):
         return
+    check_writable("--out", args.out)
     from drawing.competition import PHOTOS, draw
 
     out = args.out.resolve()

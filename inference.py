@@ -14,6 +14,7 @@ import argparse
 import os
 
 from common.errors import run_command
+from common.files import check_writable
 from common.flags import Option, Parser, number, one_of
 
 TTA = ("none", "flip", "scale", "both")  # of augment.py
@@ -70,6 +71,8 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args = parse_args(argv)
+    check_writable("--output_dir", args.output_dir)
+    check_writable("--cache_dir", args.cache_dir)
     # Torch and timm take seconds to import: by now a wrong flag has been answered.
     from common import devices
     from dataset import find_images, read_eval

@@ -9,6 +9,7 @@ import sys
 
 from common import flags
 from common.errors import run_command
+from common.files import check_writable
 
 
 def parse_args(argv=None):
@@ -49,6 +50,7 @@ def parse_args(argv=None):
 def main(argv=None):
     argv = sys.argv[1:] if argv is None else argv
     args = parse_args(argv)
+    check_writable("--out", args.out, "file")
     from reporting import assemble
 
     assemble.write_report(args, argv)

@@ -10,6 +10,7 @@ import sys
 
 import options
 from common.errors import run_command
+from common.files import check_writable
 from common.processes import rank, say
 
 
@@ -31,6 +32,8 @@ def main(argv=None, on_epoch=None):
     then saved.
     """
     args = parse_args(sys.argv[1:] if argv is None else argv)
+    check_writable("--model_dir", args.model_dir)
+    check_writable("--cache_dir", args.cache_dir)
     # Torch and timm take seconds to import: by now a wrong flag has been answered.
     from common import devices
     from experiment import results, run_folder
