@@ -13,7 +13,7 @@ from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
 
-from harness import case, engine, folder, table
+from harness import case, engine, folder, fuzz, soak, table
 
 
 def work(home, chosen):
@@ -42,6 +42,28 @@ def run_cases(home, names, workers, tell):
             results.append(job.get())
             tell(results[-1])
     return results
+
+
+JOBS = []
+
+
+def run_fuzz(home, count, only, workers):
+    """Prints the table of mutated inputs; True if one failed."""
+    start, chosen, found = time.monotonic(), fuzz.jobs(home / "template", home, count, only), []
+    JOBS[:] = [job for _, job in chosen]  # before the fork: a Reader cannot be sent to a process
+    with get_context("fork").Pool(workers) as pool:
+        running = [(kind, pool.apply_async(run_job, (n,))) for n, (kind, _) in enumerate(chosen)]
+        for kind, job in running:
+            found.append((kind, job.get()))
+            for failure in found[-1][1].failures:
+                print(f"FAILED   fuzz: {failure}", flush=True)
+    print(fuzz.summary(found))
+    print(f"{time.monotonic() - start:.0f} s with {workers} workers")
+    return any(tally.failures for _, tally in found)
+
+
+def run_job(number):
+    return fuzz.run_chunk(JOBS[number])
 
 
 def summary(results):
@@ -109,6 +131,14 @@ def main():
             print(summary(results))
             print(f"{time.monotonic() - start:.0f} s with {args.workers} workers")
             failed |= any(result.complaints for result in results)
+        if args.soak or every:
+            said, complaints = soak.soak(home / "template", home / "soak", 150)
+            for complaint in complaints:
+                print(f"FAILED   soak: {complaint}", flush=True)
+            print(f"soak: {said}; {len(complaints)} complaints", flush=True)
+            failed |= bool(complaints)
+        if args.fuzz or every:
+            failed |= run_fuzz(home, args.fuzz or 20000, args.only, args.workers)
     return sys.exit(failed)
 
 

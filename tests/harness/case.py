@@ -20,9 +20,9 @@ from harness.engine import Expected
 
 # What a command may change of the files that it finds; all else keeps its bytes.
 MAY_CHANGE = {
-    "train": ("cache/*", "data/mattes/*/rejected.csv"),
-    "inference": ("cache/*", "output/*", "data/*/rejected.csv"),
-    "preprocess": ("data/mattes/*",),
+    "train": ("cache/*", "*/mattes/*/rejected.csv", "*/photos.json"),
+    "inference": ("cache/*", "output/*", "*/rejected.csv", "*/photos.json"),
+    "preprocess": ("*/mattes/*",),
     "report": ("report*",),
     "tune": ("cache/*", "tune.db*"),
     "demo": (),

@@ -65,7 +65,10 @@ for name, argv in {"report": words_of("report", "--model_dir runs/joint --out fu
                    "demo": words_of("demo", "--out full/new"),
                    "tune": words_of("tune", "--storage sqlite:///full/tune.db")}.items():  # fmt: skip
     for room in (4, 64):
-        add(f"a full disk of {room} kB, {name}", stories.full_disk(name, argv, "full", room, ()))
+        add(
+            f"a full disk of {room} kB for its output, {name}",
+            stories.full_disk(name, argv, "full", room, ()),
+        )
 
 
 def read_only(command, argv, place):

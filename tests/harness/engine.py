@@ -17,12 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.errors import run_command
+from common.files import HOME
 
 COMMANDS = ("train", "inference", "preprocess", "report", "tune", "demo")
-INSIDES = (  # what the commands import late
-    "training.fold", "training.run", "experiment.results", "experiment.ensemble", "search.study",
-    "search.results", "drawing.competition", "background.review", "reporting.page",
-)  # fmt: skip
 SECONDS = 60  # a command that takes longer hangs: the slowest takes 5 alone on a core
 DEATH_SIGNAL, SUBREAPER = 1, 36  # of prctl(2)
 
@@ -40,8 +37,14 @@ def import_packages():
 
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    for name in (*COMMANDS, *INSIDES):
+    for name in (*COMMANDS, *insides()):
         importlib.import_module(name)
+
+
+def insides():
+    """Names of the modules in the project's folders, which commands import late."""
+    for folder in HOME.glob("*/__init__.py"):
+        yield from (f"{folder.parent.name}.{p.stem}" for p in folder.parent.glob("[!_]*.py"))
 
 
 @dataclass
