@@ -12,7 +12,7 @@ from pathlib import Path
 
 from common.errors import UserError, run_command
 from common.files import check_writable, write_json
-from common.flags import Option, Parser, number
+from common.flags import Option, make_parser, number
 from common.processes import say
 
 SHARE = number(float, 0, 1)
@@ -36,12 +36,7 @@ FLAGS = {
 
 
 def parse_args(argv=None):
-    parser = Parser(description=__doc__.split("\n")[0])
-    for title, options in FLAGS.items():
-        group = parser.add_argument_group(title)
-        for option in options:
-            option.add_to(group)
-    return parser.parse_args(argv)
+    return make_parser(FLAGS, __doc__).parse_args(argv)
 
 
 def main(argv=None):

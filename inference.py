@@ -10,12 +10,11 @@ that never saw them, and writes a folder that report.py takes as one more run.
 View, crop, size, mean and std are read from the runs, never from flags.
 """
 
-import argparse
 import os
 
 from common.errors import run_command
 from common.files import check_writable
-from common.flags import Option, Parser, number, one_of
+from common.flags import Option, make_parser, number, one_of
 
 TTA = ("none", "flip", "scale", "both")  # of augment.py
 FLAGS = {
@@ -53,11 +52,7 @@ FLAGS = {
 
 
 def parse_args(argv=None):
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for title, options in FLAGS.items():
-        group = parser.add_argument_group(title)
-        for option in options:
-            option.add_to(group)
+    parser = make_parser(FLAGS, __doc__)
     args = parser.parse_args(argv)
     weights = args.ensemble_weights
     if weights and len(weights) != len(args.model_dir):

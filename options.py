@@ -7,7 +7,6 @@ the search space all come from the table below. This file imports neither torch 
 a wrong flag is answered at once; whether timm has a model is checked later (training/run.py).
 """
 
-import argparse
 from functools import partial
 from pathlib import Path
 
@@ -173,14 +172,7 @@ BY_ATTRIBUTE = tuple(name for name, row in ROWS.items() if row.by_attribute)
 
 def make_parser(description=None):
     """The parser of the flags of training."""
-    parser = flags.Parser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    for title, rows in OPTIONS.items():
-        group = parser.add_argument_group(title)
-        for row in rows:
-            row.add_to(group, ATTRIBUTES)
-    return parser
+    return flags.make_parser(OPTIONS, description, ATTRIBUTES)
 
 
 def parse_args(argv=None, description=None):
@@ -247,6 +239,9 @@ def check(args):
     """UserError for flags that contradict each other."""
     if args.split_heads and args.shared_backbone:
         raise UserError("--split_heads and --shared_backbone exclude each other: choose one")
+    last = max(args.k_fold, 1) - 1
+    if args.fold and max(args.fold) > last and not args.resume:
+        raise UserError(f"--fold {max(args.fold)}: with --k_fold {args.k_fold} the last is {last}")
     layout = layout_of(args)
     for name in BY_ATTRIBUTE:
         overrides = [key for key in getattr(args, name) if key]

@@ -3,12 +3,11 @@
 python preprocess.py --data_dir data/train --bg grabcut rembg rembg_grabcut
 """
 
-import argparse
 import re
 from pathlib import Path
 
 from common.errors import UserError, run_command
-from common.flags import Option, Parser, number, one_of
+from common.flags import Option, make_parser, number, one_of
 from common.processes import rank, say
 from photos.views import METHODS
 
@@ -63,12 +62,7 @@ FLAGS = {
 
 
 def parse_args(argv=None):
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for title, options in FLAGS.items():
-        group = parser.add_argument_group(title)
-        for option in options:
-            option.add_to(group)
-    return parser.parse_args(argv)
+    return make_parser(FLAGS, __doc__).parse_args(argv)
 
 
 def main(argv=None):

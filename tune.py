@@ -8,13 +8,12 @@ The words after -- are flags of train.py, the same in each trial. The same comma
 the search, also after a kill; started twice at the same time, it is two workers.
 """
 
-import argparse
 import shlex
 import sys
 from pathlib import Path
 
 from common.errors import UserError, run_command
-from common.flags import Option, Parser, number, one_of
+from common.flags import Option, make_parser, number, one_of
 from common.processes import say, world_size
 
 FLAGS = (
@@ -30,9 +29,7 @@ FLAGS = (
 
 def parse_args(argv):
     """(the flags of tune.py, the flags of train.py after --)."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for option in FLAGS:
-        option.add_to(parser)
+    parser = make_parser({"search": FLAGS}, __doc__)
     end = argv.index("--") if "--" in argv else len(argv)
     args = parser.parse_args(argv[:end])
     if Path(args.study).name != args.study or args.study.startswith("."):

@@ -44,7 +44,8 @@ def preview(root, names, methods, matte_dir):
 
 def _row(photo, mattes):
     """uint8 (CELL, W, 3): the photo, and beside it what each of {method: matte} leaves of it."""
-    width = max(1, round(photo.shape[1] * CELL / photo.shape[0]))
+    width = round(photo.shape[1] * CELL / photo.shape[0])
+    width = min(max(1, width), 4 * CELL)  # however long the photo
     views = {"photo": photo}
     for method, matte in mattes.items():
         alpha = matte[..., None] / 255
@@ -61,7 +62,7 @@ def _row(photo, mattes):
 def find_truths(folder, names):
     """{photo: file of its true mask} of the photos that have one; UserError if none has."""
     truths = {name: folder / Path(name).with_suffix(".png") for name in names}
-    truths = {name: path for name, path in truths.items() if path.is_file()}
+    truths = {name: path for name, path in truths.items() if path.exists()}
     if not truths:
         first = Path(names[0]).with_suffix(".png")
         raise UserError(f"--score {folder}: has no mask of any photo, for instance {first}")

@@ -142,6 +142,17 @@ class Parser(argparse.ArgumentParser):
         raise UserError(message)
 
 
+def make_parser(table, description=None, attributes=()):
+    """The Parser of a table {title of a group: [Option]}."""
+    how = argparse.RawDescriptionHelpFormatter
+    parser = Parser(description=description, formatter_class=how)
+    for title, rows in table.items():
+        group = parser.add_argument_group(title)
+        for row in rows:
+            row.add_to(group, attributes)
+    return parser
+
+
 class PerTask(argparse.Action):
     """Parses `BASE [BASE ...] [attribute=VALUE[,VALUE ...]]` to {"": base, attribute: value}.
 

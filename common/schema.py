@@ -66,7 +66,7 @@ def _is(value, shape):
         return any(_fits(value, one) for one in shape)
     if isinstance(shape, set):
         return isinstance(value, str) and value in shape
-    if isinstance(shape, list):
+    if isinstance(shape, (list, dict)):
         return False
     if isinstance(shape, Number):
         return type(value) in (int, shape.kind) and shape.low <= value <= shape.high

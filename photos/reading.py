@@ -8,12 +8,12 @@ import numpy as np
 from common.errors import UserError
 from common.files import read_bytes
 
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # errors are told by us
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
-# Of a command that meets such a photo: what it may be told, and what comes of it.
-SKIP = "fix it, or use --on_error skip: training leaves such photos out, inference gives them the"
-SKIP += " mean prediction"
+# What to do about such a photo, whatever the command.
+SKIP = "fix it, or use --on_error skip (training goes on without it, inference writes the mean)"
 
 
 def read_photo(path):

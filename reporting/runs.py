@@ -97,9 +97,9 @@ def read_groups(arguments):
     """
     groups = []
     for words in arguments:
-        folders = [word for word in words.split(",") if word]
-        if not folders:
-            raise UserError(f"--model_dir {words!r} names no run")
+        folders = words.split(",")
+        if not all(folders):
+            raise UserError(f"--model_dir {words}: a name beside a comma is empty; leave it out")
         seeds = [read_run(folder) for folder in folders]
         groups.append(Group(seeds[0].folder.name, seeds))
         _check_seeds(seeds)
@@ -118,17 +118,17 @@ def read_groups(arguments):
 def _check_seeds(runs):
     """UserError unless runs are of one configuration and differ in the seed."""
     alone = [Group(run.folder.name, [run]) for run in runs]
+    folders = ",".join(str(run.folder) for run in runs)
     names = differing(alone)
     if names:
         values = " and ".join(dict.fromkeys(f"{g.options.get(names[0])}" for g in alone))
         raise UserError(
-            f"{runs[0].folder},... are not seeds of one configuration: {names[0]} is {values}; "
+            f"--model_dir {folders}: not seeds of one configuration, {names[0]} is {values}; "
             "give them as runs of their own, with a space between"
         )
     seeds = [run.config["seed"] for run in runs]
-    twice = [run.folder for run in runs if seeds.count(run.config["seed"]) > 1]
-    if twice:
-        raise UserError(f"{twice[0]} and {twice[1]} have the same seed: give one of them")
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"--model_dir {folders}: two have the same seed; give one of them")
 
 
 def differing(groups):

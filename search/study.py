@@ -73,31 +73,35 @@ def open_search(args, fixed, train):
     epochs = [spaces.ends(kind) for key, kind in searched.items() if key.split()[0] == "epochs"]
     longest = max(map(int, sum(epochs, tuple(base.epochs.values()))))
     folder = Path(base.model_dir, args.study)
+    storage = open_storage(args.storage)
     with locked(folder / ".study.lock", wait=True):
-        study = open_study(args, json.loads(json.dumps(plan)), longest)
+        study = open_study(args, storage, json.loads(json.dumps(plan)), longest)
     return Search(study, args, fixed, searched, folder, longest, train)
 
 
-def open_study(args, plan, longest):
-    """The study in the storage, new or continued; UserError if it has another plan."""
+def open_storage(url):
+    """The database of the studies; UserError if there is none and none can be made."""
     from sqlalchemy.exc import SQLAlchemyError
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    median = optuna.pruners.MedianPruner(STARTUP, n_warmup_steps=longest // 3)
-    pruner = median if args.pruner == "median" else optuna.pruners.NopPruner()
     # Workers wait for each other's writes.
-    waiting = {"connect_args": {"timeout": 60}} if args.storage.startswith("sqlite") else {}
+    waiting = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
     try:
-        storage = optuna.storages.RDBStorage(args.storage, engine_kwargs=waiting)
-        study = optuna.create_study(
-            storage=storage, study_name=args.study, direction="maximize", pruner=pruner,
-            load_if_exists=True,
-        )  # fmt: skip
+        return optuna.storages.RDBStorage(url, engine_kwargs=waiting)
     except (SQLAlchemyError, ImportError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
-            f"--storage {args.storage} cannot be opened ({reason}); give e.g. sqlite:///tune.db"
+            f"--storage {url} cannot be opened ({reason}); give e.g. sqlite:///tune.db"
         ) from None
+
+
+def open_study(args, storage, plan, longest):
+    """The study in the storage, new or continued; UserError if it has another plan."""
+    median = optuna.pruners.MedianPruner(STARTUP, n_warmup_steps=longest // 3)
+    study = optuna.create_study(
+        storage=storage, study_name=args.study, direction="maximize", load_if_exists=True,
+        pruner=median if args.pruner == "median" else optuna.pruners.NopPruner(),
+    )  # fmt: skip
     if not study.user_attrs and not study.get_trials(deepcopy=False):
         study.set_user_attr(PLAN, plan)
     known = study.user_attrs.get(PLAN, {})

@@ -57,6 +57,7 @@ def open_run(args, device):
     if not run_folder.find_run(args, table):
         check_models(args, tasks, table)
     pixels, mattes = _open_pixels(args, tasks, labels, device)
+    _check_readable(args, table, pixels)
     folder = run_folder.make_run(args, table)
     say(f"run {folder}")
     return Run(args, tasks, folder, table, labels, pixels, mattes, device)
@@ -98,6 +99,21 @@ def _check_batches(args, chosen, table):
             f"--batch_size {chosen['batch_size']} with {fewest} training photos: "
             f"{chosen['model']} normalizes over the batch, which takes {least} photos or more"
         )
+
+
+def _check_readable(args, table, pixels):
+    """UserError if a fold has nobody left to train or to validate, since photos are unreadable."""
+    broken = {row for one in pixels.values() for row in one.broken}
+    folds = split_people(table.frame, args.seed, args.k_fold, args.val_ratio)
+    fold_of = table.frame.person.map(folds.set_index("person").fold)
+    readable = fold_of[[row not in broken for row in range(len(fold_of))]]
+    for fold in args.fold or sorted({*folds.fold} - {-1}) or [0]:
+        for word, rows in ("train on", readable != fold), ("validate", readable == fold):
+            if not rows.any() and (args.val_ratio or args.k_fold or word == "train on"):
+                raise UserError(
+                    f"{args.data_dir}: no readable photo is left to {word} in fold {fold}; "
+                    "restore the photos"
+                )
 
 
 def _open_pixels(args, tasks, labels, device):

@@ -94,8 +94,8 @@ for name in ("a dangling link", "a link to itself"):
     add(f"{name}, train", "train", "", NO_PHOTOS[name](PHOTO), error_or_works("incorrect_mask"))
 add("an unreadable photo of inference is not called left out", "inference", "",
     write(EVAL, b""), error(LISTED, "mean prediction", never="leave"))  # fmt: skip
-add("no rights", "train", "", mode(PHOTO, 0), error("incorrect_mask.jpg", "[Pp]ermission"),
-    before=as_nobody)  # fmt: skip
+add("no rights", "preprocess", "--bg grabcut --matte_dir /tmp/mattes_of_nobody", mode(PHOTO, 0),
+    error("incorrect_mask.jpg", "[Pp]ermission"), before=as_nobody)  # fmt: skip
 
 GOOD = {
     "grey": encoded(".png", noise(channels=1)),
@@ -190,7 +190,7 @@ add("x.jpg and x.png, no mattes", "inference", "",
     all_of(lambda folder: replace(folder / EVAL.replace(".jpg", ".png"), GOOD["a BMP"]),
            lines("data/eval/info.csv", lambda rows: [*rows, LISTED.replace(".jpg", ".png") + ",0"])),
     error_or_works(LISTED[:9]))  # fmt: skip
-add("x.jpg and x.png in a folder", "preprocess", "--data_dir data/eval/images",
+add("x.jpg and x.png in a folder", "preprocess", "--data_dir data/eval/images --limit 99",
     all_of(remove("data/eval/info.csv"), duplicate(EVAL, EVAL.replace(".jpg", ".png"))),
     error("suffix"))  # fmt: skip
 

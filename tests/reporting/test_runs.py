@@ -53,7 +53,7 @@ def test_seeds_of_a_configuration_differ_in_the_seed_alone(runs_drawn):
     root, _ = runs_drawn
     with pytest.raises(UserError, match=r"lr is 0\.001 and 0\.0003"):
         runs.read_groups([f"{root / 'a'},{root / 'b'}"])
-    with pytest.raises(UserError, match="have the same seed: give one of them"):
+    with pytest.raises(UserError, match="two have the same seed; give one of them"):
         runs.read_groups([f"{root / 'a'},{root / 'a'}"])
     assert len(runs.read_groups([f"{root / 'a'},{root / 'a2'}"])[0].runs) == 2
 
