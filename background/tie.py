@@ -33,7 +33,7 @@ def belongs(path, photo):
 
     A photo that cannot be read has None, and no matte.
     """
-    if photo is None:
+    if photo is None or not path.is_file():  # a pipe would never end
         return False
     end = tied(END, photo)
     try:

@@ -45,6 +45,7 @@ def run_command(main):
         if not _out_of_memory(error):
             raise
         message = "not enough memory; try a smaller --batch_size or --resize, or fewer processes"
+    message = " ".join(message.splitlines())  # a name may hold anything
     print(f"{name}: error: {message}", file=sys.stderr)
     try:
         print(end="", flush=True)

@@ -107,7 +107,10 @@ def read_any_config(folder):
         options.check_recorded(recorded, path)
         layout = options.layout_of(Namespace(**{k: recorded[k] for k in options.LAYOUT_FLAGS}))
         if (layout, recorded["seed"]) != (config["layout"], config["seed"]):
-            raise UserError(f"{path}: layout or seed is not that of its options; restore the file")
+            raise UserError(
+                f"{path}: layout and seed contradict the options split_heads, shared_backbone and "
+                "seed; restore the file"
+            )
     return config
 
 

@@ -13,7 +13,8 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
 # What to do about such a photo, whatever the command.
-SKIP = "fix it, or use --on_error skip (training goes on without it, inference writes the mean)"
+SKIP = "fix it, or use --on_error skip: training goes on without it, inference gives it the mean"
+SKIP += " prediction"
 
 
 def read_photo(path):

@@ -107,12 +107,13 @@ def _check_readable(args, table, pixels):
     folds = split_people(table.frame, args.seed, args.k_fold, args.val_ratio)
     fold_of = table.frame.person.map(folds.set_index("person").fold)
     readable = fold_of[[row not in broken for row in range(len(fold_of))]]
-    for fold in args.fold or sorted({*folds.fold} - {-1}) or [0]:
+    known = {*folds.fold} - {-1} or {0}
+    for fold in sorted(known.intersection(args.fold or known)):
         for word, rows in ("train on", readable != fold), ("validate", readable == fold):
             if not rows.any() and (args.val_ratio or args.k_fold or word == "train on"):
                 raise UserError(
-                    f"{args.data_dir}: no readable photo is left to {word} in fold {fold}; "
-                    "restore the photos"
+                    f"{args.data_dir}: nobody is left to {word} in fold {fold}, since photos are "
+                    "unreadable; restore them"
                 )
 
 
