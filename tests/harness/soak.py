@@ -17,7 +17,7 @@ TRAINS = {
     "c": "--shared_backbone --mixup --epochs 3", "d": "--ema 0.9 --drop_rate 0.2 --epochs 3",
     "e": "--bg grabcut --bg_fill random --epochs 2", "f": "--k_fold 3 --weighted_sampler",
     "g": "--average 2 --epochs 3", "h": "--val_ratio 0 --epochs 2", "i": "--freeze all --epochs 3",
-    "j": "--crop person --scheduler plateau --epochs 3", "k": "--progressive --epochs 3 --seed 1",
+    "j": "--bg none+grabcut --crop person --scheduler plateau --epochs 3", "k": "--progressive --epochs 3 --seed 1",
     "l": "--accumulate 2 --clip_grad --epochs 3 --seed 2",
 }  # fmt: skip
 SAME = ("oof.csv", "folds.csv", "fold*/oof.csv", "fold*/*/best.*")
@@ -44,14 +44,14 @@ def soak(template, place, count, seed=0):
     complaints = twins(box)
     start, ended, sent, running = time.monotonic(), Counter(), Counter(), []
     for number in range(count):
-        running.append((box.start(*choose(chance, box)), chance.random() < 0.6, number))
-        time.sleep(chance.uniform(0, 0.7))
-        if running[0][1] and not running[0][0].poll():
+        running.append(box.start(*choose(chance, box)))
+        time.sleep(chance.uniform(0.05, 0.8))
+        if chance.random() < 0.7 and not running[-1].poll():
             kind = chance.choice(SIGNALS)
-            running[0][0].signal(kind)
+            running[-1].signal(kind)
             sent[kind.name] += 1
         while len(running) > 1 or (running and number == count - 1):
-            done = running.pop(0)[0].wait()
+            done = running.pop(0).wait()
             ended[done.code] += 1
             complaints += judged(done)
     complaints += finished(box)
