@@ -6,7 +6,7 @@ import signal
 import time
 
 from harness import stories
-from harness.case import Case, Skip, as_nobody, words_of
+from harness.case import Case, without_rights, words_of
 from harness.engine import error, error_or_works, works
 from harness.folder import TRAIN, remove_path, replace
 
@@ -73,15 +73,9 @@ for name, argv in {"report": words_of("report", "--model_dir runs/joint --out fu
 
 def read_only(command, argv, place):
     def story(box):
-        if os.geteuid():
-            raise Skip("only root can become nobody")
-        for path in [box.folder, *box.folder.rglob("*")]:
-            if not path.is_symlink():
-                path.chmod(0o777 if path.is_dir() else 0o666)
         box.path(place).mkdir(exist_ok=True)
         box.path(place).chmod(0o555)
-        box.folder.parent.chmod(0o755)
-        done = box.run(command, argv, before=as_nobody)
+        done = box.run(command, argv, before=without_rights)
         return error(place, "[Pp]ermission|cannot write|not writable").complaints(done)
 
     return story
