@@ -12,14 +12,14 @@ import signal
 import time
 from argparse import Namespace
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 
 import cv2
 import numpy as np
 import torch
 
 from common.errors import FULL, ORDINARY, UserError
-from common.files import cached
+from common.files import HOME, cached
 from dataset import read_eval, read_train
 from experiment import pseudo, reader
 from harness import folder, mutate
@@ -61,47 +61,74 @@ class Tally:
     failures: list = field(default_factory=list)
 
 
+FIXES = b"""id,field,from,to,confidence,note
+x,gender,male,female,sure,
+y,age,55,60,0.95,why
+z,mask:mask1,wear,normal,some,
+"""
+
+
 def readers(template):
     """[Reader] over the files of a template folder."""
-    run = template / "runs/joint"
-    state, tensors = run / "fold0/label/last.pt", run / "fold0/label/best.safetensors"
-    copy_run = folder.all_of(copied("runs/joint", "run"))
+    return photo_readers(template) + table_readers(template) + run_readers(template)
+
+
+def nothing(place):
+    pass
+
+
+def photo_readers(template):
     photo = next(template.glob("data/train/images/0*/mask1.jpg"))
     image = cv2.imread(str(photo))
-    photos = [
-        cv2.imencode(s, image)[1].tobytes() for s in (".jpg", ".png", ".webp", ".bmp", ".tiff")
-    ]
+    suffixes = (".jpg", ".png", ".webp", ".bmp", ".tiff")
+    photos = [photo.read_bytes(), *(cv2.imencode(s, image)[1].tobytes() for s in suffixes)]
     matte = next(template.glob("data/train/mattes/grabcut/*/*.png")).read_bytes()
-    few = "\n".join((template / "data/train/train.csv").read_text().splitlines()[:4]) + "\n"
-    fixes = "id,field,from,to,confidence,note\nx,gender,male,female,sure,\ny,age,55,60,0.95,why\nz,mask:mask1,wear,normal,some,\n"
-    table = (template / "answers/joint/output_probs_by_fold.csv").read_bytes()
+    add = partial(Reader, "photos", prepare=nothing)
+    return [
+        add("x.jpg", photos, read=lambda place: read_photo(place / "x.jpg")),
+        add("x.png", [matte], read=lambda place: read_matte(place / "x.png")),
+    ]
+
+
+def table_readers(template):
+    rows = (template / "data/train/train.csv").read_text(encoding="utf-8").splitlines()[:4]
     listed = (template / "data/eval/info.csv").read_bytes()
     known = {row.split(",")[0] for row in listed.decode().split()[1:]}
-    folds = reader.read_folds(run)
-    spaces = [
-        (template / "space.json").read_bytes(),
-        (Path(space.__file__).parents[1] / "search_space.json").read_bytes(),
-    ]
-    nothing = lambda place: None  # noqa: E731
+    folds = reader.read_folds(template / "runs/joint")
+    table = (template / "answers/joint/output_probs_by_fold.csv").read_bytes()
+    spaces = [path.read_bytes() for path in (template / "space.json", HOME / "search_space.json")]
+    images = copied("data/train/images", "images")
+    add = partial(Reader, "tables", prepare=nothing)
     return [
-        Reader("photos", "x.jpg", [photo.read_bytes(), *photos], nothing, lambda p: read_photo(p / "x.jpg")),
-        Reader("photos", "x.png", [matte], nothing, lambda p: read_matte(p / "x.png")),
-        Reader("tables", "train.csv", [few.encode()], copied("data/train/images", "images"), read_train),
-        Reader("tables", "info.csv", [listed], nothing, read_eval),
-        Reader("tables", "fixes.csv", [fixes.encode()], nothing, lambda p: teaching.read_fixes(p / "fixes.csv")),
-        Reader("tables", "probs.csv", [table], nothing, lambda p: pseudo.read(p / "probs.csv", known, folds)),
-        Reader("tables", "space.json", spaces, nothing, lambda p: space.read(p / "space.json", [])),
-        Reader("runs", "run/config.json", [(run / "config.json").read_bytes()], copy_run, lambda p: reader.read_config(p / "run")),
-        Reader("runs", "run/folds.csv", [(run / "folds.csv").read_bytes()], copy_run, lambda p: reader.read_folds(p / "run")),
-        Reader("runs", "run/oof.csv", [(run / "oof.csv").read_bytes()], copy_run, lambda p: reader.read_run(p / "run"), told_oof),
-        Reader("runs", "run/metrics.json", [(run / "metrics.json").read_bytes()], copy_run, lambda p: reader.read_run(p / "run")),
-        Reader("runs", "run/fold0/log.csv", [(run / "fold0/log.csv").read_bytes()], copy_run, lambda p: reader.read_run(p / "run")),
-        Reader("runs", "run/fold0/label/best.json", [(run / "fold0/label/best.json").read_bytes()], copy_run, read_weights, told_weights),
-        Reader("runs", "run/fold0/label/best.safetensors", [tensors.read_bytes()], copy_run, read_weights, told_weights),
-        Reader("runs", "last.pt", [state.read_bytes()], nothing, read_state, told_state),
-        Reader("runs", "store.npy", [b"\x93NUMPY\x01\x00v\x00" + bytes(3000)], cache, read_cached, bytes),
-        Reader("runs", "store.json", [b"{}"], cache, read_cached, bytes),
-    ]  # fmt: skip
+        add("train.csv", ["\n".join([*rows, ""]).encode()], prepare=images, read=read_train),
+        add("info.csv", [listed], read=read_eval),
+        add("fixes.csv", [FIXES], read=lambda place: teaching.read_fixes(place / "fixes.csv")),
+        add("probs.csv", [table], read=lambda p: pseudo.read(p / "probs.csv", known, folds)),
+        add("space.json", spaces, read=lambda place: space.read(place / "space.json", [])),
+    ]
+
+
+def run_readers(template):
+    def add(name, read, told=None):
+        seed = (template / name.replace("run/", "runs/joint/", 1)).read_bytes()
+        return Reader("runs", name, [seed], copied("runs/joint", "run"), read, told)
+
+    def whole(place):
+        return reader.read_run(place / "run")
+
+    state = (template / "runs/joint/fold0/label/last.pt").read_bytes()
+    return [
+        add("run/config.json", lambda place: reader.read_config(place / "run")),
+        add("run/folds.csv", lambda place: reader.read_folds(place / "run")),
+        add("run/oof.csv", whole, told_oof),
+        add("run/metrics.json", whole),
+        add("run/fold0/log.csv", whole),
+        add("run/fold0/label/best.json", read_weights, told_weights),
+        add("run/fold0/label/best.safetensors", read_weights, told_weights),
+        Reader("runs", "last.pt", [state], nothing, read_state, told_state),
+        Reader("runs", "store.npy", [STORE], make_store, read_store, bytes),
+        Reader("runs", "store.json", [b"{}"], make_store, read_store, bytes),
+    ]
 
 
 def copied(source, name):
@@ -159,17 +186,20 @@ def told_state(task):
     return [value.numpy().tobytes() for value in task.model.state.values()]
 
 
-def make(path):
-    path.write_bytes(b"\x93NUMPY\x01\x00v\x00" + bytes(3000))
+STORE = b"\x93NUMPY\x01\x00v\x00" + bytes(3000)
+
+
+def write_store(path):
+    path.write_bytes(STORE)
     return {"broken": {}}
 
 
-def cache(place):
-    cached(place / "store.npy", make)
+def make_store(place):
+    cached(place / "store.npy", write_store)
 
 
-def read_cached(place):
-    cached(place / "store.npy", make)
+def read_store(place):
+    make_store(place)
     return (place / "store.npy").read_bytes()
 
 

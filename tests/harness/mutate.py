@@ -1,9 +1,10 @@
 """Damages bytes at random: flips, cuts, repeats, splices, and what a text should not hold."""
 
 TOKENS = (
-    b"", b"nan", b"NaN", b"inf", b"-1", b"1e999", b"99999999999999999999", b"0", b"1.5", b"null", b"[]", b"{}",
-    b'"', b"'", b",", b"\n", b"\r", b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b"..", b"/", b"../../x", b"\\", b"true",
-    b"[" * 2000, b"x" * 70_000, "\u0663".encode(), "\ud83d\ude00".encode("utf-8", "surrogatepass"), b"=cmd()", b"%s",
+    b"", b"nan", b"NaN", b"inf", b"-1", b"1e999", b"99999999999999999999", b"0", b"1.5", b"null",
+    b"[]", b"{}", b'"', b"'", b",", b"\n", b"\r", b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b"..",
+    b"/", b"../../x", b"\\", b"true", b"[" * 2000, b"x" * 70_000, "\u0663".encode(), b"=cmd()",
+    "\ud83d\ude00".encode("utf-8", "surrogatepass"), b"%s",
 )  # fmt: skip
 
 
