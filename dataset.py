@@ -154,7 +154,7 @@ def _person(path, line, row):
 
 def _check_inside(path, line, name):
     parts = PurePosixPath(name.replace("\\", "/"))
-    if not parts.name or not name.isprintable():
+    if not parts.name or set(name) & set("\n\r"):
         raise UserError(f"{path} line {line}: {name[:60]!r} is not a name of photos")
     if parts.is_absolute() or ".." in parts.parts or Path(name).is_absolute():
         raise UserError(f"{path} line {line}: {name!r} leaves the images folder")

@@ -11,6 +11,7 @@ View, crop, size, mean and std are read from the runs, never from flags.
 """
 
 import os
+from pathlib import Path
 
 from common.errors import run_command
 from common.files import check_writable
@@ -66,7 +67,9 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args = parse_args(argv)
-    check_writable("--output_dir", args.output_dir)
+    if not args.oof:
+        check_writable("--output_dir", args.output_dir)
+        check_writable("--output_dir", Path(args.output_dir, "output.csv"), "file")
     check_writable("--cache_dir", args.cache_dir)
     # Torch and timm take seconds to import: by now a wrong flag has been answered.
     from common import devices

@@ -63,8 +63,8 @@ def joint(probs):
         return probs["label"]
     mask, gender, age = (np.asarray(probs[name]) for name in ATTRIBUTES)
     age = age if age.ndim == 3 else age[:, None]
-    joint = mask[:, :, None, None] * gender[:, None, :, None] * age[:, :, None, :]
-    return joint.reshape(len(mask), CLASSES)
+    product = mask[:, :, None, None] * gender[:, None, :, None] * age[:, :, None, :]
+    return product.reshape(len(mask), CLASSES)
 
 
 def marginals(probs):

@@ -215,7 +215,9 @@ class ModelInfo:
             raise UserError(f"{path} does not exist: the run has no model there") from None
         except (SafetensorError, OSError) as error:
             raise UserError(f"{path} is damaged or not a model of this project ({error})") from None
-        return cls.from_json(metadata.get("info", "null"), path)
+        if "info" not in metadata:
+            raise UserError(f"{path} does not describe a model of this project")
+        return cls.from_json(metadata["info"], path)
 
 
 def save_model(model, path, info):

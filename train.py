@@ -32,7 +32,8 @@ def main(argv=None, on_epoch=None):
     then saved.
     """
     args = parse_args(sys.argv[1:] if argv is None else argv)
-    check_writable("--model_dir", args.model_dir)
+    # A run to go on with need not lie where it was begun.
+    check_writable("--resume" if args.resume else "--model_dir", args.resume or args.model_dir)
     check_writable("--cache_dir", args.cache_dir)
     # Torch and timm take seconds to import: by now a wrong flag has been answered.
     from common import devices

@@ -66,11 +66,9 @@ def _is(value, shape):
         return any(_fits(value, one) for one in shape)
     if isinstance(shape, set):
         return isinstance(value, str) and value in shape
-    if isinstance(shape, (list, dict)):
-        return False
     if isinstance(shape, Number):
         return type(value) in (int, shape.kind) and shape.low <= value <= shape.high
-    return value is None if shape is None else shape in NAMES and isinstance(value, shape)
+    return value is None if shape is None else isinstance(shape, type) and isinstance(value, shape)
 
 
 def _fits(value, shape):

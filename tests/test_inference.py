@@ -1,10 +1,13 @@
 """Submissions: order, the same pixels as in training, ensembles, wrong input."""
 
+import json
 import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 import inference
 from common.errors import UserError
@@ -185,3 +188,63 @@ def test_mattes_of_another_model_are_refused(runs, predict, tmp_path):
     save_model(model, path, info)
     with pytest.raises(UserError, match="grabcut mattes"):
         predict("--model_dir", other)
+
+
+@pytest.mark.parametrize("weights", [["nan"], ["inf", "1"], ["0", "1"], ["-1", "2"], ["1"]])
+def test_weights_of_an_ensemble_are_numbers_one_a_run(runs, predict, weights):
+    with pytest.raises(UserError, match="--ensemble_weights"):
+        predict("--model_dir", *runs[:2], "--ensemble_weights", *weights)
+
+
+def test_the_header_of_the_weights_counts_not_the_json_beside_it(runs, predict, tmp_path):
+    other = shutil.copytree(runs[0], tmp_path / "other")
+    expected = predict("--model_dir", runs[0])
+    for text in ("", json.dumps({"size": [8, 8], "crop": "person"})):
+        for path in other.glob("fold*/*/best.json"):
+            path.write_text(text)
+        found = predict("--model_dir", other)
+        assert all(a.equals(b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"size": [16, 16]}, "is not what was saved"),
+        ({"size": [0, 16]}, r"size\[0\] is 0"),
+        ({"std": [0, 1, 1]}, r"std\[0\] is 0"),
+        ({"mean": [float("nan"), 0, 0]}, r"mean\[0\] is nan"),
+        ({"heads": ["colour"]}, r"heads\[0\] is 'colour'"),
+        ({"heads": ["age"]}, "is not what was saved"),
+        ({"crop": "nose"}, "is not what was saved|is no value of the option crop"),
+        ({"model": 3}, "model is 3, not text"),
+        ({"sha256": "0"}, "is not what was saved"),
+        ({"score": None}, "score is null"),
+    ],
+)
+def test_an_edited_header_is_named(runs, predict, tmp_path, change, words):
+    other = shutil.copytree(runs[0], tmp_path / "other")
+    path = other / "fold1/label/best.safetensors"
+    with safe_open(path, "pt") as file:
+        info = json.loads(file.metadata()["info"])
+    save_file(load_file(path), path, {"info": json.dumps(info | change)})
+    with pytest.raises(UserError, match=rf"fold1/label/best\.safetensors.*{words}") as caught:
+        predict("--model_dir", other)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_that_answer_nothing_are_named(runs, predict, tmp_path):
+    other = shutil.copytree(runs[0], tmp_path / "other")
+    path = other / "fold1/label/best.safetensors"
+    model, info = load_model(path)
+    model.head.bias.data[3] = float("nan")
+    save_model(model, path, info)
+    with pytest.raises(UserError, match=r"fold1/label/best\.safetensors: .* not finite"):
+        predict("--model_dir", other)
+
+
+def test_places_that_cannot_be_written_are_refused_before_any_work(runs, predict, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "taken/output.csv").mkdir(parents=True)
+    for flag, path in (("output_dir", "file"), ("output_dir", "taken"), ("cache_dir", "file")):
+        with pytest.raises(UserError, match=f"--{flag} .*give another"):
+            predict("--model_dir", runs[0], f"--{flag}", tmp_path / path)

@@ -111,6 +111,13 @@ def test_every_step_learns_and_a_decay_acts_at_the_first_step_of_its_epoch():
     rates = [learning_rate(cosine, place, []) for place in places]
     assert min(rates) > 0 and max(rates) <= OPTIONS["lr"]
     assert np.all(np.diff(rates[:steps]) > 0) and np.all(np.diff(rates[steps:]) < 0)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=OPTIONS["lr"])
+    halves = lr_scheduler.CosineAnnealingLR(optimizer, 2 * steps * (epochs - 1))  # of a step
+    for rate in rates[steps:]:  # at its middle
+        optimizer.step()
+        halves.step()
+        assert rate == pytest.approx(halves.get_last_lr()[0])
+        halves.step()
     step = OPTIONS | {"scheduler": "step", "epochs": epochs, "lr_decay_step": 2}
     parameter = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([parameter], lr=OPTIONS["lr"])
