@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import json
+import warnings
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -101,13 +102,17 @@ def create(name, heads, size, weights="none", *, drop_rate=0.0, drop_path=0.0, e
     if source:
         options["pretrained_cfg_overlay"] = {"file": str(source)}
     try:
-        backbone = timm.create_model(name, **options)
+        with warnings.catch_warnings(action="ignore"):  # of torch, on files of others
+            backbone = timm.create_model(name, **options)
     except Exception as error:  # a hub, a file or a model may fail in any way of its own
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         if weights == "none":
             raise UserError(f"--model {name} cannot be built for {size}: {reason}") from None
         if source:
-            raise UserError(f"{source} does not hold weights of {name}: {reason}") from None
+            raise UserError(
+                f"{source} does not hold weights of {name} ({type(error).__name__}); give a "
+                ".safetensors file, or a .pth file of its tensors alone"
+            ) from None
         raise UserError(
             f"the weights of {name} could not be downloaded ({reason}); connect, or put them at "
             f"weights/{name}.safetensors, or start from random ones with --weights none"
@@ -208,11 +213,11 @@ class ModelInfo:
     @classmethod
     def read(cls, path):
         """That of a model file, from its header: no weights are read, no code runs."""
+        if not Path(path).is_file():
+            raise UserError(f"{path} does not exist: the run has no model there")
         try:
             with safe_open(path, "pt") as file:
                 metadata = file.metadata() or {}
-        except FileNotFoundError:
-            raise UserError(f"{path} does not exist: the run has no model there") from None
         except (SafetensorError, OSError) as error:
             raise UserError(f"{path} is damaged or not a model of this project ({error})") from None
         if "info" not in metadata:

@@ -1,5 +1,6 @@
 """Reads run folders: the one place that knows what lies in them."""
 
+import io
 import math
 import warnings
 from argparse import Namespace
@@ -12,7 +13,7 @@ import pandas as pd
 import metrics
 import options
 from common.errors import UserError
-from common.files import read_json
+from common.files import read_bytes, read_json
 from common.schema import COUNT, SHARE, Number, check
 from labels import ATTRIBUTES, CLASSES, LAYOUTS, PROBS
 
@@ -56,9 +57,8 @@ def read_table(path, columns):
     how = {"dtype": texts, "keep_default_na": False, "float_precision": "round_trip"}
     try:
         with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
-            frame = pd.read_csv(path, **how, index_col=False, low_memory=False)
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; restore it") from None
+            data = io.BytesIO(read_bytes(path))
+            frame = pd.read_csv(data, **how, index_col=False, low_memory=False)
     except (OSError, ValueError, OverflowError, pd.errors.ParserWarning) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path} is not a readable csv ({reason}); restore it") from None
@@ -121,13 +121,18 @@ def read_folds(folder):
     0 .. k - 1, or in -1 if they always train beside a fold 0.
     """
     path = Path(folder, "folds.csv")
-    frame, people = read_table(path, FOLDS), read_any_config(folder)["data"]["people"]
+    frame, config = read_table(path, FOLDS), read_any_config(folder)
+    people, recorded = config["data"]["people"], config["options"]
     folds = sorted(set(frame.fold))
     held = [fold for fold in folds if fold >= 0]
     if frame.person.duplicated().any() or len(frame) != people:
         raise UserError(f"{path} does not list the {people} people of the run once; restore it")
     if held != list(range(len(held))) or (len(held) > 1 and folds != held):
         raise UserError(f"{path}: the folds are {folds}, not 0, 1 ... without a gap; restore it")
+    if "oof_of" not in config and "k_fold" in recorded:
+        made = recorded["k_fold"] or int(recorded["val_ratio"] > 0)
+        if len(held) != made:
+            raise UserError(f"{path} has {len(held)} folds, the run {made}; restore the file")
     return frame
 
 
@@ -154,6 +159,9 @@ def read_oof(path, folds, scores):
     elsewhere = oof.person.map(folds.set_index("person").fold) != oof.fold
     _stop_at(path, elsewhere, "folds.csv holds out this person elsewhere or not at all")
     _stop_at(path, oof.image.duplicated(), "this image occurs twice")
+    pairs = zip(oof.image, oof.person, strict=True)
+    strange = [not image.startswith(f"{person}/") for image, person in pairs]
+    _stop_at(path, strange, "this image is not one of this person")
     found = metrics.score(oof.label, probs)
     for key in ("confusion", "macro_f1", "accuracy", "ece"):
         if key in scores and not np.allclose(found[key], scores[key], rtol=0, atol=1e-6):

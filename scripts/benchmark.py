@@ -26,35 +26,29 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import train
+import options
 from common import devices
 from common.errors import UserError, run_command
-from dataset import read_train
-from experiment import run_folder
-from training import teaching
+from training.loop import train_epoch
+from training.run import make_tasks, open_run, train_valid_rows
 
 ROUNDS = 5
 
 
 def tasks_of(argv, folder):
-    """(tasks, seconds to load the pixels) of a hold-out run in `folder`."""
-    args = train.parse_args([*argv, "--model_dir", str(folder)])
+    """(tasks, seconds to open their run, decoding included) of a hold-out run in `folder`."""
+    args = options.parse_args([*argv, "--model_dir", str(folder)])
     device = devices.pick_device(args.device)
-    table = read_train(args.data_dir)
-    labels = teaching.read(args, table)
-    place = run_folder.open_run(args, table)
     start = time.perf_counter()
-    pixels, mattes = train.load_pixels(args, labels, device)
+    run = open_run(args, device)
     seconds = time.perf_counter() - start
-    people = run_folder.people_of(place, 0, table.frame, pixels)
-    made = train.make_tasks(args, 0, place / "fold0", labels, *people, pixels, mattes, device)
-    return made, seconds
+    return make_tasks(run, 0, *train_valid_rows(run, 0)), seconds
 
 
 def bare_step(task, images, targets):
     """One forward, backward and optimizer step, nothing else."""
     with task.autocast:
-        logits = task.wrapped(images)
+        logits = task.network(images)
     sum(task.criteria[head](logits[head], targets[head]) for head in task.heads).backward()
     task.optimizer.step()
     task.optimizer.zero_grad()
@@ -80,7 +74,7 @@ def epoch(argv):
         }
 
         def bare(steps):
-            task.wrapped.train()
+            task.network.train()
             synchronize(task.device)
             start = time.perf_counter()
             for _ in range(steps):
@@ -93,7 +87,7 @@ def epoch(argv):
         ratios = []
         for _ in range(ROUNDS):
             before = bare(steps)
-            speed = task.train_epoch(lambda: False)["images_per_s"]
+            speed = train_epoch(task, lambda: False)["images_per_s"]
             around = (before + bare(steps)) / 2
             ratios.append(speed / around)
             print(f"epoch {speed:.1f} images/s, bare step {around:.1f} images/s: {ratios[-1]:.3f}")
@@ -122,7 +116,7 @@ def layouts(argv):
 
 
 def memory(argv):
-    """Epochs in processes with and without distributed.keep_memory(), in turn."""
+    """Epochs in processes with and without devices.keep_memory(), in turn."""
     ratios = []
     for _ in range(ROUNDS):
         speeds = []
@@ -140,7 +134,7 @@ def one_epoch(argv, kept):
         devices.keep_memory = lambda: None
     with tempfile.TemporaryDirectory() as folder:
         (task, *_), _ = tasks_of(argv, folder)
-        return [task.train_epoch(lambda: False)["images_per_s"] for _ in range(2)][1]
+        return [train_epoch(task, lambda: False)["images_per_s"] for _ in range(2)][1]
 
 
 WHAT = {"epoch": epoch, "layouts": layouts, "memory": memory}

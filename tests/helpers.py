@@ -82,7 +82,7 @@ def draw_run(folder, frame, skill, seed=0, last_epoch=None, **options):
     if last_epoch is not None:
         scores["last_epoch"] = {"macro_f1": last_epoch}
     (folder / "metrics.json").write_text(json.dumps(scores))
-    recorded = vars(make_parser().parse_args([])) | {"seed": seed} | options
+    recorded = vars(make_parser().parse_args([])) | {"seed": seed, "k_fold": 3} | options
     data = {"fingerprint": "0", "people": len(folds), "images": len(frame)}
     config = {"layout": "joint", "seed": seed, "options": recorded, "data": data}
     (folder / "config.json").write_text(json.dumps(config))

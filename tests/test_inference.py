@@ -166,7 +166,7 @@ def test_wrong_runs_are_named(runs, predict, tmp_path):
     half = tmp_path / "half"
     shutil.copytree(runs[0], half)
     folds = (half / "folds.csv").rename(tmp_path / "folds.csv")
-    with pytest.raises(UserError, match=r"folds\.csv is missing"):
+    with pytest.raises(UserError, match=r"folds\.csv does not exist"):
         predict("--model_dir", half)
     folds.rename(half / "folds.csv")
     (half / "fold1/metrics.json").unlink()

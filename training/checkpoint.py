@@ -1,6 +1,7 @@
 """The state of a task in training: saved after every epoch, taken up again to the byte; and the
 weights of its best epochs, to average them."""
 
+import hashlib
 import io
 import pickle
 
@@ -10,7 +11,7 @@ from safetensors.torch import load_file, save
 
 from common import devices
 from common.errors import UserError
-from common.files import atomic, write_csv
+from common.files import atomic, read_bytes, write_csv
 from common.processes import rank
 
 # What torch and we raise at a file that is none of ours; their texts would lead astray.
@@ -34,8 +35,9 @@ def save_state(task):
     }
     buffer = io.BytesIO()  # torch.save to a file hides that a disk is full
     torch.save(state, buffer)
+    data = buffer.getvalue()
     with atomic(task.folder / "last.pt") as temporary:
-        temporary.write_bytes(buffer.getbuffer())
+        temporary.write_bytes(data + hashlib.sha256(data).digest())
     if task.history:
         write_csv(task.folder / "log.csv", pd.DataFrame(task.history))
 
@@ -46,9 +48,12 @@ def load_state(task):
     if not path.exists():
         return
     try:
-        state = torch.load(path, map_location=task.device, weights_only=True)
+        data = read_bytes(path)
+        if hashlib.sha256(data[:-32]).digest() != data[-32:]:
+            raise ValueError(path)
+        state = torch.load(io.BytesIO(data[:-32]), map_location=task.device, weights_only=True)
         _take_up(task, state)
-    except (*DAMAGE, pickle.UnpicklingError) as error:
+    except (*DAMAGE, UserError, pickle.UnpicklingError) as error:
         raise UserError(
             f"{path} is damaged or of another model ({type(error).__name__}): remove the folder "
             f"{path.parent} to train it again"
