@@ -304,7 +304,11 @@ def _write_rejected(job):
 
     The last rank to end writes them all.
     """
-    rows = [read_json(path) for path in (job.folder / ".rejected").rglob("[!.]*.row")]
+    rows = []
+    for path in (job.folder / ".rejected").rglob("[!.]*.row"):
+        rows.append(read_json(path))
+        if not isinstance(rows[-1], dict) or not isinstance(rows[-1].get("image"), str):
+            raise UserError(f"{path} is not a row of rejected.csv; remove it")
     table = pd.DataFrame(rows, columns=["image", "reason", "foreground"]).sort_values("image")
     path = job.folder / "rejected.csv"
     if job.shares or not path.exists():  # mattes that are all there may be on a read-only disk

@@ -12,7 +12,7 @@ import rembg
 import torch
 from PIL import Image, ImageOps
 
-from background import matte
+from background import matte, tie
 from background.pixels import open_pixels
 from common import files
 from common.errors import UserError
@@ -185,6 +185,27 @@ def test_a_matte_that_is_not_of_its_photo_is_made_again(folder, damage, capsys):
     assert "0 mattes made, 4 kept" in capsys.readouterr().out
 
 
+def test_a_kept_matte_of_rembg_is_not_used_for_another_photo(folder):
+    for method in ("rembg", "rembg_grabcut"):
+        _, made = make(folder, method)
+    (folder / "p0/0.png").write_bytes((folder / "p1/3.png").read_bytes())
+    make(folder, "rembg_grabcut")
+    assert (made / "p0/0.png").read_bytes() == (made / "p1/3.png").read_bytes()
+
+
+def test_photos_are_read_again_only_where_what_is_known_of_them_is_lost(folder, monkeypatch):
+    _, made = make(folder, "grabcut")
+    known, read, seen = made.parent / "photos.json", tie.read_bytes, []
+    monkeypatch.setattr(tie, "read_bytes", lambda path: seen.append(path) or read(path))
+    before = known.read_text()
+    wrong = json.dumps(dict.fromkeys(json.loads(before), 7))
+    for content, count in ((before, 0), ("", 4), ("[]", 4), ('{"a": 1', 4), (wrong, 4)):
+        known.write_text(content)
+        seen.clear()
+        make(folder, "grabcut")
+        assert len(seen) == count and known.read_text() == before
+
+
 def test_two_data_sets_in_one_folder_of_mattes_are_not_mixed(folder, capsys):
     other, shared = folder.parent / "other/images", folder.parent / "shared"
     for name in find_images(folder)[1]:
@@ -219,6 +240,14 @@ def test_a_tie_is_text_that_others_read(folder):
         image.load()
         sha256 = hashlib.sha256((folder / "p1/3.png").read_bytes()).hexdigest()
         assert image.text == {"photo sha256": sha256}
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "{}", '{"image": 3}'])
+def test_a_foreign_row_of_rejected_mattes_is_named(folder, content):
+    _, made = make(folder, "grabcut")
+    files.write_text(made / ".rejected/p0/0.row", content)
+    with pytest.raises(UserError, match=r"p0/0\.row is not .*remove it"):
+        make(folder, "grabcut")
 
 
 def test_names_of_255_bytes(folder):
@@ -284,6 +313,9 @@ def test_broken_photo(folder, capsys):
     assert "1 broken, skipped" in capsys.readouterr().out
     assert len(list(made.rglob("*.png"))) == 4
     assert not matte_path(made.parent, "grabcut", "p1/broken.jpg").exists()
+    (folder / "p0/0.png").write_bytes(b"broken after its matte was made")
+    make(folder, "grabcut", on_error="skip")
+    assert not (made / "p0/0.png").exists()
 
 
 def test_wrong_input_is_one_clear_line(folder, tmp_path):

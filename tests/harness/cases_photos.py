@@ -229,9 +229,9 @@ for name, data in {"empty": b"", "a list": b"[1]", "a number": b"3", "binary": b
         error("meta.json|mattes made with"))  # fmt: skip
 add("meta.json is missing", "train", SPLIT, remove(META), error("mattes", "--overwrite"))
 add("a note of a rejected matte is damaged", "preprocess", "",
-    write("data/train/mattes/grabcut/.rejected/x.json", b"{"), error_or_works("x.json"))  # fmt: skip
+    write("data/train/mattes/grabcut/.rejected/x.row", b"{"), error("x.row"))  # fmt: skip
 add("a note of a rejected matte is a list", "preprocess", "",
-    write("data/train/mattes/grabcut/.rejected/x.json", b"[1]"), error_or_works("x.json"))  # fmt: skip
+    write("data/train/mattes/grabcut/.rejected/x.row", b"[1]"), error("x.row"))  # fmt: skip
 add("a file for the folder of mattes", "train", SPLIT, all_of(remove("data/train/mattes"), write("data/train/mattes", b"x")),
     error("mattes"))  # fmt: skip
 add("no truth for some", "preprocess", "--score data/mattes_true/train",

@@ -297,6 +297,22 @@ def test_a_store_that_is_truncated_while_in_use_is_an_error(made):
         loaded.batch(torch.tensor([0, 4]), 0)
 
 
+def test_a_store_is_copied_whole_to_a_device(made):
+    root, *_ = made
+    rows = load(root, PHOTO).layers[0]["pixels"]
+    assert len(rows) == 5 and rows.nbytes == 5 * 3 * 32 * 24
+    assert (rows.to("cpu").numpy() == pixels(root, PHOTO)).all()
+
+
+def test_a_pipe_in_place_of_a_photo_is_broken(made):
+    root, *_ = made
+    (root / NAMES[1]).unlink()
+    os.mkfifo(root / NAMES[1])
+    with pytest.raises(UserError, match=r"a/2\.png cannot be read: it is not a regular file"):
+        load(root, PHOTO)
+    assert list(load(root, PHOTO, on_error="skip").broken) == [1]
+
+
 def in_process(work, *words):
     process = multiprocessing.get_context("fork").Process(target=work, args=words)
     process.start()
