@@ -18,7 +18,7 @@ def open_pixels(sources, views, matting, cache_dir, device):
     under torchrun by each process its share, then all wait for one another. UserError if photos of
     two sources would share a matte.
     """
-    where = "cpu" if device.type == "cpu" else f"auto:{device.index}"
+    where = f"auto:{device.index}" if device.type == "cuda" else "cpu"
     matting, made, parts = replace(matting, device=where), {}, []
     stems = [{PurePosixPath(name).with_suffix("") for name in names} for _, names in sources]
     shared = set.intersection(*stems) if len(stems) > 1 else None
