@@ -1,6 +1,7 @@
 """The way from photos to a run folder, on the drawn competition with a tiny model."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -26,11 +27,11 @@ def go(drawn, tmp_path_factory):
     """A function that trains a tiny model on the drawn competition and returns its run folder."""
     home = tmp_path_factory.mktemp("train")
 
-    def run(*flags):
+    def run(*flags, on_epoch=None):
         base = ["--data_dir", str(drawn / "train"), "--model_dir", str(home / "runs")]
         base += ["--cache_dir", str(home / "cache"), "--model", "test_efficientnet"]
         base += ["--weights", "none", "--resize", "32", "24", "--epochs", "2"]
-        return train.main(base + [flag for words in flags for flag in words.split()])
+        return train.main(base + [flag for words in flags for flag in words.split()], on_epoch)
 
     return run
 
@@ -241,8 +242,6 @@ def test_resume_takes_no_other_options(go):
 
 
 def test_unreadable_photo_stops_or_is_left_out(go, drawn, tmp_path, capsys):
-    import shutil
-
     data = tmp_path / "train"
     shutil.copytree(drawn / "train", data)
     victim = read_train(data).frame.image[3]
@@ -320,3 +319,37 @@ def test_folds_that_were_edited_are_refused(go, tmp_path):
         (folder / "folds.csv").write_text(text)
         with pytest.raises(UserError, match=r"folds\.csv"):
             train.main(["--resume", str(folder)])
+
+
+def test_folds_that_are_lost_while_training_are_named(go, tmp_path):
+    home, lost = tmp_path / "runs", []
+    words = ("--name lost --epochs 1 --k_fold 2 --model_dir", str(home))
+
+    def lose(fold, epoch, score):
+        lost.append((home / "lost/folds.csv").rename(tmp_path / "folds.csv"))
+
+    with pytest.raises(UserError, match=r"lost/folds\.csv does not exist"):
+        go(*words, on_epoch=lose)
+    lost[0].rename(home / "lost/folds.csv")
+    folder = train.main(["--resume", str(home / "lost")])
+    assert len(oof_of(folder)) == 168
+
+
+@pytest.mark.parametrize("flag", ["--model_dir", "--cache_dir"])
+def test_a_file_in_the_place_of_a_folder_is_named(go, tmp_path, flag):
+    (tmp_path / "file").write_text("mine")
+    for path in (tmp_path / "file", tmp_path / "file/below"):
+        with pytest.raises(UserError, match=f"{flag} {path}.*give another"):
+            go(flag, str(path), "--name misplaced")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_run_goes_on_where_it_was_moved_to(go, tmp_path):
+    folder = go("--name moved --epochs 1 --model_dir", str(tmp_path / "old"))
+    before = (folder / "oof.csv").read_bytes()
+    (folder / "fold0/metrics.json").unlink()
+    moved = folder.rename(tmp_path / "new")
+    shutil.rmtree(folder.parent)
+    folder.parent.write_text("a file now")
+    train.main(["--resume", str(moved)])
+    assert (moved / "oof.csv").read_bytes() == before

@@ -53,6 +53,8 @@ def load_state(task):
             raise ValueError(path)
         state = torch.load(io.BytesIO(data[:-32]), map_location=task.device, weights_only=True)
         _take_up(task, state)
+    except torch.OutOfMemoryError:  # a RuntimeError, though the file is whole
+        raise
     except (*DAMAGE, UserError, pickle.UnpicklingError) as error:
         raise UserError(
             f"{path} is damaged or of another model ({type(error).__name__}): remove the folder "
