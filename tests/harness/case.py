@@ -256,7 +256,7 @@ def broken_table(path):
         return "its last line does not end"
     if "nan" in text.lower() and path.name in ("oof.csv", "output.csv", "output_probs.csv"):
         return "holds NaN"
-    widths = {line.count(",") for line in text.splitlines()} if '"' not in text else {0}
+    widths = {line.count(",") for line in text.split("\n")[:-1]} if '"' not in text else {0}
     return None if len(widths) == 1 else "rows of unequal length"
 
 

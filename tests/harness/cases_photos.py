@@ -133,11 +133,15 @@ def called(name):
 for name in (
     "with space.jpg", "사진.jpg", "UPPER.JPG", "a'b.jpg", "-dash.jpg", "per%cent.jpg", "#x.jpg", "a;b.jpg",
     '"comma,.jpg"', '"quo""te.jpg"', "{brace}.jpg", "two..dots.jpg", "x" * 251 + ".jpg", "$HOME.jpg",
-    "tab\there.jpg", "e\u0301.jpg", "\u202egnp.jpg",
+    "e\u0301.jpg",
 ):  # fmt: skip
     add(f"the name {name[:20]!r}", "inference", "--save_probs", called(name), works())
     add(f"the name {name[:20]!r}, matte", "preprocess", "--data_dir data/eval --limit 99 --matte_dir m",
         called(name), works("28 mattes"))  # fmt: skip
+for name in ("tab\there.jpg", "\u202egnp.jpg", "bell\a.jpg", "line\u2028end.jpg"):
+    add(f"the name {name!r}", "inference", "", called(name), error_or_works("info.csv|name"))
+    add(f"the name {name!r}, matte", "preprocess", "--data_dir data/eval/images --matte_dir m",
+        all_of(called(name), remove("data/eval/info.csv")), error_or_works("name"))  # fmt: skip
 add("a name that is no UTF-8", "inference", "--images data/eval/images --save_probs",
     rename(EVAL, b"\xff\xfe.jpg"), error_or_works("UTF-8|name"))  # fmt: skip
 add("a name that is no UTF-8, matte", "preprocess", "--data_dir data/eval/images",
