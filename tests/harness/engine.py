@@ -21,6 +21,7 @@ from common.files import HOME
 
 COMMANDS = ("train", "inference", "preprocess", "report", "tune", "demo")
 SECONDS = 60  # a command that takes longer hangs: the slowest takes 5 alone on a core
+STOPS = (signal.SIGINT, signal.SIGTERM)
 DEATH_SIGNAL, SUBREAPER = 1, 36  # of prctl(2)
 
 
@@ -120,9 +121,11 @@ class Box:
         files = tuple(self.logs / f"{number}.{name}" for name in ("out", "err"))
         for path in files:
             path.touch()
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # until the command has begun
         pid = os.fork()
         if pid == 0:
             child(command, argv, self.folder, files, before)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
         self.started.append(Running(command, argv, pid, files))
         return self.started[-1]
 
@@ -155,7 +158,9 @@ def child(command, argv, folder, files, before):
         sys.stderr = open(2, "w", closefd=False, encoding="utf-8", buffering=1)  # noqa: SIM115
         if before:
             before()
-        run_command(importlib.import_module(command).main)
+        main = importlib.import_module(command).main
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+        run_command(main)
         code = 0
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
