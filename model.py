@@ -31,6 +31,7 @@ SHAPE = {  # of a ModelInfo in a header, see common/schema.py
     "extra": [{"years", "given_mask"}],
     "epoch": (EPOCH, [EPOCH], None),
     "score": SHARE,
+    "place?": str,
     "sha256?": str,
 }
 
@@ -165,8 +166,8 @@ class ModelInfo:
     model: its name in timm; heads, extra: as of Classifier; size: (H, W) of its input; mean, std: 3
     floats each; bg, bg_fill, crop: its views (photos/views.py); rembg_model, mattes: what their
     mattes were made with, {method: {...}}; amp, channels_last: its arithmetic; epoch: the one that
-    was kept (several, if averaged); score: its macro F1 on the validation photos; sha256: of all
-    that and the weights, empty in older files.
+    was kept (several, if averaged); score: its macro F1 on the validation photos; place: where in
+    the run, as fold0/label; sha256: of all that and the weights; the two are empty in older files.
     """
 
     model: str
@@ -184,6 +185,7 @@ class ModelInfo:
     extra: tuple = ()
     epoch: object = None
     score: float = 0.0
+    place: str = ""
     sha256: str = field(default="", compare=False)
 
     @property
@@ -239,7 +241,9 @@ def save_model(model, path, info):
 
 def _digest(state, info):
     """SHA-256 (hex) of a model's weights and of what its ModelInfo says."""
-    found = hashlib.sha256(json.dumps(asdict(replace(info, sha256="")), sort_keys=True).encode())
+    said = asdict(replace(info, sha256=""))
+    said = {key: value for key, value in said.items() if value or key != "place"}
+    found = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
     for key, value in sorted(state.items()):
         found.update(f"{key} {value.dtype} {list(value.shape)}".encode())
         found.update(value.flatten().view(torch.uint8).numpy())

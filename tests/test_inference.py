@@ -248,3 +248,10 @@ def test_places_that_cannot_be_written_are_refused_before_any_work(runs, predict
     for flag, path in (("output_dir", "file"), ("output_dir", "taken"), ("cache_dir", "file")):
         with pytest.raises(UserError, match=f"--{flag} .*give another"):
             predict("--model_dir", runs[0], f"--{flag}", tmp_path / path)
+
+
+def test_weights_of_another_fold_are_named(runs, predict, tmp_path):
+    other = shutil.copytree(runs[0], tmp_path / "other")
+    shutil.copy(other / "fold1/label/best.safetensors", other / "fold0/label/best.safetensors")
+    with pytest.raises(UserError, match=r"fold0/label/best\.safetensors was saved as fold1/label"):
+        predict("--model_dir", other)

@@ -1,12 +1,14 @@
 """The state of a task in training: saved after every epoch, taken up again to the byte; and the
 weights of its best epochs, to average them."""
 
+import contextlib
 import hashlib
 import io
 import pickle
 
 import pandas as pd
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from common import devices
@@ -22,6 +24,7 @@ def save_state(task):
     """Writes last.pt, all that resuming needs, then log.csv, which derives from it."""
     best = task.best and task.best | {"probs": _tensors(task.best["probs"])}
     state = {
+        "of": list(task.key),
         "model": task.model.state_dict(),
         "optimizer": task.optimizer.state_dict(),
         "ema": task.ema.module.state_dict() if task.ema else None,
@@ -42,24 +45,33 @@ def save_state(task):
         write_csv(task.folder / "log.csv", pd.DataFrame(task.history))
 
 
+@contextlib.contextmanager
+def _reading(path):
+    """UserError that names the file if it is damaged, or is not one of this model."""
+    try:
+        yield
+    except torch.OutOfMemoryError:  # is a RuntimeError, but no fault of the file
+        raise
+    except (*DAMAGE, UserError, SafetensorError, OSError, pickle.UnpicklingError) as error:
+        raise UserError(
+            f"{path} is damaged or of another model ({type(error).__name__}): remove the folder "
+            f"{path.parent} to train it again"
+        ) from None
+
+
 def load_state(task):
     """Takes up the state in the task's folder, if there is one."""
     path = task.folder / "last.pt"
     if not path.exists():
         return
-    try:
+    with _reading(path):
         data = read_bytes(path)
         if hashlib.sha256(data[:-32]).digest() != data[-32:]:
             raise ValueError(path)
         state = torch.load(io.BytesIO(data[:-32]), map_location=task.device, weights_only=True)
+        if state["of"] != list(task.key):
+            raise ValueError(path)
         _take_up(task, state)
-    except torch.OutOfMemoryError:  # a RuntimeError, though the file is whole
-        raise
-    except (*DAMAGE, UserError, pickle.UnpicklingError) as error:
-        raise UserError(
-            f"{path} is damaged or of another model ({type(error).__name__}): remove the folder "
-            f"{path.parent} to train it again"
-        ) from None
 
 
 def _take_up(task, state):
@@ -100,7 +112,10 @@ def average(task):
     arXiv:1803.05407; of the best epochs, without new batch statistics, which are averaged too).
     """
     devices.barrier()  # rank 0 writes them
-    states = [load_file(task.folder / f"epoch{number}.safetensors") for number in best_epochs(task)]
+    states = []
+    for path in [task.folder / f"epoch{number}.safetensors" for number in best_epochs(task)]:
+        with _reading(path):
+            states.append(load_file(path))
     return {
         key: torch.stack([state[key].double() for state in states]).mean(0).to(value.dtype)
         for key, value in states[0].items()

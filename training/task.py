@@ -76,6 +76,7 @@ class Task:
             **{"heads": self.heads, "size": tuple(chosen["resize"]), "extra": self.extra},
             **{"mean": tuple(mean), "std": tuple(std)},
             **{"rembg_model": run.options.rembg_model, "mattes": run.mattes},
+            place="/".join(self.folder.parts[-2:]),
         )
         if chosen["freeze"] == "all":
             frozen = self.model.backbone.eval()

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 import options
 from common import devices
+from common.errors import UserError
 from training import checkpoint
 from training.run import make_tasks, open_run, train_valid_rows
 from training.task import Task
@@ -23,8 +24,8 @@ def task(drawn, tmp_path):
     run = open_run(options.parse_args(words), devices.pick_device("cpu"))
     people = train_valid_rows(run, 0)
 
-    def make():
-        return make_tasks(run, 0, *people)[0]
+    def make(fold=0):
+        return make_tasks(run, fold, *people)[0]
 
     return make
 
@@ -83,3 +84,22 @@ def test_equal_scores_prefer_the_earlier_epoch(task):
     one = task()
     one.history = [{"epoch": k, "macro_f1": score} for k, score in ((1, 0.5), (2, 0.7), (3, 0.5))]
     assert checkpoint.best_epochs(one) == [1, 2]
+
+
+def test_the_state_of_another_fold_is_refused(task, monkeypatch):
+    one = task()
+    train_on(one, 1, [0.3], monkeypatch)
+    assert task().epoch == 1
+    shutil.copytree(one.folder, one.folder.parents[1] / "fold1/label")
+    with pytest.raises(UserError, match=r"fold1/label/last\.pt is damaged or of another model"):
+        task(fold=1)
+
+
+@pytest.mark.parametrize("spoil", [lambda data: data[:-1], lambda data: b"", None])
+def test_a_kept_epoch_that_is_damaged_or_lost_is_named(task, monkeypatch, spoil):
+    one = task()
+    train_on(one, 2, [0.3, 0.5], monkeypatch)
+    path = one.folder / "epoch1.safetensors"
+    path.write_bytes(spoil(path.read_bytes())) if spoil else path.unlink()
+    with pytest.raises(UserError, match=r"epoch1\.safetensors is damaged.*remove the folder"):
+        checkpoint.average(one)
