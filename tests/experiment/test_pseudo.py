@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from common.files import write_csv
 from dataset import read_train
 from experiment import reader
 from labels import ATTRIBUTES, HEADS, PROBS
+from model import load_model, save_model
 from training import run as folds
 from training.loop import Stopped
 from training.task import Task
@@ -119,8 +121,9 @@ def test_each_fold_is_taught_by_models_that_never_saw_its_people(
     for fold, (data, before) in enumerate(zip(made, plain[1], strict=True)):
         one = go.home / f"fold{fold}"
         shutil.copytree(plain[0], one)
-        for other in (0, 1):
-            shutil.copytree(plain[0] / f"fold{fold}", one / f"fold{other}", dirs_exist_ok=True)
+        model, info = load_model(plain[0] / f"fold{fold}/label/best.safetensors")
+        other = one / f"fold{1 - fold}/label"
+        save_model(model, other / "best.safetensors", replace(info, place=f"fold{1 - fold}/label"))
         inference.main([*map(str, go.predict), "--model_dir", str(one), "--output_dir", str(one)])
         probs = pd.read_csv(one / "output_probs.csv")[PROBS].to_numpy()
         sure = np.flatnonzero(probs.max(axis=1) >= least)
