@@ -5,6 +5,8 @@ import contextlib
 import json
 import os
 import re
+import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -95,6 +97,17 @@ def serve(home):
         print(json.dumps(asdict(run_by_name(home, line.strip()))), flush=True)
 
 
+@contextlib.contextmanager
+def own_folder():
+    """A folder that is removed after, also that of a harness that was killed."""
+    for old in Path(tempfile.gettempdir()).glob("harness-*-*"):
+        if not Path("/proc", old.name.split("-")[1]).exists():
+            shutil.rmtree(old, ignore_errors=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    with tempfile.TemporaryDirectory(prefix=f"harness-{os.getpid()}-") as home:
+        yield Path(home)
+
+
 def parse_args():
     parser = argparse.ArgumentParser(prog="harness", description=__doc__)
     parser.add_argument("--cases", action="store_true", help="the table of cases")
@@ -116,8 +129,7 @@ def main():
     engine.import_packages()
     engine.adopt()
     failed = False
-    with tempfile.TemporaryDirectory(prefix="harness") as home:
-        home = Path(home)
+    with own_folder() as home:
         if args.serve:
             with contextlib.suppress(BrokenPipeError):
                 serve(home)

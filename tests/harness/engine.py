@@ -23,6 +23,7 @@ COMMANDS = ("train", "inference", "preprocess", "report", "tune", "demo")
 SECONDS = 60  # a command that takes longer hangs: the slowest takes 5 alone on a core
 STOPS = (signal.SIGINT, signal.SIGTERM)
 DEATH_SIGNAL, SUBREAPER = 1, 36  # of prctl(2)
+NEW_MOUNTS, PRIVATE = 0x20000, 1 << 18 | 1 << 14  # of unshare(2) and mount(2)
 
 
 def import_packages():
@@ -235,6 +236,12 @@ def diverged(*words):
 def children():
     """Process ids of this process's children, orphans of its commands among them."""
     return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+
+
+def own_mounts():
+    """Whether this process has mounts of its own now, which end with it; root may have them."""
+    libc = ctypes.CDLL(None)
+    return not libc.unshare(NEW_MOUNTS) and not libc.mount(None, b"/", None, PRIVATE, None)
 
 
 def adopt():
