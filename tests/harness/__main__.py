@@ -21,8 +21,10 @@ from harness import case, engine, folder, fuzz, soak, table
 def work(home, chosen):
     """Runs one case in a worker; home: the folder of the harness."""
     engine.adopt()
-    place = home / f"worker{os.getpid()}"
-    return case.run_case(chosen, home / "template", place)
+    mine = home / f"template{os.getpid()}"  # a link of another worker would touch its files
+    if not mine.exists():
+        shutil.copytree(home / "template", mine, symlinks=True)
+    return case.run_case(chosen, mine, home / f"worker{os.getpid()}")
 
 
 def run_by_name(home, name):
