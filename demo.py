@@ -51,14 +51,15 @@ def main(argv=None):
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
         work = Path(folder, out.name)
-        draw(work, args)
-        write_json(work / "demo.json", flags)
         try:
+            draw(work, args)
+            write_json(work / "demo.json", flags)
             work.rename(out)  # which may be there, but empty
-        except OSError:
-            if not is_drawn(args.out, flags):  # by another process in the meantime
-                raise
-            return
+        except OSError as error:
+            if is_drawn(args.out, flags):  # by another process in the meantime
+                return
+            error.filename = str(args.out)  # of a full disk, which names no file
+            raise
     photos = len(PHOTOS)
     say(
         f"{args.out}: drew {args.people} people, {photos * args.people} photos, in train; "

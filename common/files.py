@@ -38,8 +38,9 @@ def atomic(path, sync=True):
         if sync:
             with contextlib.suppress(OSError):  # not all network disks can sync a folder
                 _sync(path.parent)
-    except OSError as error:  # of a full disk, which names no file
-        error.filename = error.filename or str(path)
+    except OSError as error:
+        if error.filename in (None, temporary, str(temporary)):  # a full disk names no file
+            error.filename = str(path)
         raise
     finally:
         temporary.unlink(missing_ok=True)

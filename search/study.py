@@ -11,6 +11,7 @@ import contextlib
 import json
 import shlex
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -86,13 +87,14 @@ def open_storage(url):
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # Workers wait for each other's writes.
     waiting = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
-    try:
-        return optuna.storages.RDBStorage(url, engine_kwargs=waiting)
-    except (SQLAlchemyError, ImportError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"--storage {url} cannot be opened ({reason}); give e.g. sqlite:///tune.db"
-        ) from None
+    for pause in (0.3, 0.3, None):  # while another worker makes its tables
+        try:
+            return optuna.storages.RDBStorage(url, engine_kwargs=waiting)
+        except (SQLAlchemyError, ImportError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+        if pause:
+            time.sleep(pause)
+    raise UserError(f"--storage {url} cannot be opened ({reason}); give e.g. sqlite:///tune.db")
 
 
 def open_study(args, storage, plan, longest):

@@ -115,6 +115,7 @@ def parse_args():
     parser.add_argument("--cases", action="store_true", help="the table of cases")
     parser.add_argument("--soak", action="store_true", help="random commands, killed at random")
     parser.add_argument("--fuzz", type=int, nargs="?", const=20000, help="inputs of each kind")
+    parser.add_argument("--seed", type=int, default=0, help="of the soak")
     parser.add_argument("--only", default="", metavar="REGEX", help="cases of these names")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
@@ -146,7 +147,7 @@ def main():
             print(f"{time.monotonic() - start:.0f} s with {args.workers} workers")
             failed |= any(result.complaints for result in results)
         if args.soak or every:
-            said, complaints = soak.soak(home / "template", home / "soak", 150)
+            said, complaints = soak.soak(home / "template", home / "soak", 150, args.seed)
             for complaint in complaints:
                 print(f"FAILED   soak: {complaint}", flush=True)
             print(f"soak: {said}; {len(complaints)} complaints", flush=True)
