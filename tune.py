@@ -16,7 +16,7 @@ from common.errors import UserError, run_command
 from common.flags import Option, make_parser, number, one_of
 from common.processes import say, world_size
 
-FLAGS = (
+FLAGS = {"search": (
     Option("trials", 30, number(int, 1), "trials in all, with those of earlier calls"),
     Option("storage", "sqlite:///tune.db", str, "database, as a URL of SQLAlchemy"),
     Option("study", "tune", str, "name of the study, and of its folder in --model_dir of train.py"),
@@ -24,12 +24,12 @@ FLAGS = (
     Option("pruner", "median", one_of("median", "none"), "median|none: median stops a trial "
            "that is below the median of the others after the same share of its epochs"),
     Option("seed", 0, number(int, 0), "of the search; that of the runs is a flag after --"),
-)  # fmt: skip
+)}  # fmt: skip
 
 
 def parse_args(argv):
     """(the flags of tune.py, the flags of train.py after --)."""
-    parser = make_parser({"search": FLAGS}, __doc__)
+    parser = make_parser(FLAGS, __doc__)
     end = argv.index("--") if "--" in argv else len(argv)
     args = parser.parse_args(argv[:end])
     if Path(args.study).name != args.study or args.study.startswith("."):

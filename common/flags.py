@@ -40,7 +40,7 @@ class Option:
         """Adds the flag to an argparse parser or group."""
         given = os.environ.get(self.env) if self.env else None
         default = ([given] if self.count != 1 else given) if given else self.default
-        words = {"default": default, "help": f"{self.help} (default: {self._shown()})"}
+        words = {"default": default, "help": f"{self.help} (default: {self.shown()})"}
         if self.by_attribute:
             words |= {"action": PerTask, "parse": self.parse, "count": self.count}
             words |= {"bare": self.bare, "attributes": attributes, "metavar": "V"}
@@ -74,7 +74,8 @@ class Option:
         except (ValueError, UserError):
             return False
 
-    def _shown(self):
+    def shown(self):
+        """The default as --help and docs/flags.md show it."""
         if self.default is None:
             return self.unset
         if isinstance(self.default, bool):

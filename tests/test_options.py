@@ -269,11 +269,3 @@ def test_contradictions_are_refused(words, parts):
 def test_what_only_looks_like_a_contradiction_passes():
     options.check(parse("--split_heads --mixup 0 age=0.2 --cutmix 1 age=0"))
     options.check(parse("--criterion f1*0.4+focal*0.6 --label_smoothing 0.1"))
-
-
-def test_the_readme_lists_each_flag_and_marks_those_by_attribute():
-    text = (HOME / "README.md").read_text(encoding="utf-8")
-    table = text[text.index("| purpose | flags |") : text.index("Flags and environment variables")]
-    marked = re.findall(r"^\| .*\* \| .*$", table, re.M)
-    assert set(re.findall(r"--(\w+)", table)) == set(options.ROWS)
-    assert set(re.findall(r"--(\w+)", " ".join(marked))) == set(options.BY_ATTRIBUTE)
