@@ -3,7 +3,7 @@
     python scripts/benchmark.py                     the whole table, an hour on 2 cores
     python scripts/benchmark.py --quick             two minutes: fewer photos, fewer rounds
     python scripts/benchmark.py --only "mattes|store"
-    python scripts/benchmark.py --models resnet50 convnext_tiny --resize 224 224 --only "g epoch"
+    python scripts/benchmark.py --models resnet50 convnext_tiny --resize 224 224 --only training
     python scripts/benchmark.py --growth            time and memory at 1,000, 5,000, 20,000 photos
 
 A row measures two things in turn in one run (A B, B A, A B ...), so that a drift of the machine
@@ -50,7 +50,8 @@ def pattern(word):
 
 FLAGS = {
     "which": [
-        Option("only", "", pattern, "rows whose names this regular expression finds", unset="all"),
+        Option("only", None, pattern, "the rows whose names this regular expression finds",
+               unset="all"),
         Option("quick", False, None, "a tenth of the photos, a third of the rounds, one model"),
         Option("growth", None, number(int, 70), "time and memory at so many photos instead of the "
                "table; without a value 1000 5000 20000", count="*", unset="the table"),
@@ -203,7 +204,7 @@ def write(out, lines, report):
 
 def write_table(bench, args, report):
     """Measures the rows, prints each as it is there, and keeps what is there in the files."""
-    chosen = [row for row in rows_of(args.models) if re.search(args.only, row.name)]
+    chosen = [row for row in rows_of(args.models) if re.search(args.only or "", row.name)]
     if not chosen:
         raise UserError(f"--only {args.only} finds no row; without it all are measured")
     lines, report["rows"] = [list(COLUMNS)], []
