@@ -18,8 +18,7 @@ from common import devices
 from common.errors import UserError
 from common.files import HOME
 from dataset import find_images
-from training.fold import make_tasks, train_valid_rows
-from training.run import open_run
+from training.run import make_tasks, open_run, train_valid_rows
 
 
 class Bench:
