@@ -1,72 +1,143 @@
-"""What scripts/benchmark.py measures: ours, and the bare thing that ours is made of.
+"""What scripts/benchmark.py measures: how, and the table of its rows.
 
-Each function takes a Bench and a number of people, prepares, and returns (ours, other): two
-functions without arguments, each of which does its thing once and returns a speed, a time or a
-size. `other` is None where there is nothing to compare with.
+A measure takes a Bench and a number of people, prepares, and returns (ours, other): two functions
+without arguments, each of which does its thing once and returns a speed, a time or a size. `other`
+is None where there is nothing to compare with.
 """
 
+import itertools
+import os
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
+from pathlib import Path
 
 import customary
 import cv2
 import numpy as np
+import pandas as pd
 import torch
-from bench import command, seconds
 
+import options
 from background import matte, rembg_net
+from common import devices
+from common.files import HOME
 from common.processes import cores
+from dataset import find_images
 from experiment import comparison
-from experiment.predictions import precision
-from labels import CLASSES
-from model import load_model
 from photos import store
 from photos.reading import read_photo
 from photos.views import build_views
 from training.loop import train_epoch
+from training.run import make_tasks, open_run, train_valid_rows
 
-COMMANDS = ("train", "inference", "preprocess", "report", "tune", "demo")
+COMMANDS = ("train.py", "inference.py", "preprocess.py", "report.py", "tune.py", "demo.py")
 PHOTOS = 7  # of a person
-# The plain loop: a model, a batch, and an optimizer if it trains. Flags: model H W batch train.
-PLAIN = """
-import sys, timm, torch
-height, width, count, training = map(int, sys.argv[2:])
-model = timm.create_model(sys.argv[1], num_classes=18)
-photos, labels = torch.randn(count, 3, height, width), torch.zeros(count, dtype=torch.long)
-optimizer = torch.optim.AdamW(model.parameters()) if training else None
-model.train(bool(training))
-for _ in range(5):
-    with torch.inference_mode(not training):
-        logits = model(photos)
-    if training:
-        torch.nn.functional.cross_entropy(logits, labels).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-"""
+MEMORY = """import runpy, sys; sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+print(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])"""
+cv2.setNumThreads(1)  # the pools below have the cores already
+
+
+class Bench:
+    """What all measures share: the flags of benchmark.py, a folder for what they write, photos."""
+
+    def __init__(self, args, folder):
+        self.args, self.folder, self.numbers = args, Path(folder), itertools.count()
+        self.device, self.source = devices.pick_device(args.device), args.data_dir
+        if not self.source:
+            command("demo.py", "--out", self.folder / "drawn", "--people", 60, "--eval_people", 1)
+            self.source = self.folder / "drawn/train"
+
+    def fresh(self):
+        """A folder that is not there yet."""
+        return self.folder / str(next(self.numbers))
+
+    def people(self, people):
+        """A train folder of so many people: links to the source's, again and again."""
+        folder = self.folder / f"people{people}"
+        if not folder.exists():
+            known = pd.read_csv(self.source / "train.csv", dtype=str)
+            table = known.iloc[np.arange(people) % len(known)]
+            names = [f"person{number:07d}" for number in range(people)]
+            (folder / "images").mkdir(parents=True)
+            for name, path in zip(names, table.path, strict=True):
+                (folder / "images" / name).symlink_to((self.source / "images" / path).resolve())
+            table.assign(id=names, path=names).to_csv(folder / "train.csv", index=False)
+        return folder
+
+    def flags(self, people, *more):
+        """Flags of train.py for a run with random weights, which are as fast as any."""
+        args = self.args
+        flags = ["--data_dir", self.people(people), "--model_dir", self.fresh(), "--epochs", 1]
+        flags += ["--cache_dir", self.folder / "cache", "--device", args.device]
+        flags += ["--model", args.model, "--weights", "none", "--resize", *args.resize]
+        return [str(flag) for flag in [*flags, "--batch_size", args.batch_size, *more]]
+
+    def customary(self, people, epochs=1):
+        """The words of customary.py for the same."""
+        words = ["scripts/customary.py", self.people(people), self.fresh(), self.args.model]
+        return [*words, *self.args.resize, self.args.batch_size, epochs]
+
+    def tasks(self, people, *more):
+        """The Tasks of a hold-out run with these flags()."""
+        run = open_run(options.parse_args(self.flags(people, *more)), self.device)
+        return make_tasks(run, 0, *train_valid_rows(run, 0))
+
+    @cached_property
+    def trained(self):
+        """The folder of a finished run."""
+        home = self.fresh()
+        command("train.py", *self.flags(24, "--model_dir", home))
+        return home / "exp"
+
+
+def output(*words, **how):
+    """What a command of Python prints."""
+    how = {"check": True, "stdout": subprocess.PIPE, "text": True, "cwd": HOME} | how
+    how["env"] = os.environ | {"TQDM_DISABLE": "1"}
+    return subprocess.run([sys.executable, *map(str, words)], **how).stdout
+
+
+def command(*words, **how):
+    """Seconds of a command of Python, its start included."""
+    return seconds(lambda: output(*words, **how))
+
+
+def memory(*words):
+    """Most MB resident in a command of Python."""
+    return int(output("-c", MEMORY, *words).split()[-1]) / 1024
+
+
+def seconds(work):
+    """How long work() takes, what it started on a GPU included."""
+    start = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
 
 
 # ---- training
 
 
-def epoch(bench, people, flags=(), model=None):
-    """images/s of an epoch of all models of a run, and of as many bare steps of each."""
-    tasks = bench.tasks(people, *flags, model=model)
-    bare = bare_steps(tasks)
+def epoch(bench, people, flags=()):
+    """Images/s of an epoch of all models of a run, and of forward, backward and optimizer step."""
+    tasks = bench.tasks(people, *flags)
     count = sum(len(task.data.train) for task in tasks)
 
-    def ours():
-        return count / seconds(lambda: [train_epoch(task, never) for task in tasks], bench.device)
+    def work():
+        for task in tasks:
+            train_epoch(task, stopping=lambda: False)
 
-    ours()  # warms up
-    return ours, bare
+    work()  # warms up
+    return lambda: count / seconds(work), bare_steps(tasks)
 
 
 def bare_steps(tasks):
-    """A function that returns the images/s of forward, backward and optimizer step, nothing else,
-    of each task on one batch that lies on the device.
-    """
+    """A function that returns the images/s of bare training steps, of each task on one batch."""
     size = tasks[0].options["batch_size"]
     batches = [task.draw_samples().batch(slice(0, size)) for task in tasks]
     steps = max(5, len(tasks[0].data.train) // size // 2)
@@ -82,208 +153,150 @@ def bare_steps(tasks):
                 task.optimizer.zero_grad()
 
     count = steps * sum(len(images) for images, *_ in batches)
-    return lambda: count / seconds(work, tasks[0].device)
-
-
-def never():
-    """Nobody asks to stop."""
-    return False
-
-
-def split_epoch(bench, people):
-    """images/s of an epoch of three models, and of the bare steps of the three."""
-    return epoch(bench, people, ["--split_heads"])
+    return lambda: count / seconds(work)
 
 
 def first_epoch(bench, people):
-    """images/s of all from the photos' files to the end of the first epoch; bare steps."""
+    """Images/s from the photos' files to the end of the first epoch, and of bare steps."""
+    known = bench.tasks(people)
 
-    def ours():
-        cold = bench.fresh()
-        start = time.perf_counter()
-        [task] = bench.tasks(people, cache_dir=cold)
-        train_epoch(task, never)
-        return len(task.data.train) / (time.perf_counter() - start)
+    def work():
+        [task] = bench.tasks(people, "--cache_dir", bench.fresh())
+        train_epoch(task, stopping=lambda: False)
 
-    return ours, bare_steps(bench.tasks(people))
+    return lambda: len(known[0].data.train) / seconds(work), bare_steps(known)
 
 
 def customary_epoch(bench, people):
-    """images/s of an epoch, ours and that of customary.py."""
-    args = bench.args
+    """Images/s of an epoch, ours and that of customary.py."""
+    args, parts = bench.args, customary.build(bench.args.model, bench.device)
     loader, _ = customary.loaders(bench.people(people), args.resize, args.batch_size, cores())
-    parts = customary.build(bench.model, bench.device)
-
-    def other():
-        work = partial(customary.train_epoch, *parts, loader, bench.device)
-        return len(loader) * args.batch_size / seconds(work, bench.device)
-
-    return epoch(bench, people)[0], other
+    work = partial(customary.train_epoch, *parts, loader, bench.device)
+    count = len(loader) * args.batch_size
+    return epoch(bench, people)[0], lambda: count / seconds(work)
 
 
-def one_epoch(bench, people):
-    """Seconds of a command that trains one epoch, from start to end, nothing cached; customary."""
+def training(bench, people, of):
+    """`of` (command or memory) train.py for an epoch, nothing cached, and of customary.py."""
 
-    def other():
-        flags = ["--data_dir", bench.people(people), "--model_dir", bench.fresh()]
-        flags += ["--model", bench.model, "--batch_size", bench.args.batch_size]
-        return command("scripts/customary.py", *flags, "--resize", *bench.args.resize)[0]
+    def ours():
+        return of("train.py", *bench.flags(people, "--cache_dir", bench.fresh()))
 
-    return lambda: command("train.py", *bench.flags(people, cache_dir=bench.fresh()))[0], other
-
-
-def training_memory(bench, people):
-    """Most MB resident in training, and in the plain loop."""
-    return lambda: command("train.py", *bench.flags(people))[1], plain_memory(bench, True)
-
-
-def plain_memory(bench, training):
-    args = bench.args
-    flags = [bench.model, *args.resize, args.batch_size, int(training)]
-    return lambda: command("-c", PLAIN, *flags)[1]
+    return ours, lambda: of(*bench.customary(people))
 
 
 # ---- inference
 
 
-def inference_command(bench, people, cold=False):
-    """The words of a command that predicts photos, from their files if `cold`, to a csv."""
-    words = ["inference.py", "--model_dir", bench.trained(), "--device", bench.args.device]
-    words += ["--data_dir", bench.photos(people)[0], "--output_dir", bench.fresh()]
-    return [*words, "--cache_dir", bench.fresh() if cold else bench.folder / "cache"]
+def predicting(bench, people, cache=None):
+    """The words of a command that predicts photos, from their files if there is no cache."""
+    words = ["inference.py", "--model_dir", bench.trained, "--device", bench.args.device]
+    words += ["--images", bench.people(people), "--output_dir", bench.fresh()]
+    return [*words, "--cache_dir", cache or bench.fresh()]
 
 
 def bare_forward(bench, people):
     """A function that returns the seconds of the model on so many photos that lie in memory."""
-    model, info = load_model(bench.trained() / "fold0/label/best.safetensors", bench.device)
-    size = bench.args.batch_size
-    images = torch.randn(size, 3, *info.size, device=bench.device)
-    if info.channels_last:
-        images = images.contiguous(memory_format=torch.channels_last)
-    autocast, _ = precision(info.amp, bench.device)
-    steps = max(2, PHOTOS * people // size // 4)  # a quarter is enough to know
+    [task] = bench.tasks(24)
+    images, *_ = task.draw_samples().batch(slice(0, bench.args.batch_size))
+    model, steps = task.model.eval(), max(2, PHOTOS * people // len(images) // 4)
 
     @torch.inference_mode()
     def work():
         for _ in range(steps):
-            with autocast:
+            with task.autocast:
                 model(images)
 
     work()  # warms up
-    return lambda: seconds(work, bench.device) / (steps * size) * PHOTOS * people
+    return lambda: seconds(work) / (steps * len(images)) * PHOTOS * people
 
 
-def inference(bench, people, cold=False):
-    """images/s of inference.py from start to end, and of the bare forward."""
+def inference(bench, people):
+    """Images/s of inference.py from start to end, and of the bare forward."""
     forward, count = bare_forward(bench, people), PHOTOS * people
-    command(*inference_command(bench, people))  # so that the store is there
-
-    def ours():
-        return count / command(*inference_command(bench, people, cold))[0]
-
-    return ours, lambda: count / forward()
+    return lambda: count / command(*predicting(bench, people)), lambda: count / forward()
 
 
 def inference_start(bench, people):
-    """Seconds of inference.py besides the bare forward, the store being there; of import torch."""
-    forward = bare_forward(bench, people)
-    command(*inference_command(bench, people))
+    """Seconds of inference.py, the store being there, beyond `import torch` and the forward."""
+    forward, cache = bare_forward(bench, people), bench.fresh()
+    command(*predicting(bench, people, cache))
 
     def ours():
-        return command(*inference_command(bench, people))[0] - forward()
+        bare = command("-c", "import torch") + forward()
+        return command(*predicting(bench, people, cache)) - bare
 
-    return ours, lambda: command("-c", "import torch")[0]
+    return ours, None
 
 
 def inference_memory(bench, people):
-    """Most MB resident in inference, and in the plain loop."""
-
-    def ours():
-        return command(*inference_command(bench, people))[1]
-
-    return ours, plain_memory(bench, False)
+    """Most MB resident in inference.py, and in customary.py where it only predicts."""
+    words = bench.customary(24, epochs=0)
+    return lambda: memory(*predicting(bench, people)), lambda: memory(*words)
 
 
 # ---- photos
 
 
-@contextmanager
-def one_thread():
-    """OpenCV's functions on one thread: a pool has the cores already."""
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    yield
-    cv2.setNumThreads(threads)
-
-
 def pixel_store(bench, people):
     """Photos/s of the store, and of bare decoding and resizing on all cores."""
-    _, root, names = bench.photos(people)
-    height, width = bench.args.resize
-    views = build_views("none", "mean", "none", (height, width))
-    files = [np.fromfile(root / name, np.uint8) for name in names]
+    root, names = find_images(bench.people(people))
+    size, count = bench.args.resize, len(names)
+    views = build_views("none", "mean", "none", size)
 
-    def bare(data):
-        photo = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
-        cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA)
+    def bare(name):
+        photo = cv2.imread(str(root / name), cv2.IMREAD_COLOR_RGB)
+        cv2.resize(photo, size[::-1], interpolation=cv2.INTER_AREA)
 
-    def ours():
-        return len(names) / seconds(lambda: store.load(root, names, views, bench.fresh()))
+    return (
+        lambda: count / seconds(lambda: store.load(root, names, views, bench.fresh())),
+        lambda: count / seconds(lambda: shared(bare, names, cores())),
+    )
 
-    def other():
-        with one_thread(), ThreadPoolExecutor(cores()) as pool:
-            return len(files) / seconds(lambda: list(pool.map(bare, files)))
 
-    return ours, other
+def shared(work, items, workers):
+    """Calls work(item) in so many threads."""
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(work, items))
 
 
 def mattes(bench, people, method):
     """A function that returns the photos/s of background removal."""
-    _, root, names = bench.photos(people)
+    root, names = find_images(bench.people(people))
 
-    def ours():
-        how = matte.Matting(bench.fresh(), device="cpu")
-        return len(names) / seconds(lambda: matte.ensure(root, names, method, how))
+    def work():
+        matte.ensure(root, names, method, matte.Matting(bench.fresh(), device="cpu"))
 
-    return ours
+    return lambda: len(names) / seconds(work)
 
 
 def rembg(bench, people):
     """Photos/s of u2netp, and of bare runs of the network by the faster setting of threads."""
-    model, count = rembg_net.find_model("u2netp"), PHOTOS * people
-    photo = np.random.default_rng(0).normal(size=(1, 3, 320, 320)).astype(np.float32)
+    model, photo = rembg_net.find_model("u2netp"), np.zeros((1, 3, 320, 320), np.float32)
 
     def runs(workers, threads, count):
-        """Runs a second of a network that so many workers share, each run on so many threads."""
         net = rembg_net.open_net(model, "cpu", threads).session
         run = partial(net.run, None, {net.get_inputs()[0].name: photo})
         run()  # warms up
-        with ThreadPoolExecutor(workers) as pool:
-            return count / seconds(
-                lambda: [job.result() for job in map(pool.submit, [run] * count)]
-            )
+        return count / seconds(lambda: shared(lambda _: run(), range(count), workers))
 
     best = max([(1, cores()), (cores(), 1)], key=lambda setting: runs(*setting, 6))
-    return mattes(bench, people, "rembg"), lambda: runs(*best, count)
+    return mattes(bench, people, "rembg"), lambda: runs(*best, PHOTOS * people)
 
 
 def grabcut(bench, people):
     """Photos/s of our GrabCut, and of cv2.grabCut as it is usually called."""
-    _, root, names = bench.photos(people)
+    root, names = find_images(bench.people(people))
     few = [read_photo(root / name) for name in names[:: max(1, len(names) // 2)]]
 
-    def other():
-        return len(few) / seconds(lambda: [rectangle_cut(photo) for photo in few])
+    def work():
+        for photo in few:
+            height, width = photo.shape[:2]
+            box = (width // 20, height // 20, width * 9 // 10, height * 9 // 10)
+            labels, models = np.zeros((height, width), np.uint8), np.zeros((2, 1, 65))
+            cv2.grabCut(photo, labels, box, *models, 5, cv2.GC_INIT_WITH_RECT)
 
-    return mattes(bench, people, "grabcut"), other
-
-
-def rectangle_cut(photo):
-    """A rectangle, the full resolution, five iterations."""
-    height, width = photo.shape[:2]
-    labels, models = np.zeros((height, width), np.uint8), (np.zeros((1, 65)), np.zeros((1, 65)))
-    box = (width // 20, height // 20, width * 9 // 10, height * 9 // 10)
-    cv2.grabCut(photo, labels, box, *models, 5, cv2.GC_INIT_WITH_RECT)
+    return mattes(bench, people, "grabcut"), lambda: len(few) / seconds(work)
 
 
 # ---- runs and commands
@@ -291,23 +304,38 @@ def rectangle_cut(photo):
 
 def two_runs(bench, people):
     """Seconds of the comparison of two runs with 2,000 draws."""
-    rng, persons = np.random.default_rng(0), np.repeat(np.arange(people), PHOTOS)
-    labels, first, second = rng.integers(0, CLASSES, (3, len(persons)))
-    return lambda: seconds(lambda: comparison.compare(labels, persons, first, second)), None
+    persons, rng = np.repeat(np.arange(people), PHOTOS), np.random.default_rng(0)
+    labels, *both = rng.integers(0, 18, (3, len(persons)))
+    return lambda: seconds(lambda: comparison.compare(labels, persons, *both)), None
 
 
-def helped(bench, people):
-    """Mean seconds until a command has answered --help, and those of Python's own start."""
-    return answered("--help", 0)
+def answers(bench, people):
+    """Mean seconds until a command has answered --help or a wrong flag; of Python's own start."""
+    quiet = {"check": False, "stderr": subprocess.DEVNULL}
 
-
-def refused(bench, people):
-    """Mean seconds until a command has refused a wrong flag, and those of Python's own start."""
-    return answered("--none_such", 2)
-
-
-def answered(flag, code):
     def ours():
-        return np.mean([command(f"{name}.py", flag, code=code)[0] for name in COMMANDS])
+        return np.mean([command(c, f, **quiet) for c in COMMANDS for f in ("--help", "--none")])
 
-    return ours, lambda: command("-c", "import argparse, numpy")[0]
+    return ours, lambda: command("-c", "import argparse, numpy")
+
+
+RESNET, SPLIT = (partial(epoch, flags=f) for f in (["--model", "resnet50"], ["--split_heads"]))
+COMMAND, MB = partial(training, of=command), partial(training, of=memory)
+# {name: (measure, people, unit of its values, what it is compared with, ratio to reach)}
+ROWS = {
+    "epoch": (epoch, 421, "images/s", "bare step, same precision", 0.97),
+    "epoch_resnet50": (RESNET, 160, "images/s", "bare step, same precision", 0.97),
+    "epoch_first": (first_epoch, 421, "images/s", "bare step", 0.85),
+    "epoch_split": (SPLIT, 160, "images/s", "bare steps of three models", 0.97),
+    "epoch_customary": (customary_epoch, 160, "images/s", "customary loop", 2),
+    "command": (COMMAND, 80, "s", "customary script", 0.5),
+    "inference": (inference, 1800, "images/s", "bare forward, inference_mode", 0.9),
+    "inference_start": (inference_start, 120, "s", "", 1.3),
+    "rembg": (rembg, 20, "photos/s", "bare runs of onnxruntime", 0.92),
+    "grabcut": (grabcut, 40, "photos/s", "cv2.grabCut, full size, 5 iterations", 60),
+    "store": (pixel_store, 120, "photos/s", "cv2.imread, cv2.resize, all cores", 0.85),
+    "comparison": (two_runs, 2700, "s", "", 2),
+    "help": (answers, 0, "s", "import argparse, numpy", 5),
+    "memory": (MB, 421, "MB", "customary script", 1.3),
+    "memory_inference": (inference_memory, 1800, "MB", "customary script, predicting", 1.3),
+}

@@ -1,6 +1,7 @@
 """The benchmark: that its rows run, on tiny photos, and that it measures what it says."""
 
 import json
+import subprocess
 from argparse import Namespace
 
 import pytest
@@ -16,68 +17,57 @@ def scripts():
     """The modules of the benchmark, which import each other as files of one folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(HOME / "scripts")
-        import bench
         import benchmark
         import customary
-        import growth
+        import measures
 
-        return Namespace(bench=bench, benchmark=benchmark, customary=customary, growth=growth)
+        return Namespace(benchmark=benchmark, customary=customary, measures=measures)
 
 
-def test_rows_become_a_table_and_a_json_file(scripts, drawn, tmp_path, capsys):
-    words = ["--quick", "--scale", "0.1", "--models", "test_resnet", "--resize", "32", "24"]
-    words += ["--data_dir", drawn / "train", "--out", tmp_path / "table", "--batch_size", "8"]
-    names = ["training epoch, test_resnet", "first epoch, no store", "epoch", "store"]
-    names += ["comparison of two runs, 2,000 draws"]
-    only = f"^({'|'.join(names)})$"
-    scripts.benchmark.main([*map(str, words), "--only", only])
+def test_rows_become_a_table_a_json_file_and_a_plot(scripts, drawn, tmp_path, capsys):
+    words = ["--rounds", "2", "--photos", "70", "140", "--model", "test_resnet", "--resize", "32"]
+    words += ["24", "--data_dir", drawn / "train", "--out", tmp_path / "table", "--batch_size", "8"]
+    names = ["epoch", "epoch_first", "epoch_customary", "store", "comparison"]
+    scripts.benchmark.main([*map(str, words), "--only", *names])
     report = json.loads((tmp_path / "table.json").read_text())
-    assert [row["what"] for row in report["rows"]] == names
+    sizes = [(row["row"], row["photos"]) for row in report["rows"]]
+    assert sizes == [(name, photos) for name in names for photos in (70, 140)]
     for row in report["rows"]:
-        assert len(row["pairs"]) == 2 and all(min(pair) > 0 for pair in row["pairs"])
-        assert row["figures"] == [(a / b[0] if b else a) for a, *b in row["pairs"]]
+        assert len(row["rounds"]) == 2 and all(min(pair) > 0 for pair in row["rounds"])
+        ratios = [(a / b[0] if b else a) for a, *b in row["rounds"]]
+        assert row["ratio"] == sum(ratios) / 2 and row["highest"] == max(ratios)
     printed, table = capsys.readouterr().out, (tmp_path / "table.md").read_text()
-    for name in [*names, f"torch {torch.__version__.split('+')[0]}", "32x24", "cores"]:
+    for name in [*names, f"torch {torch.__version__}", "32x24", "cores"]:
         assert name in printed and name in table
+    assert "<svg" in (tmp_path / "table.svg").read_text()
 
 
-def test_no_row_and_a_wrong_pattern_are_refused(scripts, drawn, tmp_path):
-    words = ["--data_dir", str(drawn / "train"), "--out", str(tmp_path / "x"), "--only"]
-    with pytest.raises(UserError, match="finds no row"):
-        scripts.benchmark.main([*words, "none_such"])
-    with pytest.raises(UserError, match="not a regular expression"):
-        scripts.benchmark.main([*words, "("])
+def test_a_row_that_is_none_is_refused(scripts):
+    with pytest.raises(UserError, match="none of epoch, "):
+        scripts.benchmark.main(["--only", "none_such"])
 
 
-def test_the_order_of_two_things_alternates(scripts):
+def test_the_order_alternates_and_a_row_reaches_its_bar_or_not(scripts, monkeypatch):
     order = []
 
     def thing(name, value):
         return lambda: order.append(name) or value
 
-    row = scripts.benchmark.Row(
-        "x", lambda *_: (thing("a", 3), thing("b", 2)), "b", "≥ 1.5", "s", 0
-    )
-    result = scripts.benchmark.measured(row, Namespace(scaled=lambda people: people), 3)
-    assert order == list("abbaab")
-    assert result["figure"] == 1.5 and result["reached"]
+    for unit, bar, reached in ("s", 1.5, True), ("s", 1.4, False), ("a/s", 1.5, True):
+        row = (lambda *_: (thing("a", 3), thing("b", 2)), 0, unit, "b", bar)
+        monkeypatch.setitem(scripts.benchmark.ROWS, "x", row)
+        result = scripts.benchmark.measured("x", None, 5, 3)
+        assert result["ratio"] == 1.5 and result["reached"] == reached
+    assert order[:6] == list("abbaab")
 
 
-def test_a_row_reaches_its_bar_or_not(scripts):
-    row = scripts.benchmark.Row("x", None, "y", "≤ 2", "s", 0)
-    assert row.reached(2) and not row.reached(2.1)
-    assert not scripts.benchmark.Row("x", None, "y", "≥ 2", "s", 0).reached(1.9)
-    assert scripts.benchmark.Row("x", None, "y", "", "s", 0).reached(1) is None
-    assert scripts.benchmark.Row("x", None, "y", "≤ 2", "s", 0, difference=True).figure(5, 3) == 2
-
-
-def test_a_command_is_timed_and_its_memory_is_that_of_its_own_process(scripts):
+def test_the_memory_of_a_command_is_that_of_its_own_process(scripts, tmp_path):
     ballast = torch.zeros(2**27)  # half a GB of this process
-    code = "import time; block = bytearray(150 * 2**20); time.sleep(.3)"
-    seconds, resident, own = scripts.bench.command("-c", code)
-    assert seconds > 0.3 and 150 < own <= resident < ballast.nbytes / 2**20
-    with pytest.raises(UserError, match="ended with 3: no luck"):
-        scripts.bench.command("-c", "print('no luck'); raise SystemExit(3)")
+    (tmp_path / "block.py").write_text("block = bytearray(150 * 2**20)")
+    resident = scripts.measures.memory(tmp_path / "block.py")
+    assert 150 < resident < ballast.nbytes / 2**20
+    with pytest.raises(subprocess.CalledProcessError):
+        scripts.measures.command("-c", "raise SystemExit(3)")
 
 
 def test_the_customary_loop_has_the_labels_of_the_table_and_learns(scripts, drawn):
@@ -92,10 +82,3 @@ def test_the_customary_loop_has_the_labels_of_the_table_and_learns(scripts, draw
     losses = [scripts.customary.train_epoch(*parts, loaders[0], "cpu") for _ in range(2)]
     assert losses[1] < losses[0]
     assert 0 <= scripts.customary.validate(parts[0], loaders[1], "cpu") < 1
-
-
-def test_growth_is_a_table_and_a_plot(scripts, tmp_path):
-    rows = [(step, n, n / 100, n / 2, n / 4) for step in ("store", "epoch") for n in (70, 140)]
-    assert scripts.growth.lines(rows)[1] == ["store", "140", "1.4", "10.00", "70", "35"]
-    scripts.growth.plot(rows, tmp_path / "plot.svg")
-    assert "<svg" in (tmp_path / "plot.svg").read_text()
