@@ -42,7 +42,7 @@ FLAGS = {
         Option("vote", False, None, "each model votes for a class, instead of the average"),
         Option("decision", "argmax", one_of("argmax", "f1"),
                "argmax|f1: f1 takes class weights that maximise macro F1 on the runs' OOF"),
-        Option("batch_size", 256, number(int, 1), "photos a batch"),
+        Option("batch_size", 256, number(int, 1), "photos a batch, on a CPU at most 32"),
         Option("device", "auto", str, "auto|cpu|cuda|cuda:1|mps ..."),
         Option("cache_dir", "cache", str, "folder of the decoded photos"),
         Option("matte_dir", None, str, "folder of the mattes", unset="mattes/ beside the images"),

@@ -92,7 +92,7 @@ OPTIONS = {
         Where("resume", None, str, "go on with this run, by its own options", unset="a new run"),
         Where("device", "auto", str, "auto|cpu|cuda|cuda:1|mps ..."),
         Where("log_interval", 20, whole(1), "steps between two checks of the loss"),
-        Where("valid_batch_size", 256, whole(1), "batch size of validation"),
+        Where("valid_batch_size", 256, whole(1), "batch size of validation, on a CPU at most 32"),
     ),
     "layout (default: one model of the 18 classes)": (
         Option("split_heads", False, None, "three models: mask, gender and age"),
