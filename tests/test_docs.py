@@ -21,7 +21,7 @@ WRITTEN = (README, KOREAN, HOME / "docs/guide.md")
 PARSERS = {f"{module.__name__}.py": module.parse_args for module in (demo, inference, preprocess)}
 PARSERS |= {"report.py": report.parse_args, "train.py": options.parse_args}
 STARTERS = {"python", ".venv/bin/python", "bash", "torchrun", "tensorboard", "uv", "source"}
-NOT_OURS = {"--nproc_per_node", "--max-restarts", "--logdir", "--seed", "--python", "--also"}
+NOT_OURS = {"--nproc_per_node", "--max-restarts", "--logdir", "--seed", "--python"}
 NOT_OURS |= {"--dataset"}  # of the competition's baseline
 
 
@@ -61,6 +61,9 @@ def test_the_commands_of_a_document_are_taken_by_their_parsers(path):
 @pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.name)
 def test_a_document_names_flags_that_there_are(path):
     known = set(re.findall(r"`(--\w+)`", read(FLAGS)))
+    for script in (HOME / "scripts").glob("*.py"):
+        named = re.findall(r"(?:Option|add_argument)\(\s*\"(?:--)?(\w+)", read(script))
+        known |= {f"--{name}" for name in named}
     assert set(re.findall(r"(?<![\w-])--\w[\w-]*", read(path))) <= known | NOT_OURS
 
 
