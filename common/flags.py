@@ -232,6 +232,11 @@ def switch(word):
     return one_of("on", "off")(word) == "on"
 
 
+def switch_or_auto(word):
+    """As switch(), or "auto"."""
+    return {"on": True, "off": False}.get(one_of("auto", "on", "off")(word), word)
+
+
 def typed(parse):
     """A parser of this module as the `type` of a plain argparse flag."""
 

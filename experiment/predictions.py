@@ -12,8 +12,6 @@ from common.errors import UserError
 from common.processes import counted, rank, world_size
 from model import load_model, probabilities
 
-CPU_BATCH = 32  # photos; 256 at once took 1.5 GB more, and were not faster
-
 
 class NotFinite(UserError):
     """A model answers some photo with no probability; who asked says which model."""
@@ -30,22 +28,21 @@ def load(path, heads, device="cpu"):
     return model, info
 
 
+def usual_amp(device):
+    """What --amp auto is on a device where nothing was tried."""
+    if device.type != "cuda":
+        return "off"
+    return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+
+
 def precision(amp, device):
     """(autocast context, GradScaler or None) of --amp on a device."""
-    if amp == "auto":
-        amp = "off"
-        if device.type == "cuda":
-            amp = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    amp = usual_amp(device) if amp == "auto" else amp
     if amp == "off":
         return nullcontext(), None
     dtype = torch.bfloat16 if amp == "bf16" else torch.float16
     scaler = torch.amp.GradScaler(device.type) if amp == "fp16" else None
     return torch.autocast(device.type, dtype), scaler
-
-
-def at_once(batch_size, device):
-    """The photos that a model which does not learn is shown at once."""
-    return min(batch_size, CPU_BATCH) if device.type == "cpu" else batch_size
 
 
 @torch.inference_mode()
@@ -61,7 +58,7 @@ def predict(model, pixels, photos, info, batch_size=256, tta=augment.TTA["none"]
     photos = torch.as_tensor(photos)
     shapes = {head: (len(photos), *info.shape_of(head)) for head in info.heads}
     sums = {head: torch.zeros(shape, device=pixels.device) for head, shape in shapes.items()}
-    batch_size = at_once(batch_size, pixels.device)
+    batch_size = devices.at_once(batch_size, pixels.device)
     for rows in torch.arange(rank(), len(photos), world_size()).split(batch_size):
         for view in range(pixels.views):
             images = pixels.batch(photos[rows], view)

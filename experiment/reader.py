@@ -30,6 +30,7 @@ CONFIG = {
         "pseudo_is_mean?": bool,
     },
     "git?": (str, None),
+    "tasks?": {str: dict},
     "oof_of?": [str],
 }
 CONFUSION = [[COUNT, CLASSES], CLASSES]

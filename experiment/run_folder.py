@@ -62,15 +62,16 @@ def find_run(args, table):
     return folder
 
 
-def make_run(args, table):
+def make_run(args, table, tasks):
     """The folder of this run with config.json and folds.csv in it, the same on every process.
 
-    A new run takes the first free name of exp, exp2, exp3 ...; one that find_run() finds is joined.
+    A new run, with `tasks` in its config.json, takes the first free name of exp, exp2, exp3 ...;
+    one that find_run() finds is joined.
     """
     folder = None
     if rank() == 0:
         try:
-            folder = find_run(args, table) or _make(args, table)
+            folder = find_run(args, table) or _make(args, table, tasks)
         except UserError as error:
             if world_size() == 1:
                 raise
@@ -119,7 +120,7 @@ def _numbered(first):
     return found
 
 
-def _make(args, table):
+def _make(args, table, tasks):
     first = Path(args.model_dir, args.name)
     first.parent.mkdir(parents=True, exist_ok=True)
     with locked(first.parent / ".lock", wait=True):  # folds may start at the same moment
@@ -131,7 +132,7 @@ def _make(args, table):
         folds = _deal(args, table)
         folder.mkdir()
         write_csv(folder / "folds.csv", folds)
-        write_json(folder / "config.json", _config(args, table))
+        write_json(folder / "config.json", _config(args, table) | {"tasks": tasks})
     return folder
 
 
@@ -145,7 +146,6 @@ def _config(args, table):
         "layout": layout,
         "seed": args.seed,
         "options": vars(args),
-        "tasks": options.tasks_of(args),
         "data": {
             "fingerprint": fingerprint(table.frame),
             "people": int(table.frame.person.nunique()),

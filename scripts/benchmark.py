@@ -13,7 +13,6 @@ stand in measures.py, the loop that many write in customary.py. The table goes t
 """
 
 import io
-import re
 import sys
 import tempfile
 from contextlib import redirect_stdout
@@ -24,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import pandas as pd
 from measures import PHOTOS, ROWS, Bench
 
+from common import devices
 from common.errors import run_command
 from common.files import write_json, write_text
 from common.flags import Option, make_parser, number, one_of
@@ -76,13 +76,12 @@ def line(values):
 
 def describe(args):
     """What the numbers of a table depend on."""
-    known = stamp()
-    processor = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    known, device = stamp(), devices.name_of(devices.pick_device(args.device))
     versions = ", ".join(f"{name} {version}" for name, version in known["versions"].items())
     size = "x".join(map(str, args.resize))
     return (
-        f"{processor[1] if processor else ''}, {cores()} cores, {known['hardware']}; {versions}, "
-        f"commit {known['git']}; {args.model}, {size}, batch {args.batch_size}"
+        f"{device}, {cores()} cores; {versions}, commit {known['git']}; "
+        f"{args.model}, {size}, batch {args.batch_size}"
     )
 
 

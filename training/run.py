@@ -19,7 +19,7 @@ from dataset import Data, Table, read_train, split_people
 from experiment import reader, results, run_folder
 from labels import LAYOUTS
 from photos.views import build_views
-from training import distributed, optimization, teaching
+from training import arithmetic, distributed, optimization, teaching
 from training.loop import Stopped
 from training.task import Task
 
@@ -54,11 +54,15 @@ def open_run(args, device):
     for note in table.notes:
         say(f"{args.data_dir}: {note}")
     labels = teaching.read(args, table)
-    if not run_folder.find_run(args, table):
+    new = not run_folder.find_run(args, table)
+    if new:
         check_models(args, tasks, table)
     pixels, mattes = _open_pixels(args, tasks, labels, device)
     _check_readable(args, table, pixels)
-    folder = run_folder.make_run(args, table)
+    if new and rank() == 0:
+        tasks = arithmetic.choose(args, tasks, device, len(table.frame))
+    folder = run_folder.make_run(args, table, tasks)
+    tasks = arithmetic.recorded(folder, tasks, device)
     say(f"run {folder}")
     return Run(args, tasks, folder, table, labels, pixels, mattes, device)
 

@@ -17,13 +17,15 @@ from timm.utils import ModelEmaV3
 
 import loss
 import model as models
+import options
 from common.processes import rank, world_size
 from dataset import Epoch
 from experiment import reader
-from experiment.predictions import NotFinite, precision, predict
+from experiment.predictions import NotFinite, precision, predict, usual_amp
 from labels import HEADS, combine
 from metrics import macro_f1
-from training import checkpoint, distributed, features, optimization
+from photos import features
+from training import checkpoint, distributed, optimization
 from training.loop import Diverged, train_epoch
 
 
@@ -70,9 +72,12 @@ class Task:
             self.model.to(memory_format=torch.channels_last)
         mean, std = models.normalization(self.model)
         self.mean, self.std = (torch.tensor(value, device=self.device) for value in (mean, std))
+        # Left to auto, a model predicts on any device in the arithmetic that is usual there.
+        asked = options.for_task(run.options, self.name)["amp"]
+        amp = asked if chosen["amp"] == usual_amp(self.device) else chosen["amp"]
         self.info = models.ModelInfo(
             **{name: chosen[name] for name in ("model", "bg", "bg_fill", "crop")},
-            **{name: chosen[name] for name in ("amp", "channels_last")},
+            **{"amp": amp, "channels_last": chosen["channels_last"]},
             **{"heads": self.heads, "size": tuple(chosen["resize"]), "extra": self.extra},
             **{"mean": tuple(mean), "std": tuple(std)},
             **{"rembg_model": run.options.rembg_model, "mattes": run.mattes},

@@ -160,7 +160,8 @@ def child(command, argv, folder, files, before):
         if before:
             before()
         main = importlib.import_module(command).main
-        run_command(lambda: (signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS), main()))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+        run_command(main)
         code = 0
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1

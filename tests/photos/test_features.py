@@ -12,8 +12,8 @@ import inference
 import model as models
 import train
 from common.errors import UserError
+from photos import features
 from photos.store import Pixels
-from training import features
 
 INFO = SimpleNamespace(model="test_efficientnet", mean=(0.5,) * 3, std=(0.25,) * 3, size=(32, 24))
 

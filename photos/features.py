@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 import augment
+from common import devices
 from common.files import cached
 from common.processes import progress
-from experiment.predictions import at_once
 
 
 class Features:
@@ -53,7 +53,7 @@ def _compute(pixels, backbone, info, batch_size):
     mean, std = (torch.tensor(value, device=pixels.device) for value in (info.mean, info.std))
     views = []
     for view in range(pixels.views):
-        parts = torch.arange(pixels.count).split(at_once(batch_size, pixels.device))
+        parts = torch.arange(pixels.count).split(devices.at_once(batch_size, pixels.device))
         bar = progress(parts, desc=f"features of {info.model}")
         found = [backbone(augment.normalize(pixels.batch(p, view), mean, std)) for p in bar]
         views.append(torch.cat(found).float().cpu().numpy())

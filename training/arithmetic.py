@@ -1,0 +1,128 @@
+"""The arithmetic of a model in training where --amp or --compile is auto: the fastest, by trying.
+
+A few steps of the real model, at its size and batch, on random photos. Their times are kept in the
+cache folder by device, model, size, batch and versions; what was chosen stands in the `tasks` of
+the run's config.json, from which every process and a resumed run take it.
+"""
+
+import hashlib
+import math
+import time
+from pathlib import Path
+
+import timm
+import torch
+
+import model as models
+import options
+from common import devices
+from common.files import cached
+from common.processes import say, world_size
+from experiment.predictions import precision, usual_amp
+from experiment.reader import read_config
+from labels import LAYOUTS
+from training import optimization
+
+NAMES = ("amp", "compile")
+LEAST_STEPS = 500  # a shorter run takes the usual: trying would not repay
+COMPILES = 600  # seconds of all steps from which torch.compile is tried, which takes minutes
+GAIN = 1.1  # how many times as fast as the usual another must be: more than noise
+TRIES = 3
+
+
+def usual(of, device):
+    """{name: value} of the options of a task, with what auto is where nothing is tried."""
+    known = {"amp": usual_amp(device), "compile": False}
+    return {name: known[name] if of[name] == "auto" else of[name] for name in NAMES}
+
+
+def choose(args, tasks, device, photos):
+    """The tasks of options.tasks_of() with the fastest in place of auto; says what was tried.
+
+    photos: how many the table has.
+    """
+    share = 1 - 1 / args.k_fold if args.k_fold else 1 - args.val_ratio
+    heads, chosen = LAYOUTS[options.layout_of(args)], {}
+    for task, of in tasks.items():
+        steps = of["epochs"] * math.ceil(photos * share / of["batch_size"])
+        chosen[task] = of | usual(of, device)
+        if "auto" in (of["amp"], of["compile"]) and steps >= LEAST_STEPS and of["freeze"] != "all":
+            chosen[task] |= _fastest(of, steps, heads[task], device, args.cache_dir, task)
+    return chosen
+
+
+def _fastest(of, steps, heads, device, cache_dir, task):
+    """{name: value} of the way that takes a task's steps, in seconds, in the least time."""
+    first = usual(of, device)
+    kinds = {"cpu": ("off", "bf16"), "cuda": ("off", "bf16", "fp16")}.get(device.type, ())
+    ways = [first | {"amp": amp} for amp in kinds if of["amp"] == "auto"]
+    spent = {}
+
+    def cost(way):
+        start, later = remembered_time(of | way, heads, device, cache_dir)
+        taken = later * steps + start * way["compile"]
+        spent[" ".join([way["amp"].replace("off", "fp32")] + ["compiled"] * way["compile"])] = taken
+        return taken * (1 if way == first else GAIN)
+
+    best = min([first, *ways], key=cost)
+    if of["compile"] == "auto" and cost(best) > COMPILES:
+        best = min([best, best | {"compile": True}], key=cost)
+    told = ", ".join(f"{name} {taken / steps:.3g}" for name, taken in spent.items())
+    say(f"{task}: --amp {best['amp']} is the fastest; seconds a step: {told}")
+    return best
+
+
+def recorded(folder, tasks, device):
+    """The tasks with the arithmetic that the run's config.json says, checked."""
+    config, result = read_config(folder), {}
+    for task, of in tasks.items():
+        said = config.get("tasks", {}).get(task, {})
+        said = {name: said.get(name, "auto") for name in NAMES}
+        recorded = {name: {"": value} for name, value in said.items()}
+        options.check_recorded(recorded, Path(folder, "config.json"))
+        result[task] = of | usual(said, device)
+    return result
+
+
+def remembered_time(of, heads, device, cache_dir):
+    """The time_steps() of a task's options, taken now or at an earlier time."""
+    names = (*NAMES, "model", "resize", "batch_size", "channels_last", "freeze", "optimizer")
+    what = [*(of[name] for name in names), world_size(), devices.name_of(device)]
+    key = repr([*what, torch.__version__, timm.__version__]).encode()
+
+    def make(temporary):
+        temporary.write_bytes(key)
+        return {"seconds": time_steps(of, heads, device)}
+
+    path = Path(cache_dir, f"{hashlib.sha256(key).hexdigest()[:20]}.steps")
+    return cached(path, make)["seconds"]
+
+
+def time_steps(of, heads, device):
+    """(seconds of the first step, of a later one) of training with the options of a task; 1e9 where
+    it fails, as for lack of memory or of a compiler.
+    """
+    count, seconds = max(2, of["batch_size"] // world_size()), []
+    layout = torch.channels_last if of["channels_last"] else torch.contiguous_format
+    model = models.create(of["model"], heads, of["resize"], "none")
+    model = model.to(device, memory_format=layout).train()
+    optimization.freeze(model.backbone, of["freeze"])
+    optimizer = optimization.make_optimizer(model, of)
+    network = torch.compile(model) if of["compile"] else model
+    autocast, scaler = precision(of["amp"], device)
+    images = torch.randn(count, 3, *of["resize"], device=device).contiguous(memory_format=layout)
+    try:
+        for _ in range(1 + TRIES):
+            start = time.perf_counter()
+            with autocast:
+                logits = network(images)
+            loss = sum(value.float().square().mean() for value in logits.values())
+            (scaler.scale(loss) if scaler else loss).backward()
+            scaler.step(optimizer) if scaler else optimizer.step()
+            optimizer.zero_grad()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            seconds.append(time.perf_counter() - start)
+    except RuntimeError:
+        return 1e9, 1e9
+    return seconds[0], min(seconds[1:])
