@@ -44,12 +44,20 @@ def read_matte(path, shape=None):
 def _decoded(data, path, mode):
     """The image in the bytes of a file, as cv2.imdecode gives it; UserError if there is none."""
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), mode) if data else None
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), mode) if _bounded(data) else None
     except cv2.error:
         image = None
     if image is None:
         raise UserError(f"{path}: is not a readable image")
     return image
+
+
+def _bounded(data):
+    """False for no bytes, and for a PNG with a chunk beyond its end: OpenCV takes 4 GB for it."""
+    place = 8 if data.startswith(b"\x89PNG") else len(data)
+    while place + 8 <= len(data) and data[place + 4 : place + 8] != b"IEND":
+        place += 12 + int.from_bytes(data[place : place + 4], "big")
+    return bool(data) and place <= len(data)
 
 
 def default_matte_dir(root):

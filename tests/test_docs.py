@@ -3,6 +3,7 @@ READMEs say the same."""
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -91,3 +92,15 @@ def test_the_readmes_say_the_same():
 def test_the_readmes_stay_short_and_their_picture_small():
     assert max(len(read(path).splitlines()) for path in (README, KOREAN)) <= 180
     assert (HOME / "docs/overview.svg").stat().st_size <= 300_000
+
+
+def test_git_ignores_the_pages_tables_and_pictures_of_photos(tmp_path):
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    shutil.copy(HOME / ".gitignore", tmp_path)
+    scripts = "".join(map(read, (HOME / "scripts").glob("*.sh")))
+    pages = {"report.html", *re.findall(r"PAGE:-([\w.]+)", scripts)}
+    assert len(pages) > 2
+    made = [*pages, *(f"{page.removesuffix('.html')}_tables/runs.csv" for page in pages)]
+    made += ["mattes/preview.png", "runs/exp/dry_run.png", "output/output.csv", "tune.db"]
+    words = ["git", "-C", tmp_path, "check-ignore", *made]
+    assert subprocess.run(words, capture_output=True, text=True).stdout.split() == made

@@ -160,8 +160,7 @@ def child(command, argv, folder, files, before):
         if before:
             before()
         main = importlib.import_module(command).main
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
-        run_command(main)
+        run_command(lambda: (signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS), main()))
         code = 0
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1

@@ -46,7 +46,7 @@ def soak(template, place, count, seed=0):
     start, ended, sent, running = time.monotonic(), Counter(), Counter(), []
     for number in range(count):
         running.append(box.start(*choose(chance, box)))
-        time.sleep(chance.uniform(0.05, 0.8))
+        time.sleep(chance.uniform(0.0, 0.6))
         if chance.random() < 0.7 and not running[-1].poll():
             kind = chance.choice(SIGNALS)
             running[-1].signal(kind)
@@ -59,6 +59,7 @@ def soak(template, place, count, seed=0):
     complaints += left(home, before)
     said = [
         f"{count} commands in {time.monotonic() - start:.0f} s",
+        f"{sum(len(runs_of(box, name)) for name in TRAINS)} runs as their twins",
         "signals: " + ", ".join(f"{n} {name}" for name, n in sent.items()),
         "exit codes: " + ", ".join(f"{n} of {code}" for code, n in sorted(ended.items())),
         f"slowest {max(one.done.seconds for one in box.started):.1f} s",
@@ -84,9 +85,16 @@ def choose(chance, box):
     return "train", begin_or_go_on(box, chance.choice(list(TRAINS)))
 
 
+def runs_of(box, name):
+    """The runs of one entry of TRAINS that have begun: runs/a, runs/a2, runs/a3 ..."""
+    found = [box.path("runs", name), *box.folder.glob(f"runs/{name}[0-9]*")]
+    return [run for run in found if (run / "config.json").exists()]
+
+
 def begin_or_go_on(box, name):
-    if box.path("runs", name, "config.json").exists():
-        return f"--resume runs/{name}"
+    for run in runs_of(box, name):
+        if not (run / "metrics.json").exists():
+            return f"--resume runs/{run.name}"
     return f"{TRAIN} --name {name} {TRAINS[name]}"
 
 
@@ -102,13 +110,15 @@ def finished(box):
     """Takes all to its end; what differs from the twins."""
     found = []
     for name in TRAINS:
-        for again in box.folder.glob(f"runs/{name}[0-9]*"):  # begun twice, at the same moment
-            found += engine.works().complaints(box.run("train", f"--resume runs/{again.name}"))
-        done = box.run("train", begin_or_go_on(box, name))
-        found += [f"{name}: {c}: {done}" for c in engine.works().complaints(done)]
-        wanted, ours = (bytes_of(box.path(home, name), SAME) for home in ("twins", "runs"))
-        names = wanted.keys() | ours.keys()
-        found += [f"{name}: {n} is not its twin's" for n in names if wanted.get(n) != ours.get(n)]
+        if not runs_of(box, name):
+            found += engine.works().complaints(box.run("train", begin_or_go_on(box, name)))
+        wanted = bytes_of(box.path("twins", name), SAME)
+        for run in runs_of(box, name):
+            done = box.run("train", f"--resume runs/{run.name}")
+            found += [f"{run.name}: {c}: {done}" for c in engine.works().complaints(done)]
+            ours = bytes_of(run, SAME)
+            names = [n for n in wanted.keys() | ours.keys() if wanted.get(n) != ours.get(n)]
+            found += [f"{run.name}: {n} is not its twin's" for n in names]
     for command, argv in OTHERS:
         done = box.run(command, case.words_of(command, argv))
         found += [f"{c}: {done}" for c in engine.works().complaints(done)]

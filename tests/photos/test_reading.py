@@ -1,6 +1,7 @@
 """Mattes and photos as files: how they are read, and what is said where they cannot be."""
 
 import os
+import resource
 
 import numpy as np
 import pytest
@@ -34,6 +35,21 @@ def test_what_cannot_be_read_is_named(tmp_path):
     Image.new("L", (30, 20)).save(tmp_path / "m.png")
     with pytest.raises(UserError, match=r"m\.png: is \(20, 30\), its photo \(30, 20\)"):
         read_matte(tmp_path / "m.png", (30, 20))
+
+
+def test_a_damaged_header_takes_no_memory(tmp_path):
+    Image.new("L", (30, 20)).save(tmp_path / "m.png")
+    Image.new("RGB", (30, 20)).save(tmp_path / "p.jpg")
+    png, jpg = (bytearray((tmp_path / name).read_bytes()) for name in ("m.png", "p.jpg"))
+    png[33:37] = b"\xff\xff\xff\x00"  # the size of its second chunk
+    size = jpg.index(b"\xff\xc0") + 5
+    jpg[size : size + 4] = (30000).to_bytes(2, "big") * 2
+    for data in (png, jpg):
+        (tmp_path / "damaged").write_bytes(data)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        with pytest.raises(UserError, match="damaged: is not a readable image"):
+            read_photo(tmp_path / "damaged")
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kB
 
 
 def test_where_mattes_lie(tmp_path):
