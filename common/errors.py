@@ -10,6 +10,10 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 ORDINARY = (errno.EACCES, errno.EPERM, errno.ENOENT, errno.EEXIST, errno.EISDIR, errno.ENOTDIR)
 ORDINARY += (errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO, errno.EIO, errno.EMFILE, errno.ESTALE)
 
+# OpenCV reads it when it is imported. Its own limit of four times as many pixels lets a damaged
+# header of a photo take 4 GB.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**28))
+
 
 class UserError(Exception):
     """Wrong input. The message is one line: what is wrong, where, and what to do."""

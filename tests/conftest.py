@@ -7,6 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
+import common.errors  # noqa: F401  sets the limits of OpenCV, before test files import it
+
 # Before anything imports torch or the hub's client, which read these once.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_CACHE"] = str(Path(tempfile.gettempdir(), f"empty-hub-{os.getpid()}"))
