@@ -41,35 +41,38 @@ def choose(args, tasks, device, photos):
 
     photos: how many the table has.
     """
-    share = 1 - 1 / args.k_fold if args.k_fold else 1 - args.val_ratio
-    heads, chosen = LAYOUTS[options.layout_of(args)], {}
+    share, chosen = 1 - (1 / args.k_fold if args.k_fold else args.val_ratio), {}
     for task, of in tasks.items():
         steps = of["epochs"] * math.ceil(photos * share / of["batch_size"])
         chosen[task] = of | usual(of, device)
         if "auto" in (of["amp"], of["compile"]) and steps >= LEAST_STEPS and of["freeze"] != "all":
-            chosen[task] |= _fastest(of, steps, heads[task], device, args.cache_dir, task)
+            heads = LAYOUTS[options.layout_of(args)][task]
+            best, spent = _fastest(of, steps, heads, device, args.cache_dir)
+            told = ", ".join(f"{name} {seconds / steps:.3g}" for name, seconds in spent.items())
+            say(f"{task} trains in {_name(best)}; seconds a step: {told}")
+            chosen[task] |= best
     return chosen
 
 
-def _fastest(of, steps, heads, device, cache_dir, task):
-    """{name: value} of the way that takes a task's steps, in seconds, in the least time."""
-    first = usual(of, device)
-    kinds = {"cpu": ("off", "bf16"), "cuda": ("off", "bf16", "fp16")}.get(device.type, ())
-    ways = [first | {"amp": amp} for amp in kinds if of["amp"] == "auto"]
-    spent = {}
+def _fastest(of, steps, heads, device, cache_dir):
+    """(the way that takes the steps of a task in the least time, {name: seconds} of all tried)."""
+    first, spent = usual(of, device), {}
+    amps = {"cpu": ("off", "bf16"), "cuda": ("off", "bf16", "fp16")}.get(device.type, ())
 
     def cost(way):
         start, later = remembered_time(of | way, heads, device, cache_dir)
-        taken = later * steps + start * way["compile"]
-        spent[" ".join([way["amp"].replace("off", "fp32")] + ["compiled"] * way["compile"])] = taken
-        return taken * (1 if way == first else GAIN)
+        spent[_name(way)] = later * steps + start * way["compile"]
+        return spent[_name(way)] * (1 if way == first else GAIN)
 
+    ways = [first | {"amp": amp} for amp in amps if of["amp"] == "auto"]
     best = min([first, *ways], key=cost)
     if of["compile"] == "auto" and cost(best) > COMPILES:
         best = min([best, best | {"compile": True}], key=cost)
-    told = ", ".join(f"{name} {taken / steps:.3g}" for name, taken in spent.items())
-    say(f"{task}: --amp {best['amp']} is the fastest; seconds a step: {told}")
-    return best
+    return best, spent
+
+
+def _name(way):
+    return way["amp"].replace("off", "fp32") + " compiled" * way["compile"]
 
 
 def recorded(folder, tasks, device):
