@@ -14,20 +14,11 @@ from torch.nn import functional as F
 import augment
 from common.errors import UserError
 from common.files import read_rows
-from common.processes import counted
 from labels import ATTRIBUTES, HEADS, age_group, encode
 from photos.reading import SUFFIXES, is_junk, is_photo
 
 MASK_OF_PHOTO = {f"mask{i}": 0 for i in range(1, 6)} | {"incorrect_mask": 1, "normal": 2}
 COLUMNS = ("id", "gender", "race", "age", "path")
-UNUSUAL = {  # what a table notes, one and many
-    "no folder": ("person without a folder", "people without a folder"),
-    "junk": ("junk file", "junk files"),
-    "other": ("file beside the seven photos", "files beside the seven photos"),
-    "second": ("second file of one photo", "second files of one photo"),
-    "missing": ("missing photo", "missing photos"),
-    "unlisted": ("folder that train.csv does not list", "folders that train.csv does not list"),
-}
 
 
 @dataclass
@@ -107,10 +98,10 @@ def read_train(data_dir):
         raise UserError(f"{root} holds none of the photos that {path} lists")
     for entry in sorted(os.scandir(root), key=lambda entry: entry.name):
         if entry.is_dir() and not is_junk(entry.name) and entry.name not in people:
-            notes["unlisted"].append(entry.name)
+            notes["folders that train.csv does not list"].append(entry.name)
     columns = ["image", "person", "id", "age", "mask", "gender", "age_group", "label"]
     lines = [
-        f"{counted(len(all_), *UNUSUAL[kind])}: {', '.join(all_[:3])}{', ...' * (len(all_) > 3)}"
+        f"{kind}: {len(all_)} ({', '.join(all_[:3])}{', ...' * (len(all_) > 3)})"
         for kind, all_ in notes.items()
     ]
     lines = [line.encode(errors="backslashreplace").decode() for line in lines]  # any bytes
@@ -154,33 +145,31 @@ def _person(path, line, row):
 
 def _check_inside(path, line, name):
     parts = PurePosixPath(name.replace("\\", "/"))
-    if not parts.name or set(name) & set("\n\r"):
+    if not parts.name or set(name) & set("\n\r\0"):
         raise UserError(f"{path} line {line}: {name[:60]!r} is not a name of photos")
     if parts.is_absolute() or ".." in parts.parts or Path(name).is_absolute():
         raise UserError(f"{path} line {line}: {name!r} leaves the images folder")
-    if "\0" in name:
-        raise UserError(f"{path} line {line}: {name!r} cannot be the name of a file")
 
 
 def _photos(folder, notes):
     """[(stem, file name)] of one person, in the order of the stems; the rest goes to notes."""
     if not folder.is_dir():
-        notes["no folder"].append(folder.name)
+        notes["people without a folder"].append(folder.name)
         return []
     found = {}
     for name in sorted(entry.name for entry in os.scandir(folder)):
         stem = PurePosixPath(name).stem
         if is_junk(name):
-            notes["junk"].append(f"{folder.name}/{name}")
+            notes["junk files"].append(f"{folder.name}/{name}")
         elif not is_photo(name) or stem not in MASK_OF_PHOTO:
-            notes["other"].append(f"{folder.name}/{name}")
+            notes["files beside the seven photos"].append(f"{folder.name}/{name}")
         elif stem in found:
-            notes["second"].append(f"{folder.name}/{name}")
+            notes["second files of one photo"].append(f"{folder.name}/{name}")
         else:
             found[stem] = name
     for stem in MASK_OF_PHOTO:
         if stem not in found:
-            notes["missing"].append(f"{folder.name}/{stem}")
+            notes["missing photos"].append(f"{folder.name}/{stem}")
     return sorted(found.items())
 
 
@@ -204,15 +193,11 @@ def split_people(frame, seed, k_fold=0, val_ratio=0.2):
             raise UserError(f"--k_fold {k_fold}: give 2 to {len(people)} (the number of people)")
         fold = place % k_fold
     else:
-        if not 0 <= val_ratio < 1:
-            raise UserError(f"--val_ratio {val_ratio}: give a share of the people, 0 to below 1")
         held_out = np.floor((place + 1) * val_ratio) > np.floor(place * val_ratio)
         if val_ratio and not held_out.any():
             raise UserError(f"--val_ratio {val_ratio} of {len(people)} people is nobody")
         fold = np.where(held_out, 0, -1)
-    result = pd.DataFrame({"person": people.person, "fold": 0})
-    result.loc[dealt, "fold"] = fold
-    return result
+    return pd.DataFrame({"person": people.person, "fold": pd.Series(fold, dealt)})
 
 
 def sampling_weights(codes, head, power):
@@ -282,37 +267,31 @@ class Epoch:
         int64 (n,)}; targets: the same, or with mixing {head: float32 (n, classes)}; and where
         `extra` asks for it, "years" (n,) float32 and "given" (n, 3) float32 mask states.
         """
-        photos = self.photos[rows]
-        images, own = self._images(rows), self._classes(photos)
+        photos, images = self.photos[rows], self._images(rows)
+        own = {head: self._target(head, photos) for head in self.heads}
         targets = own | self._extra(photos)
-        if not self.mixing:
-            return self._in_layout(images), own, targets
-        partners = self.partners[rows]
-        others = self._classes(self.photos[partners])
-        images, share = augment.mix(images, self._images(partners), self.mix[rows], self.mixing)
-        for head in self.heads:
-            soft = F.one_hot(others[head], HEADS[head]), F.one_hot(own[head], HEADS[head])
-            targets[head] = torch.lerp(*(value.float() for value in soft), share[:, None])
-        for name, other in self._extra(self.photos[partners]).items():
-            weight = share[:, None] if other.dim() == 2 else share
-            targets[name] = torch.lerp(other, targets[name], weight)
-        return self._in_layout(images), own, targets
-
-    def _in_layout(self, images):
+        if self.mixing:
+            partners = self.partners[rows]
+            others = self.photos[partners]
+            images, share = augment.mix(images, self._images(partners), self.mix[rows], self.mixing)
+            for head in self.heads:
+                targets[head] = self._one_hot(head, photos)
+            theirs = {head: self._one_hot(head, others) for head in self.heads}
+            for name, other in (theirs | self._extra(others)).items():
+                weight = share[:, None] if other.dim() == 2 else share
+                targets[name] = torch.lerp(other, targets[name], weight)
         if self.options.get("channels_last") and images.dim() == 4:
-            return images.contiguous(memory_format=torch.channels_last)
-        return images
-
-    def _classes(self, photos):
-        return {head: self._target(head, photos) for head in self.heads}
+            images = images.contiguous(memory_format=torch.channels_last)
+        return images, own, targets
 
     def _extra(self, photos):
-        result = {}
-        if "years" in self.extra:
-            result["years"] = self._target("years", photos)
+        result = {"years": self._target("years", photos)} if "years" in self.extra else {}
         if "given_mask" in self.extra:
-            result["given"] = F.one_hot(self._target("mask", photos), HEADS["mask"]).float()
+            result["given"] = self._one_hot("mask", photos)
         return result
+
+    def _one_hot(self, head, photos):
+        return F.one_hot(self._target(head, photos), HEADS[head]).float()
 
     def _target(self, name, photos):
         values = torch.from_numpy(self.data.targets[name])[photos]

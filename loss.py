@@ -7,7 +7,6 @@ import torch
 from torch import distributed as dist
 from torch.nn import functional as F
 
-from common.errors import UserError
 from common.flags import weighted_sum
 
 YEARS = (40.0, 12.0)  # centre and scale in years of the age that a model predicts
@@ -69,26 +68,19 @@ def criterion(name, classes, label_smoothing=0.0, class_weights=None):
     """A function loss(logits, targets, total=None) -> scalar tensor.
 
     name: one of TERMS or a weighted sum of them, as in "f1*0.4+focal*0.6"; label_smoothing: 0..1;
-    class_weights: (classes,), see class_weights(). Both act on cross_entropy and focal; UserError
-    if they are given and the name has neither, and for a name that is no such sum.
+    class_weights: (classes,), see class_weights(). Both act on cross_entropy and focal alone.
 
     logits: (n, classes), any float type, taken as float32. targets: (n,) int64, or (n, classes)
     probabilities whose rows sum to 1. A one-hot row costs the same as its hard label, class
-    weights included: a sample's loss is the sum over classes of weight * target * class loss,
-    and the batch's loss is the sum over samples divided by total, never by a sum of weights.
+    weights included: the batch's loss is the sum over samples divided by total, the number of
+    samples of the whole batch (n if None), never by a sum of weights.
 
-    total: the number of samples of the whole batch, n if None. When a batch is spread over
-    processes, give each the global number: the sum over processes of what they return, and of
-    its gradients, is the loss and the gradient of one process with the whole batch. DDP averages
+    When a batch is spread over processes, the sum over them of what they return, and of its
+    gradients, is the loss and the gradient of one process with the whole batch. DDP averages
     gradients, so multiply by the number of processes before backward(). "f1" communicates:
     every process of the group must call it.
     """
     terms = parse(name)
-    if all(term == "f1" for term, _ in terms) and (label_smoothing or class_weights is not None):
-        raise UserError(
-            f"criterion {name!r} uses neither label smoothing nor class weights; "
-            "leave them out or add cross_entropy or focal"
-        )
 
     def loss(logits, targets, total=None):
         logits = logits.float()

@@ -14,8 +14,7 @@ def confusion(labels, predictions, classes):
 
 def per_class_f1(table):
     """(classes,) F1 of a confusion table; a class neither present nor predicted has 0."""
-    true_positive = np.diagonal(table)
-    return f1_of(true_positive, table.sum(0), table.sum(1))
+    return f1_of(np.diagonal(table), table.sum(0), table.sum(1))
 
 
 def macro_f1(labels, predictions, classes=CLASSES):
@@ -31,12 +30,12 @@ def f1_of(true_positive, predicted, true):
     return np.divide(2 * true_positive, total, out=np.zeros(total.shape), where=total > 0)
 
 
-def _summary(labels, predictions, classes):
-    table = confusion(labels, predictions, classes)
+def _summary(table):
+    f1 = per_class_f1(table)
     return {
-        "macro_f1": float(per_class_f1(table).mean()),
+        "macro_f1": float(f1.mean()),
         "accuracy": float(np.trace(table) / max(table.sum(), 1)),
-        "per_class_f1": per_class_f1(table).tolist(),
+        "per_class_f1": f1.tolist(),
         "support": table.sum(1).tolist(),
         "confusion": table.tolist(),
     }
@@ -53,11 +52,10 @@ def score(labels, probs):
     if len(labels) != len(probs) or not len(labels):
         raise UserError(f"{len(labels)} labels and {len(probs)} predictions cannot be scored")
     predictions = probs.argmax(1)
-    result = _summary(labels, predictions, CLASSES)
-    result["ece"] = ece(labels, probs)
+    result = _summary(confusion(labels, predictions, CLASSES)) | {"ece": ece(labels, probs)}
     true, predicted = decode(labels), decode(predictions)
     result["attributes"] = {
-        name: _summary(true[name], predicted[name], HEADS[name]) for name in ATTRIBUTES
+        name: _summary(confusion(true[name], predicted[name], HEADS[name])) for name in ATTRIBUTES
     }
     return result
 

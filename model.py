@@ -99,17 +99,17 @@ def create(name, heads, size, weights="none", *, drop_rate=0.0, drop_path=0.0, e
     config = timm.get_pretrained_cfg(check_name(name))
     if config is not None and config.fixed_input_size:
         options["img_size"] = tuple(size)
-    source = _weight_file(name, weights)
-    if source:
+    source = WEIGHTS / f"{name}.safetensors" if weights == "auto" else Path(weights)
+    if weights not in ("auto", "none") or (weights == "auto" and source.is_file()):
         options["pretrained_cfg_overlay"] = {"file": str(source)}
     try:
         with warnings.catch_warnings(action="ignore"):  # of torch, on files of others
             backbone = timm.create_model(name, **options)
     except Exception as error:  # a hub, a file or a model may fail in any way of its own
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = _first_line(error)
         if weights == "none":
             raise UserError(f"--model {name} cannot be built for {size}: {reason}") from None
-        if source:
+        if "pretrained_cfg_overlay" in options:
             raise UserError(
                 f"{source} does not hold weights of {name} ({type(error).__name__}); give a "
                 ".safetensors file, or a .pth file of its tensors alone"
@@ -118,31 +118,17 @@ def create(name, heads, size, weights="none", *, drop_rate=0.0, drop_path=0.0, e
             f"the weights of {name} could not be downloaded ({reason}); connect, or put them at "
             f"weights/{name}.safetensors, or start from random ones with --weights none"
         ) from None
-    return Classifier(backbone, heads, _features(backbone, size, name), extra)
-
-
-def _weight_file(name, weights):
-    if weights == "none":
-        return None
-    if weights != "auto":
-        if not Path(weights).is_file():
-            raise UserError(f"--weights {weights}: no such file; give a file, auto or none")
-        return Path(weights)
-    local = WEIGHTS / f"{name}.safetensors"
-    return local if local.is_file() else None
-
-
-def _features(backbone, size, name):
-    """The width of the backbone's output, which timm's attributes do not tell for every model."""
-    training = backbone.training
-    try:
+    try:  # timm's attributes do not tell the width of the output for every model
         with torch.no_grad():
-            return backbone.eval()(torch.zeros(1, 3, *size)).shape[1]
+            features = backbone.eval()(torch.zeros(1, 3, *size)).shape[1]
     except (RuntimeError, AssertionError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = _first_line(error)
         raise UserError(f"--model {name} cannot take photos of {size}: {reason}") from None
-    finally:
-        backbone.train(training)
+    return Classifier(backbone.train(), heads, features, extra)
+
+
+def _first_line(error):
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def normalization(model):
@@ -199,20 +185,6 @@ class ModelInfo:
         return (HEADS["mask"], HEADS["age"]) if given else (HEADS[head],)
 
     @classmethod
-    def from_json(cls, text, path):
-        """The ModelInfo in a JSON text; UserError that names `path` if it is none."""
-        try:
-            values = check(json.loads(text), SHAPE, path)
-            values |= {k: tuple(values[k]) for k in ("heads", "size", "mean", "std", "extra")}
-            info = cls(**values)
-        except (ValueError, TypeError, RecursionError) as error:
-            raise UserError(f"{path} does not describe a model of this project ({error})") from None
-        known = [heads for tasks in LAYOUTS.values() for heads in tasks.values()]
-        if info.heads not in known or ("given_mask" in info.extra and info.heads != ("age",)):
-            raise UserError(f"{path}: no model has the heads {info.heads} and {info.extra}")
-        return info
-
-    @classmethod
     def read(cls, path):
         """That of a model file, from its header: no weights are read, no code runs."""
         if not Path(path).is_file():
@@ -222,9 +194,16 @@ class ModelInfo:
                 metadata = file.metadata() or {}
         except (SafetensorError, OSError) as error:
             raise UserError(f"{path} is damaged or not a model of this project ({error})") from None
-        if "info" not in metadata:
-            raise UserError(f"{path} does not describe a model of this project")
-        return cls.from_json(metadata["info"], path)
+        try:
+            values = check(json.loads(metadata["info"]), SHAPE, path)
+            values |= {k: tuple(values[k]) for k in ("heads", "size", "mean", "std", "extra")}
+            info = cls(**values)
+        except (KeyError, ValueError, TypeError, RecursionError) as error:
+            raise UserError(f"{path} does not describe a model of this project ({error})") from None
+        known = [heads for tasks in LAYOUTS.values() for heads in tasks.values()]
+        if info.heads not in known or ("given_mask" in info.extra and info.heads != ("age",)):
+            raise UserError(f"{path}: no model has the heads {info.heads} and {info.extra}")
+        return info
 
 
 def save_model(model, path, info):
@@ -261,11 +240,9 @@ def load_model(path, device="cpu"):
         raise UserError(f"{path} is damaged: it is not what was saved; restore it")
     try:
         model = create(info.model, info.heads, info.size, extra=info.extra)
+        model.load_state_dict(state)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    try:
-        model.load_state_dict(state)
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{path} does not fit {info.model}: {reason}") from None
+        raise UserError(f"{path} does not fit {info.model}: {_first_line(error)}") from None
     return model.to(device).eval(), info

@@ -19,46 +19,29 @@ def device_name(word):
 
 
 FLAGS = {
-    "data": (
-        Option(
-            "data_dir",
-            Path("data/train"),
-            Path,
-            "train or eval folder of the competition, or any folder of photos",
-        ),
+    "data": [
+        Option("data_dir", Path("data/train"), Path,
+               "train or eval folder of the competition, or any folder of photos"),
         Option("matte_dir", None, Path, "where to write", unset="mattes/ beside the images"),
         Option("limit", None, number(int, 1), "only the first N photos", unset="all"),
         Option("overwrite", False, None, "make all mattes again, those that are there too"),
-        Option(
-            "on_error",
-            "stop",
-            one_of("stop", "skip"),
-            "stop|skip: a broken photo stops, or is left out and counted",
-        ),
-    ),
-    "method": (
-        Option(
-            "bg",
-            ["rembg_grabcut"],
-            one_of(*METHODS),
-            "one or more of " + "|".join(METHODS),
-            count="+",
-        ),
+        Option("on_error", "stop", one_of("stop", "skip"),
+               "stop|skip: a broken photo stops, or is left out and counted"),
+    ],
+    "method": [
+        Option("bg", ["rembg_grabcut"], one_of(*METHODS), "one or more of " + "|".join(METHODS),
+               count="+"),
         Option("rembg_model", "u2netp", str, "network of rembg: a name or an .onnx file"),
-    ),
-    "speed": (
+    ],
+    "speed": [
         Option("device", "auto", device_name, "of the network: auto|cpu|cuda|cuda:1 ..."),
         Option("workers", None, number(int, 1), "threads", unset="one a core"),
-    ),
-    "score": (
-        Option(
-            "score",
-            None,
-            Path,
-            "folder of true masks, named as the photos but .png: prints IoU and boundary F",
-        ),
-    ),
-}
+    ],
+    "score": [
+        Option("score", None, Path,
+               "folder of true masks, named as the photos but .png: prints IoU and boundary F"),
+    ],
+}  # fmt: skip
 
 
 def parse_args(argv=None):

@@ -132,9 +132,8 @@ def random_probs(rng, labels, strength=1.5):
 
 
 def columns_of(draws):
-    """{name: (n,) column} of draws of the strength "strong"."""
-    names = [name for entry in augment.active("strong") for name in entry.columns]
-    return dict(zip(names, draws.unbind(-1), strict=True))
+    """{name: (n,) column} of draws, but for those of augment.MORE."""
+    return dict(zip(augment.COLUMNS, draws.unbind(-1), strict=False))
 
 
 def set_columns(draws, **values):

@@ -128,21 +128,23 @@ def test_everything_together_is_torchvisions():
 
 def test_draws_have_the_stated_distribution():
     light, strong = (augment.draw(20_000, name, generator()) for name in ("light", "strong"))
-    assert light.shape == (20_000, 8)  # nothing is erased
+    assert not light[:, 8:].any()  # nothing is erased
     value = columns_of(strong.double())
-    for strength, found in (("light", light.double()), ("strong", strong[:, :8].double())):
-        width, colour = augment.WARP.ranges[strength], augment.COLOUR.ranges[strength]
+    for strength, found in (("light", light[:, :8].double()), ("strong", strong[:, :8].double())):
+        width = augment.WIDTHS[strength]
         assert set(found[:, 0].tolist()) == {0, 1}
         assert found[:, 0].mean().item() == pytest.approx(width["flip"], abs=0.015)
         ranges = [(0, width["angle"]), (1, width["scale"]), *[(0, width["shift"])] * 2]
-        for column, (middle, half) in zip(found[:, 1:].T, ranges + [(1, colour)] * 3, strict=True):
+        for column, (middle, half) in zip(
+            found[:, 1:].T, ranges + [(1, width["colour"])] * 3, strict=True
+        ):
             uniform = stats.uniform(middle - half, 2 * half)
             assert stats.kstest(column.numpy(), uniform.cdf).pvalue > 1e-3
         independent = np.corrcoef(found.T.numpy()) - np.eye(8)
         assert np.abs(independent).max() < 0.03
     tall, wide = (value[f"erase_{axis}1"] - value[f"erase_{axis}0"] for axis in "yx")
     erased = tall > 0
-    assert erased.double().mean().item() == pytest.approx(augment.ERASE.ranges["strong"], abs=0.015)
+    assert erased.double().mean().item() == pytest.approx(augment.STRONG["erase"], abs=0.015)
     assert strong[:, 8:].min() >= 0 and strong[:, 8:].max() <= 1
     assert (strong[~erased, 8:] == 0).all()
     tall, wide = tall[erased], wide[erased]
@@ -154,10 +156,10 @@ def test_draws_have_the_stated_distribution():
 
 @pytest.fixture
 def recipe(monkeypatch):
-    """Adds the two augmentations of the docstring of augment.py, as a user would."""
+    """Adds the augmentations of the docstring of augment.py, as a user would."""
     lines = [line[4:] for line in augment.__doc__.splitlines() if line.startswith("    ")]
     assert len(lines) == 4
-    monkeypatch.setattr(augment, "AUGMENTATIONS", [*augment.AUGMENTATIONS])
+    monkeypatch.setattr(augment, "MORE", [])
 
     def add(first, last):
         exec("\n".join(lines[first:last]), vars(augment) | {"v2": v2})
@@ -175,31 +177,44 @@ def test_an_added_augmentation_acts_on_each_sample_by_its_own_draw(recipe):
     assert 0 <= amount.min() < 0.02 and 0.28 < amount.max() <= 0.3
     assert torch.equal(draws, augment.draw(64, "strong", generator(3)))
     assert not torch.equal(amount, augment.draw(64, "strong", generator(4))[:, -1])
-    found = augmented(images, set_columns(identity(64), amount=amount))
+    found = augmented(images, with_last(identity(64), amount))
     for photo, faded, share in zip(plain, found, amount, strict=True):
         grey = photo.mean((1, 2), keepdim=True)
         torch.testing.assert_close(faded, photo + share * (grey - photo), rtol=0, atol=1e-5)
+
+
+def with_last(draws, amount):
+    """The draws with the amounts of the one entry of MORE."""
+    return torch.cat([draws[:, :-1], amount[:, None]], dim=1)
 
 
 def test_an_added_transform_of_torchvision_is_a_plain_loop_over_seeded_photos(recipe):
     images = photos(64)
     expected = augmented(images, identity(64))
     recipe["blur"]()
-    draws = augment.draw(64, "strong", generator(3))
-    seeds = draws[:, -1]
-    assert torch.equal(seeds, augment.draw(64, "strong", generator(3))[:, -1])
-    assert len(seeds.unique()) == 1 + (seeds > 0).sum() and 8 < (seeds > 0).sum() < 32  # 0.3
-    for photo, seed in zip(expected, seeds.tolist(), strict=True):
-        if seed:
-            torch.manual_seed(int(seed))
+    amount = augment.draw(64, "strong", generator(3))[:, -1]
+    assert torch.equal(amount, augment.draw(64, "strong", generator(3))[:, -1])
+    chosen = amount < 1
+    assert 8 < chosen.sum() < 32 and len(amount[chosen].unique()) == chosen.sum()  # 0.3 of them
+    for photo, number in zip(expected, amount.tolist(), strict=True):
+        if number < 1:
+            torch.manual_seed(int(number * 2**24))
             photo.copy_(v2.GaussianBlur(3)(photo))
-    draws = set_columns(identity(64), seed=seeds)
+    draws = with_last(identity(64), amount)
     state = torch.get_rng_state()
     found = augmented(images, draws)
     assert torch.equal(torch.get_rng_state(), state)  # the model's own randomness is not moved
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
     parts = [augmented(*batch) for batch in zip(images.split(5), draws.split(5), strict=True)]
     torch.testing.assert_close(torch.cat(parts), found, rtol=0, atol=1e-6)
+
+
+def test_an_entry_at_the_end_leaves_the_draws_of_the_others(recipe):
+    recipe["fade"]()
+    before = augment.draw(64, "light", generator(3))
+    recipe["blur"]()
+    after = augment.draw(64, "light", generator(3))
+    assert after.shape[1] == before.shape[1] + 1 and torch.equal(after[:, :-1], before)
 
 
 def test_no_augmentation_and_tta_stay_without_an_added_one(recipe):

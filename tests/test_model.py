@@ -1,7 +1,8 @@
 """Backbones, heads, weights and the model's file, against timm's own models."""
 
+import json
 import pickle
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -122,8 +123,6 @@ def test_wrong_weights_are_named(tmp_path):
             path = str(tmp_path / f"{name}.safetensors")
             model.create("test_resnet", ("label",), (64, 48), path)
         assert "\n" not in str(caught.value)
-    with pytest.raises(UserError, match=r"missing\.pt: no such file"):
-        model.create("test_resnet", ("label",), (64, 48), "missing.pt")
 
 
 def test_a_download_that_fails_says_what_to_do(tmp_path, monkeypatch):
@@ -168,8 +167,8 @@ def test_a_saved_model_comes_back_the_same(tmp_path):
     model.save_model(made, path, INFO)
     again, info = model.load_model(path)
     assert info == INFO == model.ModelInfo.read(path)
-    text = (path.parent / "best.json").read_text(encoding="utf-8")
-    assert model.ModelInfo.from_json(text, path) == INFO
+    said = json.loads((path.parent / "best.json").read_text(encoding="utf-8"))
+    assert said == json.loads(json.dumps(asdict(info)))
     assert not again.training
     for head, logits in made(images((64, 48))).items():
         torch.testing.assert_close(again(images((64, 48)))[head], logits)

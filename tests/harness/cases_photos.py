@@ -161,15 +161,15 @@ add("a name of 255 bytes and its matte", "preprocess", "--data_dir data/eval/ima
 
 HOME = "data/train/images"
 FOLDER = f"{HOME}/{PERSON}"
-add("a photo is missing", "train", "", remove(PHOTO), works("1 missing photo"))
-add("a person is missing", "train", "", remove(FOLDER), works("person without a folder"))
+add("a photo is missing", "train", "", remove(PHOTO), works("missing photos: 1"))
+add("a person is missing", "train", "", remove(FOLDER), works("people without a folder"))
 add("a person more", "train", "", duplicate(FOLDER, f"{HOME}/new"), works("does not list"))
 add("a photo more", "train", "", duplicate(PHOTO, f"{FOLDER}/x.jpg"), works("beside the seven"))
-add("a photo twice", "train", "", duplicate(PHOTO, f"{FOLDER}/incorrect_mask.png"), works("second file"))  # fmt: skip
+add("a photo twice", "train", "", duplicate(PHOTO, f"{FOLDER}/incorrect_mask.png"), works("second files of one photo: 1"))  # fmt: skip
 add("no photo at all", "train", "", all_of(remove(HOME), mkdir(HOME)), error("images", "none of the photos"))  # fmt: skip
 add("no folder of photos", "train", "", remove(HOME), error("none of the photos"))
 add("a file for the folder of photos", "train", "", write(HOME, b"x"), error("images|photos"))
-add("a file for a person", "train", "", write(FOLDER, b"x"), works("person without a folder"))
+add("a file for a person", "train", "", write(FOLDER, b"x"), works("people without a folder"))
 add("a link in a circle", "train", "", link(f"{FOLDER}/loop", "."), works())
 add("a person behind a link", "train", "",
     all_of(move(FOLDER, "elsewhere"), link(FOLDER, "../../../elsewhere")), works())  # fmt: skip
