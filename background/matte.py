@@ -2,14 +2,13 @@
 
 Each method has a folder with one matte a photo, `meta.json` (what the mattes were made with,
 written first) and `rejected.csv` (the mattes that were no good, the full photo in their place).
-A matte belongs to the bytes of its photo (see tie.py); ensure() makes again what does not, and
-whoever reads mattes after it need not look.
+A matte belongs to the bytes of its photo (photos/reading.py); ensure() makes again what does not.
 """
 
 import contextlib
 import os
+import shutil
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -18,11 +17,22 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from background import grabcut, rembg_net, tie
+from background import grabcut, rembg_net
+from background.digests import Digests, belongs, is_file
+from common import devices
 from common.errors import UserError
 from common.files import atomic, hidden, read_json, write_csv, write_json
-from common.processes import cores, counted, progress, rank, say, world_size
-from photos.reading import SKIP, decode_photo, default_matte_dir, matte_path, read_matte
+from common.processes import cores, counted, rank, say, world_size
+from photos.reading import (
+    END,
+    SKIP,
+    decode_photo,
+    default_matte_dir,
+    matte_path,
+    on_all_cores,
+    read_matte,
+    tie,
+)
 from photos.views import METHODS
 
 VERSION = 1  # raise it when the same request would give other mattes
@@ -53,31 +63,28 @@ class Matting:
 
 @dataclass
 class Job:
-    """One method on one folder of photos; broken and shares are filled by the workers."""
+    """One method on one folder of photos; paths: {name: its matte's file}.
+
+    broken, shares: names of photos that were skipped and foreground shares, 0 to 1, of the mattes
+    made, which the workers fill.
+    """
 
     root: Path
-    matte_dir: Path
-    method: str
+    folder: Path
+    paths: dict
     model: rembg_net.Model | None
     how: Matting
-    digests: tie.Digests
-    broken: list = field(default_factory=list)  # names of the photos that were skipped
-    shares: list = field(default_factory=list)  # foreground shares of the mattes made, 0 to 1
-    paths: dict = field(default_factory=dict)  # of the mattes, by name
+    digests: Digests
+    broken: list = field(default_factory=list)
+    shares: list = field(default_factory=list)
 
     @property
-    def folder(self):
-        return self.matte_dir / self.method
-
-    def path(self, name):
-        if name not in self.paths:
-            self.paths[name] = matte_path(self.matte_dir, self.method, name)
-        return self.paths[name]
+    def method(self):
+        return self.folder.name
 
     def fits(self, name):
         """Whether there is a matte of this very photo."""
-        path = self.path(name)
-        return is_there(path) and tie.belongs(path, self.digests.of(self.root / name))
+        return belongs(self.paths[name], self.digests.of(self.root / name))
 
     def note(self, path):
         """Where a row of rejected.csv is kept, as JSON; its name is no longer than the matte's."""
@@ -95,44 +102,37 @@ def ensure(root, names, method, matting):
         raise UserError(f"--bg {method}: choose from {' '.join(METHODS)}")
     matte_dir = Path(matting.matte_dir or default_matte_dir(root))
     model = rembg_net.find_model(matting.rembg_model) if method != "grabcut" else None
-    digests = tie.Digests(matte_dir / "photos.json")
-    job = Job(Path(root), matte_dir, method, model, matting, digests)
-    names = _distinct(job, names)
-    mine = names[rank() :: world_size()]
-    meta = _start(job, names, mine)
-    todo = [name for name in mine if not job.fits(name)]
-    start = time.perf_counter()
-    foreign = sum(is_there(job.path(name)) for name in todo)
-    if foreign:
+    paths, known = _paths(root, names, matte_dir, method), Digests(matte_dir / "photos.json")
+    job = Job(Path(root), matte_dir / method, paths, model, matting, known)
+    meta = _start(job)
+    mine, start = list(paths)[rank() :: world_size()], time.perf_counter()
+    todo = [name for name in mine if matting.overwrite or not job.fits(name)]
+    foreign = sum(is_file(paths[name]) for name in todo)
+    if foreign and not matting.overwrite:
         say(
             f"made again: {counted(foreign, 'matte')} in {job.folder} of other photos with these "
             "names, or of an older version (give each folder of photos its own --matte_dir)"
         )
     if todo:
         _clean(job, todo)
-        _work(job, todo)
-    digests.save()
+        _make(job, todo)
+    known.save()
     seconds = time.perf_counter() - start
-    _summary(job, names, len(mine) - len(todo), _write_rejected(job), seconds)
+    _summary(job, len(mine) - len(todo), _write_rejected(job), seconds)
     return meta
 
 
-def is_there(path):
-    """Path.exists(), but False for a name that is too long to exist."""
-    return os.path.exists(path)  # noqa: PTH110
-
-
-def _distinct(job, names):
-    """The names, each once; UserError if two photos would share one matte."""
-    first = {}
-    for name in names:
-        other = first.setdefault(job.path(name), name)
-        if PurePosixPath(other) != PurePosixPath(name):
+def _paths(root, names, matte_dir, method):
+    """{name: its matte's file}; UserError if two photos would share one."""
+    names, first = dict.fromkeys(str(PurePosixPath(name)) for name in names), {}
+    paths = {name: matte_path(matte_dir, method, name) for name in names}
+    for name, path in paths.items():
+        if first.setdefault(path, name) != name:
             raise UserError(
-                f"{job.root}: {other} and {name} differ in their suffix only, and would share one "
-                "matte: rename one, or use --bg none"
+                f"{root}: {first[path]} and {name} differ in their suffix only, and would share "
+                "one matte: rename one, or use --bg none"
             )
-    return list(first.values())
+    return paths
 
 
 def options_of(method, model):
@@ -145,22 +145,19 @@ def options_of(method, model):
     return options
 
 
-def _start(job, names, mine):
-    """Checks or writes meta.json; with overwrite, removes this rank's share of the old mattes."""
-    options = options_of(job.method, job.model)
-    old = _kept_options(job.folder)
-    if old not in (None, options) and not job.how.overwrite:
+def _start(job):
+    """Checks or writes meta.json; with overwrite, removes mattes that were made otherwise."""
+    options, old = options_of(job.method, job.model), _kept_options(job.folder)
+    if job.how.overwrite:
+        devices.barrier()  # all have seen what is there
+        if old not in (None, options) and rank() == 0:
+            shutil.rmtree(job.folder)
+        devices.barrier()
+    elif old not in (None, options):
         raise UserError(
             f"{job.folder} holds mattes made with {_in_words(old)}, not {_in_words(options)}; "
             "make them again with --overwrite, or give another --matte_dir"
         )
-    if job.how.overwrite and old is not None:
-        doomed = [job.path(name) for name in mine]
-        if old != options and rank() == 0:  # those of other photos are out of date too
-            doomed += set(job.folder.rglob("*.png")) - {job.path(name) for name in names}
-        for path in doomed:
-            path.unlink(missing_ok=True)
-            job.note(path).unlink(missing_ok=True)
     if old == options:
         return read_json(job.folder / "meta.json")
     versions = {"opencv": cv2.__version__, "numpy": np.__version__}
@@ -194,64 +191,49 @@ def _in_words(options):
 
 def _clean(job, todo):
     """Removes what a killed run left behind of these photos."""
-    paths = {job.path(name) for name in todo}
+    paths = {job.paths[name] for name in todo}
     paths = {hidden(path) for path in paths | {job.note(path) for path in paths}}
     for path in job.folder.rglob(".*.tmp"):
         if path.with_name(path.name.rsplit(".", 2)[0]) in paths:
             path.unlink(missing_ok=True)
 
 
-def _work(job, todo):
+def _make(job, todo):
     """Makes the mattes of `todo`: each worker takes a photo from its file to its matte."""
     workers = job.how.workers or max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
     net = rembg_net.open_net(job.model, job.how.device) if job.model else None
-    reuse = job.method == "rembg_grabcut" and _kept_options(job.matte_dir / "rembg") == options_of(
-        "rembg", job.model
-    )
+    rembg = job.folder.parent / "rembg"
+    known = _kept_options(rembg) if job.method == "rembg_grabcut" else None
+    reuse = known == options_of("rembg", job.model)
 
     def one(name):
-        photo, digest = _read(job, name)
-        if photo is not None:
-            kept = _kept_matte(job, name, photo.shape[:2], digest) if reuse else None
-            found, sure = net.matte(photo) if net and kept is None else (kept, 1.0)
-            _finish(job, name, photo, found, sure, digest)
+        path = job.paths[name]
+        try:
+            data, digest = job.digests.read(job.root / name)
+            photo = decode_photo(data, job.root / name)
+        except UserError as error:
+            if job.how.on_error == "stop":
+                raise UserError(f"{error}; {SKIP}") from None
+            job.broken.append(name)
+            with contextlib.suppress(OSError):  # those of the photo as it was, if there are any
+                job.note(path).unlink(missing_ok=True)
+                path.unlink()
+            return
+        kept = _kept(rembg / path.relative_to(job.folder), photo, data) if reuse else None
+        found, sure = net.matte(photo) if net and kept is None else (kept, 1.0)
+        _finish(job, name, photo, found, sure, digest)
 
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)  # the workers have the cores already
-    try:
-        with threadpool_limits(1, "blas"), ThreadPoolExecutor(workers) as pool:
-            try:
-                for _ in progress(pool.map(one, todo), total=len(todo), desc=job.method):
-                    pass
-            finally:  # after an error or Ctrl-C, what has not begun is given up
-                pool.shutdown(cancel_futures=True)
-    finally:
-        cv2.setNumThreads(threads)
-
-
-def _read(job, name):
-    """(photo, its digest), or (None, None) where it is broken and on_error says skip."""
-    try:
-        data, digest = job.digests.read(job.root / name)
-        return decode_photo(data, job.root / name), digest
-    except UserError as error:
-        if job.how.on_error == "stop":
-            raise UserError(f"{error}; {SKIP}") from None
-        job.broken.append(name)
-        with contextlib.suppress(OSError):  # those of the photo as it was, if there are any
-            job.note(job.path(name)).unlink(missing_ok=True)
-            job.path(name).unlink()
-        return None, None
+    with threadpool_limits(1, "blas"):
+        on_all_cores(one, todo, job.method, workers)
 
 
-def _kept_matte(job, name, shape, digest):
+def _kept(path, photo, data):
     """The network's matte that the method rembg has kept of a photo; None if it was rejected."""
-    path = matte_path(job.matte_dir, "rembg", name)
     try:
-        kept = read_matte(path, shape) if tie.belongs(path, digest) else None
+        kept = read_matte(path, photo.shape[:2], data)
     except UserError:
         return None
-    return None if kept is None or kept.min() == 255 else kept
+    return None if kept.min() == 255 else kept
 
 
 def _finish(job, name, photo, matte, sure, digest):
@@ -265,15 +247,19 @@ def _finish(job, name, photo, matte, sure, digest):
         matte = grabcut.grabcut(photo, matte)
         reason = fault(matte)
     share = 0.0 if matte is None else float(matte.mean() / 255)
-    path = job.path(name)
-    note = job.note(path)
+    note = job.note(job.paths[name])
     if reason:
         matte = np.full(photo.shape[:2], 255, np.uint8)
         # Noted before the matte is there: a run killed in between does this photo again.
         write_json(note, {"image": name, "reason": reason, "foreground": share})
     else:
         note.unlink(missing_ok=True)
-    _write_matte(path, matte, digest)
+    # Packed for speed: runs of one value are what a matte has.
+    packed = [cv2.IMWRITE_PNG_COMPRESSION, 1]
+    packed += [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
+    png = cv2.imencode(".png", matte, packed)[1].tobytes()
+    with atomic(job.paths[name], sync=False) as temporary:
+        temporary.write_bytes(png.removesuffix(END) + tie(digest))
     job.shares.append(share)
 
 
@@ -289,14 +275,6 @@ def fault(matte):
     if centre < LEAST_CENTRE:
         return f"covers less than {LEAST_CENTRE:.0%} of the centre"
     return None
-
-
-def _write_matte(path, matte, digest):
-    """Writes a matte as PNG, atomically, packed for speed: runs of one value are what it has."""
-    options = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY]
-    data = cv2.imencode(".png", matte, [*options, cv2.IMWRITE_PNG_STRATEGY_RLE])[1].tobytes()
-    with atomic(path, sync=False) as temporary:
-        temporary.write_bytes(tie.tied(data, digest))
 
 
 def _write_rejected(job):
@@ -316,11 +294,11 @@ def _write_rejected(job):
     return table
 
 
-def _summary(job, names, kept, rejected, seconds):
+def _summary(job, kept, rejected, seconds):
     """Prints one line; of the mattes made by this rank, where there are several."""
     made = len(job.shares)
-    line = f"{job.method}: {made} matte{'s' * (made != 1)} made, {kept} kept, "
-    line += f"{rejected.image.isin(set(names)).sum()} rejected"
+    line = f"{job.method}: {counted(made, 'matte')} made, {kept} kept, "
+    line += f"{rejected.image.isin(job.paths.keys()).sum()} rejected"
     if made:
         line += f"; {seconds:.1f} s, {made / seconds:.1f} photos/s"
         line += f", mean foreground {np.mean(job.shares):.1%}"

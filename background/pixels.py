@@ -19,19 +19,17 @@ def open_pixels(sources, views, matting, cache_dir, device):
     two sources would share a matte.
     """
     where = f"auto:{device.index}" if device.type == "cuda" else "cpu"
-    matting, made, parts = replace(matting, device=where), {}, []
+    matting, made, methods = replace(matting, device=where), {}, matte_methods(views)
     stems = [{PurePosixPath(name).with_suffix("") for name in names} for _, names in sources]
     shared = set.intersection(*stems) if len(stems) > 1 else None
-    if matting.matte_dir and matte_methods(views) and shared:
+    if matting.matte_dir and methods and shared:
         raise UserError(
             f"--matte_dir {matting.matte_dir}: {' and '.join(str(root) for root, _ in sources)} "
             f"both have a photo {min(shared)}, and would share its matte; leave out --matte_dir"
         )
     for root, names in sources:
-        for method in matte_methods(views):
+        for method in methods:
             made[method] = matte.ensure(root, names, method, matting)["options"]
     devices.barrier()
     places = {"matte_dir": matting.matte_dir, "on_error": matting.on_error, "device": device}
-    for root, names in sources:
-        parts.append(store.load(root, names, views, cache_dir, **places))
-    return store.Joined(*parts) if len(parts) > 1 else parts[0], made
+    return store.load(sources, views, cache_dir, **places), made

@@ -23,28 +23,25 @@ def pick_device(name):
 
     UserError if it is none on which models run, or if torch sees none of that kind.
     """
-    local = int(os.environ.get("LOCAL_RANK", 0))
+    local, gpus = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
     if name == "auto":
-        name = f"cuda:{local % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in ("cpu", "cuda", "mps"):
+        name = f"cuda:{local % gpus}" if torch.cuda.is_available() else "cpu"
+    asked = re.fullmatch(r"(cpu|cuda|mps)(?::(\d{1,3}))?", name)
+    if not asked:
         raise UserError(f"--device {name}: give auto, cpu, cuda, cuda:N or mps")
-    if device.type == "mps" and not torch.backends.mps.is_available():
+    kind, index = asked[1], int(asked[2] or local)
+    if kind == "mps" and not torch.backends.mps.is_available():
         raise UserError(f"--device {name}: torch sees no GPU of Apple; use --device cpu")
-    if device.type == "cuda":
+    if kind == "cuda":
         if not torch.cuda.is_available():
             raise UserError(f"--device {name}: torch sees no GPU; use --device cpu")
-        device = torch.device("cuda", device.index if device.index is not None else local)
-        if device.index >= torch.cuda.device_count():
-            raise UserError(f"--device {name}: there are {torch.cuda.device_count()} GPUs")
-        torch.cuda.set_device(device)
-    if device.type == "cpu":
-        device = torch.device("cpu")  # cpu:1 is the same
+        if index >= gpus:
+            raise UserError(f"--device {name}: there are {gpus} GPUs")
+        torch.cuda.set_device(index)
+        return torch.device("cuda", index)
+    if kind == "cpu":  # cpu:1 is the same
         keep_memory()
-    return device
+    return torch.device(kind)
 
 
 def name_of(device):
@@ -80,10 +77,6 @@ def process_group(device):
     if world_size() == 1:
         yield
         return
-    threads = torch.get_num_threads()
-    if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-        local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-        torch.set_num_threads(max(1, threads // local))
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield
@@ -122,9 +115,8 @@ def stop_on_signals():
         dist.all_reduce(flag)
         return bool(flag.item())
 
-    previous = {
-        number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    signals = signal.SIGINT, signal.SIGTERM
+    previous = {number: signal.signal(number, handler) for number in signals}
     try:
         yield stopping
     finally:

@@ -1,5 +1,6 @@
 """Errors in one line: wrong input ends a command with exit code 2, never with a traceback."""
 
+import argparse
 import errno
 import io
 import os
@@ -15,8 +16,8 @@ ORDINARY += (errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO, errno.EIO, errno.EMFI
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**28))
 
 
-class UserError(Exception):
-    """Wrong input. The message is one line: what is wrong, where, and what to do."""
+class UserError(argparse.ArgumentTypeError):
+    """Wrong input, also of a flag. The message is one line: what is wrong, where, what to do."""
 
     exit_code = 2
 
@@ -45,8 +46,9 @@ def run_command(main):
         what = "cannot write" if error.errno in FULL else "cannot read or write"
         where = f" {os.fsdecode(error.filename)}" if error.filename else ""
         message = f"{what}{where}: {error.strerror}"
-    except (MemoryError, RuntimeError) as error:
-        if not _out_of_memory(error):
+    except (MemoryError, RuntimeError) as error:  # of Python and NumPy; of torch, on a CPU or a GPU
+        torchs = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+        if not (torchs or isinstance(error, MemoryError)):
             raise
         message = "not enough memory; try a smaller --batch_size or --resize, or fewer processes"
     message = " ".join(message.splitlines())  # a name may hold anything
@@ -56,9 +58,3 @@ def run_command(main):
     except OSError:  # nobody reads it, or its disk is full: Python would complain once more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
-
-
-def _out_of_memory(error):
-    """Whether it is Python's, NumPy's or torch's error of memory, on a CPU or on a GPU."""
-    torchs = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
-    return torchs or isinstance(error, MemoryError)

@@ -104,12 +104,10 @@ def cached(path, make):
     once a process. One process makes the file, others wait for it.
     """
     path = Path(path)
-    found = _intact(path)
-    if found is not None:
+    if (found := _intact(path)) is not None:
         return found
     with locked(path.with_suffix(".lock"), wait=True):
-        found = _intact(path)  # another process may have made it
-        if found is not None:
+        if (found := _intact(path)) is not None:  # another process has made it
             return found
         if path.exists():
             say(f"{path} is damaged, unfinished or of an older version: it is made again")

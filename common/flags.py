@@ -16,13 +16,11 @@ from common.errors import UserError
 class Option:
     """A flag as one row of a table.
 
-    parse: word -> value; a UserError or ValueError says what is wrong with the word. None is a
-        switch without a value.
-    bare: the value of the flag without a value; None if it needs one.
-    count: how many values make one, which is then a list; "+" is one or more.
-    by_attribute: `--lr BASE age=X` overrides it for the age model (see PerTask).
-    runtime: it says where and how to run, not what is learned.
-    env: an environment variable that holds the default. unset: what --help calls a default of None.
+    parse: word -> value, or a UserError that says what is wrong with it; None is a switch. bare:
+    the value of the flag without a value; None if it needs one. count: how many values make one,
+    which is then a list; "+" is one or more. by_attribute: `--lr BASE age=X` overrides it for the
+    age model (see PerTask). runtime: it says where and how to run, not what is learned. env: an
+    environment variable that holds the default. unset: what --help calls a default of None.
     """
 
     name: str
@@ -38,18 +36,17 @@ class Option:
 
     def add_to(self, group, attributes=()):
         """Adds the flag to an argparse parser or group."""
-        given = os.environ.get(self.env) if self.env else None
-        default = ([given] if self.count != 1 else given) if given else self.default
+        default = self.default
+        if given := os.environ.get(self.env):
+            default = given if self.count == 1 else [given]
         words = {"default": default, "help": f"{self.help} (default: {self.shown()})"}
         if self.by_attribute:
-            words |= {"action": PerTask, "parse": self.parse, "count": self.count}
-            words |= {"bare": self.bare, "attributes": attributes, "metavar": "V"}
+            words |= {"action": PerTask, "option": self, "attributes": attributes, "metavar": "V"}
         elif self.parse is None:
             words = {"action": "store_true", "help": self.help}
         else:
-            words |= {"type": typed(self.parse), "metavar": "V"}
-            if self.count != 1:
-                words["nargs"] = self.count
+            nargs = None if self.count == 1 else self.count
+            words |= {"type": self.parse, "nargs": nargs, "metavar": "V"}
         group.add_argument(f"--{self.name}", **words)
 
     def takes(self, value, attributes=()):
@@ -62,10 +59,8 @@ class Option:
     def _takes_one(self, value):
         if self.parse is None:
             return isinstance(value, bool)
-        items = value if self.count != 1 else [value]
+        items = [value] if self.count == 1 else value
         if not (isinstance(items, list) and items and self.count in ("+", len(items))):
-            return False
-        if not all(isinstance(item, (str, int, float)) for item in items):
             return False
         switches = {True: "on", False: "off"}
         words = [switches[item] if isinstance(item, bool) else str(item) for item in items]
@@ -80,7 +75,7 @@ class Option:
             return self.unset
         if isinstance(self.default, bool):
             return "on" if self.default else "off"
-        shown = " ".join(map(str, self.default)) if self.count != 1 else str(self.default)
+        shown = str(self.default) if self.count == 1 else " ".join(map(str, self.default))
         return f"${self.env} or {shown}" if self.env else shown
 
 
@@ -155,40 +150,37 @@ def make_parser(table, description=None, attributes=()):
 
 
 class PerTask(argparse.Action):
-    """Parses `BASE [BASE ...] [attribute=VALUE[,VALUE ...]]` to {"": base, attribute: value}.
-
-    parse, count, bare: as of Option; attributes: the names that may override.
+    """Parses `BASE [BASE ...] [attribute=VALUE[,VALUE ...]]` to {"": base, attribute: value}, by an
+    Option; attributes: the names that may override.
     """
 
-    def __init__(self, *args, parse=str, count=1, bare=None, attributes=(), **kwargs):
-        self.parse, self.count, self.bare, self.attributes = parse, count, bare, attributes
-        kwargs["default"] = {"": kwargs["default"]}
-        super().__init__(*args, nargs="+" if bare is None else "*", **kwargs)
+    def __init__(self, *args, option, attributes, default, **kwargs):
+        self.option, self.attributes = option, attributes
+        kwargs["nargs"] = "+" if option.bare is None else "*"
+        super().__init__(*args, default={"": default}, **kwargs)
 
     def __call__(self, parser, namespace, words, option_string=None):
         value, base = dict(self.default), []
         for word in words:
             attribute, equals, text = word.partition("=")
             if equals and attribute in self.attributes:
-                value[attribute] = self._value(text.split(","), attribute)
+                value[attribute] = self._value(text.split(","), f" for {attribute}")
             else:
                 base.append(word)
-        if base:
-            value[""] = self._value(base)
-        elif not words:
-            value[""] = self.bare
+        if base or not words:
+            value[""] = self._value(base) if base else self.option.bare
         setattr(namespace, self.dest, value)
 
-    def _value(self, words, attribute=None):
-        where = f" for {attribute}" if attribute else ""
-        if len(words) != self.count:
-            values = "1 value" if self.count == 1 else f"{self.count} values"
+    def _value(self, words, where=""):
+        count = self.option.count
+        if len(words) != count:
+            values = "1 value" if count == 1 else f"{count} values"
             raise argparse.ArgumentError(self, f"takes {values}{where}, not {' '.join(words)}")
         try:
-            values = [self.parse(word) for word in words]
+            values = [self.option.parse(word) for word in words]
         except (ValueError, UserError) as error:
             raise argparse.ArgumentError(self, f"{error}{where}") from None
-        return values if self.count > 1 else values[0]
+        return values if count > 1 else values[0]
 
 
 def number(kind, low, high=float("inf"), above=False):
@@ -235,18 +227,6 @@ def switch(word):
 def switch_or_auto(word):
     """As switch(), or "auto"."""
     return {"on": True, "off": False}.get(one_of("auto", "on", "off")(word), word)
-
-
-def typed(parse):
-    """A parser of this module as the `type` of a plain argparse flag."""
-
-    def convert(word):
-        try:
-            return parse(word)
-        except UserError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return convert
 
 
 def weighted_sum(names):

@@ -1,5 +1,6 @@
 """What a JSON value must hold: a description, and one check that names the file and the key."""
 
+import contextlib
 from dataclasses import dataclass
 
 from common.errors import UserError
@@ -33,7 +34,8 @@ def check(value, shape, path, key=""):
     an object that has these keys, but for those that end in ?, and perhaps others; {str: shape}
     for one of any keys.
     """
-    if _is_list(value, shape):
+    both = isinstance(shape, list) and isinstance(value, list)
+    if both and (len(shape) == 1 or len(value) == shape[1]):
         for number, item in enumerate(value):
             check(item, shape[0], path, f"{key}[{number}]")
     elif isinstance(shape, dict) and isinstance(value, dict):
@@ -56,11 +58,6 @@ def shown(value):
     return kinds.get(type(value)) or repr(value)[:60]
 
 
-def _is_list(value, shape):
-    both = isinstance(shape, list) and isinstance(value, list)
-    return both and (len(shape) == 1 or len(value) == shape[1])
-
-
 def _is(value, shape):
     if isinstance(shape, tuple):
         return any(_fits(value, one) for one in shape)
@@ -72,11 +69,10 @@ def _is(value, shape):
 
 
 def _fits(value, shape):
-    try:
+    with contextlib.suppress(UserError):
         check(value, shape, "")
-    except UserError:
-        return False
-    return True
+        return True
+    return False
 
 
 def _told(shape):

@@ -1,5 +1,15 @@
-"""Photos and their mattes as files: where they lie, how they are decoded."""
+"""Photos and their mattes as files: where they lie, how they are decoded, which belong together.
 
+The digest of a photo's bytes stands in its matte's PNG, so that the two are one file, written whole
+or not at all: a photo that was replaced, or one of equal name from another data set, is told from
+the one that the matte was made of.
+"""
+
+import hashlib
+import os
+import struct
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 import cv2
@@ -7,14 +17,14 @@ import numpy as np
 
 from common.errors import UserError
 from common.files import read_bytes
+from common.processes import cores, progress
 
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # errors are told by us
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-
-
-# What to do about such a photo, whatever the command.
+# What to do about an unreadable photo, whatever the command.
 SKIP = "fix it, or use --on_error skip: training goes on without it, inference gives it the mean"
 SKIP += " prediction"
+END = b"\x00\x00\x00\x00IEND\xae\x42\x60\x82"  # of each PNG
 
 
 def read_photo(path):
@@ -30,19 +40,25 @@ def decode_photo(data, path):
     return _decoded(data, path, cv2.IMREAD_COLOR_RGB)
 
 
-def read_matte(path, shape=None):
+def read_matte(path, shape=None, photo=None):
     """A matte, or any mask file, as uint8 (H, W): 255 is foreground.
 
-    UserError if the file is missing, is not an image, or is not of the (H, W) asked for.
+    UserError if the file is missing, is not an image, is not of the (H, W) asked for, or does not
+    belong to the photo of these bytes.
     """
-    matte = _decoded(read_bytes(path), path, cv2.IMREAD_GRAYSCALE)
+    data = read_bytes(path)
+    matte = _decoded(data, path, cv2.IMREAD_GRAYSCALE)
     if shape is not None and matte.shape != tuple(shape):
         raise UserError(f"{path}: is {matte.shape}, its photo {tuple(shape)}; replace or remove it")
+    if photo is not None and not data.endswith(tie(digest(photo))):
+        raise UserError(
+            f"{path} is the matte of another photo of this name; run the command again, and give "
+            "each folder of photos its own --matte_dir"
+        )
     return matte
 
 
 def _decoded(data, path, mode):
-    """The image in the bytes of a file, as cv2.imdecode gives it; UserError if there is none."""
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), mode) if _bounded(data) else None
     except cv2.error:
@@ -58,6 +74,43 @@ def _bounded(data):
     while place + 8 <= len(data) and data[place + 4 : place + 8] != b"IEND":
         place += 12 + int.from_bytes(data[place : place + 4], "big")
     return bool(data) and place <= len(data)
+
+
+def digest(data):
+    """SHA-256 of the bytes of a photo, as 64 hex digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def tie(photo):
+    """How the PNG of a matte ends whose photo has this digest: with a text chunk (PNG 11.3.3.2)."""
+    chunk = b"tEXtphoto sha256\0" + photo.encode()
+    length, crc = (struct.pack(">I", number) for number in (len(chunk) - 4, zlib.crc32(chunk)))
+    return length + chunk + crc + END
+
+
+def stamp(path):
+    """The size and the times of change of a file, as text; "" if there is none.
+
+    That of the inode tells a file whose other time was set back, as `cp -p` does.
+    """
+    try:
+        stat = os.stat(path)  # noqa: PTH116
+    except OSError:
+        return ""
+    return f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} "
+
+
+def on_all_cores(work, items, title, workers=None):
+    """Calls work(item) of each item in threads, one a core, with a progress bar."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # the workers have the cores already
+    pool = ThreadPoolExecutor(workers or cores())
+    try:
+        for _ in progress(pool.map(work, items), total=len(items), desc=title):
+            pass
+    finally:  # after an error or Ctrl-C, what has not begun is given up
+        pool.shutdown(cancel_futures=True)
+        cv2.setNumThreads(threads)
 
 
 def default_matte_dir(root):

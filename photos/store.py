@@ -10,8 +10,9 @@ import hashlib
 import json
 import math
 import os
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from bisect import bisect_right
+from dataclasses import astuple, replace
+from itertools import accumulate
 from pathlib import Path
 
 import cv2
@@ -19,29 +20,43 @@ import numpy as np
 import torch
 
 from common.errors import UserError
-from common.files import cached
-from common.processes import cores, progress
+from common.files import cached, read_bytes
 from photos import crops
-from photos.reading import SKIP, default_matte_dir, matte_path, read_matte, read_photo
-from photos.views import matte_methods
+from photos.reading import (
+    SKIP,
+    decode_photo,
+    default_matte_dir,
+    matte_path,
+    on_all_cores,
+    read_matte,
+    stamp,
+)
+from photos.views import METHODS, matte_methods
 
 VERSION = 2  # raise it when the same request would give other pixels
-MEAN_COLOUR = (124, 116, 104)  # of ImageNet, RGB
+COLOURS = {"black": (0, 0, 0), "mean": (124, 116, 104)}  # the mean of ImageNet, RGB
+# The layers of a view, each with its fill; "random" puts them together batch by batch.
+RANDOM = {"pixels": "mean", "photo": "none", "matte": "matte", "background": "background"}
 
 
 class Rows:
-    """A uint8 (N, C, H, W) array in an .npy file, of which rows are read as they are asked for.
+    """A uint8 (N, C, H, W) array in .npy files, one behind the other, of which rows are read as
+    they are asked for.
 
     A memory map would be slower, and end the process where somebody truncates the file.
+    paths: of the files; counts: the rows of each; shape: (C, H, W).
     """
 
     device = torch.device("cpu")
 
-    def __init__(self, path, shape):
-        self.path, self.shape, self.row = path, shape, math.prod(shape[1:])
-        self.nbytes = shape[0] * self.row
-        self.file = path.open("rb", buffering=0)
-        self.header = path.stat().st_size - self.nbytes
+    def __init__(self, paths, counts, shape):
+        self.paths, self.row = paths, math.prod(shape)
+        self.starts = [0, *accumulate(counts)]
+        self.shape = (self.starts[-1], *shape)
+        self.nbytes = math.prod(self.shape)
+        self.files = [path.open("rb", buffering=0) for path in paths]
+        sizes = (path.stat().st_size for path in paths)
+        self.headers = [size - count * self.row for size, count in zip(sizes, counts, strict=True)]
 
     def __len__(self):
         return self.shape[0]
@@ -51,10 +66,12 @@ class Rows:
         found = torch.empty((len(index), *self.shape[1:]), dtype=torch.uint8)
         rows = found.numpy().reshape(len(index), self.row)
         for row, number in zip(rows, index.tolist(), strict=True):
-            if os.preadv(self.file.fileno(), [row], self.header + number * self.row) < self.row:
+            part = bisect_right(self.starts, number) - 1
+            place = self.headers[part] + (number - self.starts[part]) * self.row
+            if os.preadv(self.files[part].fileno(), [row], place) < self.row:
                 raise UserError(
-                    f"{self.path} was truncated while it was in use; run the command again, which "
-                    "makes it again (a run that was in training goes on with --resume)"
+                    f"{self.paths[part]} was truncated while it was in use; run the command again, "
+                    "which makes it again (a run that was in training goes on with --resume)"
                 )
         return found
 
@@ -74,24 +91,18 @@ class Pixels:
     from; count: photos.
     """
 
-    def __init__(self, layers, broken, device, resident=None, key=""):
+    def __init__(self, layers, broken, device, key=""):
         self.key, self.count = key, len(layers[0]["pixels"])
-        size = sum(layer.nbytes for view in layers for layer in view.values())
         self.device, self.broken, self.views = torch.device(device), broken, len(layers)
-        if resident is None and self.device.type == "cuda":
-            resident = size < 0.5 * torch.cuda.mem_get_info(self.device)[0]
-        self.layers = [
-            {
-                name: torch.from_numpy(layer) if isinstance(layer, np.ndarray) else layer
-                for name, layer in view.items()
-            }
-            for view in layers
-        ]
-        if resident:
-            self.layers = [
-                {name: layer.to(self.device) for name, layer in view.items()}
-                for view in self.layers
-            ]
+        size = sum(layer.nbytes for view in layers for layer in view.values())
+        on_gpu = self.device.type == "cuda"
+        fits = on_gpu and size < 0.5 * torch.cuda.mem_get_info(self.device)[0]
+
+        def placed(layer):
+            layer = torch.from_numpy(layer) if isinstance(layer, np.ndarray) else layer
+            return layer.to(self.device) if fits else layer
+
+        self.layers = [{name: placed(layer) for name, layer in view.items()} for view in layers]
 
     def batch(self, photos, view, backgrounds=None):
         """uint8 (n, 3, H, W) on the device.
@@ -114,10 +125,8 @@ class Pixels:
         if backgrounds is None or "background" not in layers:
             return self._take(layers["pixels"], photos)
         alpha = self._take(layers["matte"], photos).to(torch.int32)
-        photo, background = (
-            self._take(layers["photo"], photos),
-            self._take(layers["background"], backgrounds),
-        )
+        photo = self._take(layers["photo"], photos)
+        background = self._take(layers["background"], backgrounds)
         return ((photo * alpha + background * (255 - alpha) + 127) // 255).to(torch.uint8)
 
     def _take(self, layer, index):
@@ -126,147 +135,94 @@ class Pixels:
         return layer[index].pin_memory().to(self.device, non_blocking=True)
 
 
-class Joined(Pixels):
-    """The pixels of `first`, and behind them those of `second`, as one, without a copy."""
+def load(sources, views, cache_dir, *, matte_dir=None, on_error="stop", device="cpu"):
+    """The Pixels of photos; what the cache lacks is made first.
 
-    def __init__(self, first, second):
-        self.device, self.views = first.device, first.views
-        self.key, self.first = f"{first.key}+{second.key}", first.count
-        self.count = first.count + second.count
-        moved = {self.first + index: message for index, message in second.broken.items()}
-        self.broken = first.broken | moved
-        self.layers = [
-            {name: (layer, theirs[name]) for name, layer in ours.items()}
-            for ours, theirs in zip(first.layers, second.layers, strict=True)
-        ]
-
-    def _take(self, layer, index):
-        behind = index >= self.first
-        if not behind.any():
-            return super()._take(layer[0], index)
-        found = super()._take(layer[0], index[~behind])
-        found = torch.cat([found, super()._take(layer[1], index[behind] - self.first)])
-        order = torch.argsort(torch.cat([torch.nonzero(~behind), torch.nonzero(behind)]).flatten())
-        return found[order.to(self.device, non_blocking=True)]
-
-
-def load(root, names, views, cache_dir, *, matte_dir=None, on_error="stop", device="cpu"):
-    """Pixels of photos `names` below `root`; what the cache lacks is made first.
-
-    The mattes that the views need must be there: background/pixels.py makes them first. A photo
-    that cannot be read is a UserError, or with on_error="skip" stands in Pixels.broken.
+    sources: [(images folder, names below it)], one behind the other. The mattes that the views need
+    must be there: background/pixels.py makes them first. A photo that cannot be read is a
+    UserError, or with on_error="skip" stands in Pixels.broken; a matte that is missing, or that of
+    another photo, is a UserError.
     """
-    matte_dir = Path(matte_dir or default_matte_dir(root))
-    layers, broken, keys = [], {}, []
+    layers, broken, keys, counts = [], {}, [], [len(names) for _, names in sources]
     for view in views:
-        fills = {"pixels": view.fill}
-        if view.fill == "random":
-            fills = {
-                "pixels": "mean",
-                "photo": "none",
-                "matte": "matte",
-                "background": "background",
-            }
-        arrays = {}
+        fills, arrays = RANDOM if view.fill == "random" else {"pixels": view.fill}, {}
         for kind, fill in fills.items():
-            wanted = replace(view, fill=fill)
-            path, bad = _open(root, names, wanted, Path(cache_dir), matte_dir, on_error)
-            arrays[kind] = Rows(path, _shape(names, wanted))
-            keys.append(path.stem)
-            broken |= bad
+            wanted, paths, first = replace(view, fill=fill), [], 0
+            for root, names in sources:
+                folder = Path(matte_dir or default_matte_dir(root))
+                path, bad = _open(root, names, wanted, folder, Path(cache_dir), on_error)
+                paths.append(path)
+                broken |= {first + index: message for index, message in bad.items()}
+                first += len(names)
+            arrays[kind] = Rows(paths, counts, _shape(wanted))
+            keys += [path.stem for path in paths]
         layers.append(arrays)
-    return Pixels(layers, broken, device, key="+".join(keys))
+    return Pixels(layers, broken, device, "+".join(keys))
 
 
-def _open(root, names, view, cache_dir, matte_dir, on_error):
+def _open(root, names, view, matte_dir, cache_dir, on_error):
     """(path of a uint8 (N, C, H, W) .npy, broken) of one layer, built if the cache lacks it."""
-    inputs = _fingerprint(root, names, view, matte_dir)
+    paths = [Path(root, name) for name in names]
+    for method in matte_methods([view]):
+        paths += [matte_path(matte_dir, method, name) for name in names]
+    inputs = [VERSION, str(Path(root).resolve()), names, astuple(view), list(map(stamp, paths))]
     path = cache_dir / f"{hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:20]}.npy"
 
     def make(temporary):
         broken = _build(temporary, root, names, view, matte_dir)
+        check(broken)
+        return {"view": astuple(view), "photos": len(names), "broken": broken}
+
+    def check(broken):
         if broken and on_error == "stop":
-            raise UserError(_broken_line(broken))
-        return {"view": inputs["view"], "photos": len(names), "broken": broken}
+            more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
+            raise UserError(f"{broken[min(broken)]}{more}; {SKIP}")
 
     broken = {int(index): message for index, message in cached(path, make)["broken"].items()}
-    if broken and on_error == "stop":
-        raise UserError(_broken_line(broken))
+    check(broken)
     return path, broken
 
 
-def _fingerprint(root, names, view, matte_dir):
-    """All that the pixels depend on: files by size and times of change, and the view."""
-    files = []
-    methods = matte_methods([view])
-    for name in names:
-        paths = [Path(root, name)]
-        paths += [matte_path(matte_dir, method, name) for method in methods]
-        for path in paths:
-            try:
-                stat = path.stat()
-                files.append((stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
-            except OSError:
-                files.append(None)
-    return {
-        "version": VERSION,
-        "root": str(Path(root).resolve()),
-        "names": list(names),
-        "view": [view.method, view.fill, view.crop, view.crop_method, list(view.size)],
-        "stat": files,
-    }
-
-
-def _shape(names, view):
-    return len(names), 1 if view.fill == "matte" else 3, *view.size
+def _shape(view):
+    return 1 if view.fill == "matte" else 3, *view.size
 
 
 def _build(path, root, names, view, matte_dir):
     """Writes one layer with all cores; returns {index: message} of the photos left at zero."""
     broken = {}
+    out = np.lib.format.open_memmap(path, "w+", np.uint8, (len(names), *_shape(view)))
+    if hasattr(os, "posix_fallocate"):  # a full disk is an error here, a crash later
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
-    def job(index):
-        name = names[index]
+    def work(index):
         try:
-            out[index] = _render(Path(root, name), name, view, matte_dir)
+            data = read_bytes(Path(root, names[index]))
+            photo = decode_photo(data, Path(root, names[index]))
         except UserError as error:
             broken[index] = str(error)
+            return
+        alphas = {}
+        for method in matte_methods([view]):  # mattes of a user's own are not tied to photos
+            own = data if method in METHODS else None
+            matte = matte_path(matte_dir, method, names[index])
+            alphas[method] = read_matte(matte, photo.shape[:2], own)
+        out[index] = _render(photo, alphas, view)
 
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)  # the pool below has the cores already
-    try:
-        out = np.lib.format.open_memmap(path, "w+", np.uint8, _shape(names, view))
-        if hasattr(os, "posix_fallocate"):  # a full disk is an error here, a crash later
-            with path.open("r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-        with ThreadPoolExecutor(cores()) as pool:
-            what = view.method if view.method != "none" else "photos"
-            list(progress(pool.map(job, range(len(names))), total=len(names), desc=what))
-        out.flush()
-    finally:
-        cv2.setNumThreads(threads)
+    on_all_cores(work, range(len(names)), view.method if view.method != "none" else "photos")
+    out.flush()
     return dict(sorted(broken.items()))
 
 
-def _broken_line(broken):
-    first = broken[min(broken)]
-    more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
-    return f"{first}{more}; {SKIP}"
-
-
-def _render(path, name, view, matte_dir):
-    """uint8 (C, H, W) of one photo under a view."""
-    photo = read_photo(path)
-    shape = photo.shape[:2]
-    if view.method != "none":
-        alpha = read_matte(matte_path(matte_dir, view.method, name), shape)
-        photo = _layer(photo, alpha, view.fill)
-    top, bottom, left, right = 0, shape[0], 0, shape[1]
+def _render(photo, alphas, view):
+    """uint8 (C, H, W) of one photo under a view; alphas: {method: its matte}."""
+    top, bottom, left, right = 0, photo.shape[0], 0, photo.shape[1]
     if view.crop == "center":
-        top, bottom, left, right = crops.center_box(*shape)
+        top, bottom, left, right = crops.center_box(*photo.shape[:2])
     elif view.crop == "person":
-        alpha = read_matte(matte_path(matte_dir, view.crop_method, name), shape)
-        top, bottom, left, right = crops.person_box(alpha, view.size)
+        top, bottom, left, right = crops.person_box(alphas[view.crop_method], view.size)
+    if view.method != "none":
+        photo = _layer(photo, alphas[view.method], view.fill)
     photo = photo[top:bottom, left:right]
     height, width = view.size
     shrinks = photo.shape[0] >= height and photo.shape[1] >= width
@@ -276,17 +232,11 @@ def _render(path, name, view, matte_dir):
 
 
 def _layer(photo, alpha, fill):
-    if fill == "none":
-        return photo
-    if fill == "matte":
-        return alpha
+    if fill in ("none", "matte"):
+        return photo if fill == "none" else alpha
+    back = np.uint8(COLOURS[fill]) if fill in COLOURS else _background(photo, alpha)
     if fill == "background":
-        return _background(photo, alpha)
-    back = np.zeros_like(photo)
-    if fill == "mean":
-        back[:] = MEAN_COLOUR
-    elif fill == "blur":
-        back = _background(photo, alpha)
+        return back
     share = alpha[..., None].astype(np.uint16)
     return ((photo * share + back * (255 - share) + 127) // 255).astype(np.uint8)
 
@@ -302,7 +252,6 @@ def _background(photo, alpha):
     colour = cv2.resize(photo * weight[..., None], small, interpolation=cv2.INTER_AREA)
     weight = cv2.resize(weight, small, interpolation=cv2.INTER_AREA)
     sigma = small[0] / 8
-    colour = (
-        cv2.GaussianBlur(colour, (0, 0), sigma) / cv2.GaussianBlur(weight, (0, 0), sigma)[..., None]
-    )
+    colour = cv2.GaussianBlur(colour, (0, 0), sigma)
+    colour /= cv2.GaussianBlur(weight, (0, 0), sigma)[..., None]
     return cv2.resize(np.clip(np.rint(colour), 0, 255).astype(np.uint8), (width, height))

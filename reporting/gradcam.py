@@ -42,7 +42,7 @@ def inputs(evidence, names, info, method, cache):
     if not method:
         return photos.batch(every, 0), None
     alpha = replace(view, method=method, fill="matte")
-    mattes = store.load(*source, [alpha], cache, matte_dir=evidence.matte_dir).batch(every, 0)
+    mattes = store.load([source], [alpha], cache, matte_dir=evidence.matte_dir).batch(every, 0)
     return photos.batch(every, 0), mattes[:, 0].numpy() / np.float32(255)
 
 

@@ -12,7 +12,7 @@ import rembg
 import torch
 from PIL import Image, ImageOps
 
-from background import matte, tie
+from background import digests, matte
 from background.pixels import open_pixels
 from common import files
 from common.errors import UserError
@@ -195,8 +195,8 @@ def test_a_kept_matte_of_rembg_is_not_used_for_another_photo(folder):
 
 def test_photos_are_read_again_only_where_what_is_known_of_them_is_lost(folder, monkeypatch):
     _, made = make(folder, "grabcut")
-    known, read, seen = made.parent / "photos.json", tie.read_bytes, []
-    monkeypatch.setattr(tie, "read_bytes", lambda path: seen.append(path) or read(path))
+    known, read, seen = made.parent / "photos.json", digests.read_bytes, []
+    monkeypatch.setattr(digests, "read_bytes", lambda path: seen.append(path) or read(path))
     before = known.read_text()
     wrong = json.dumps(dict.fromkeys(json.loads(before), 7))
     for content, count in ((before, 0), ("", 4), ("[]", 4), ('{"a": 1', 4), (wrong, 4)):
@@ -234,7 +234,7 @@ def test_two_photos_do_not_share_a_matte(folder):
         matte.ensure(folder, [*names, "p0/0.jpg"], "grabcut", matte.Matting())
 
 
-def test_a_tie_is_text_that_others_read(folder):
+def test_the_digest_of_the_photo_is_text_that_others_read(folder):
     _, made = make(folder, "grabcut")
     with Image.open(made / "p1/3.png") as image:
         image.load()

@@ -17,7 +17,7 @@ from common import files as common_files
 from common.errors import UserError
 from dataset import find_images
 from photos import crops, store, views
-from photos.reading import matte_path
+from photos.reading import END, digest, matte_path, tie
 
 NAMES = ["a/1.png", "a/2.png", "b/1.png", "b/2.png", "b/3.png"]
 SHAPE = (64, 48)
@@ -30,6 +30,14 @@ def write(path, pixels):
     Image.fromarray(pixels).save(path)
 
 
+def write_matte(root, method, name, alpha):
+    """A matte of the photo as it is now."""
+    path = matte_path(root.parent / "mattes", method, name)
+    write(path, alpha)
+    end = tie(digest((root / name).read_bytes()))
+    path.write_bytes(path.read_bytes().removesuffix(END) + end)
+
+
 @pytest.fixture
 def made(tmp_path):
     """(root, photos, alphas): photos of noise and soft mattes of two methods, all lossless."""
@@ -40,12 +48,12 @@ def made(tmp_path):
         alphas.append(rng.integers(0, 256, SHAPE, np.uint8))
         write(root / name, photos[-1])
         for method in ("rembg", "grabcut"):
-            write(matte_path(tmp_path / "mattes", method, name), alphas[-1])
+            write_matte(root, method, name, alphas[-1])
     return root, photos, alphas
 
 
 def load(root, *views, names=NAMES, **options):
-    return store.load(root, names, views, root.parent / "cache", **options)
+    return store.load([(root, names)], views, root.parent / "cache", **options)
 
 
 def pixels(root, *views, **options):
@@ -88,7 +96,7 @@ def test_enlarging_is_bilinear(made):
 def test_drawn_photos_look_as_in_pillow(drawn):
     root, names = find_images(drawn / "train")
     view = replace(PHOTO, size=(128, 96))
-    loaded = store.load(root, names[:20], [view], root.parents[1] / "cache")
+    loaded = store.load([(root, names[:20])], [view], root.parents[1] / "cache")
     for i, name in enumerate(names[:20]):
         with Image.open(root / name) as image:
             expected = np.asarray(image.convert("RGB"), np.int16).transpose(2, 0, 1)
@@ -118,7 +126,7 @@ def test_the_person_is_cropped_alike_in_both_views(made):
     for alpha, name in zip(alphas, NAMES, strict=True):
         alpha[:] = 0
         alpha[12:33, 10:30] = alpha[36:, 4:40] = alpha[30:40, 15:25] = 255  # head, body, neck
-        write(matte_path(root.parent / "mattes", "rembg", name), alpha)
+        write_matte(root, "rembg", name, alpha)
     both = views.build_views("none+rembg", "black", "person", (16, 12))
     loaded = load(root, *both)
     top, bottom, left, right = crops.person_box(alphas[0], (16, 12))
@@ -137,7 +145,7 @@ def person_in_front(root, backs, method="rembg"):
         photo = np.full((*SHAPE, 3), back, np.uint8)
         photo[alpha > 0] = (255, 0, 0)
         write(root / name, photo)
-        write(matte_path(root.parent / "mattes", method, name), alpha)
+        write_matte(root, method, name, alpha)
     return alpha
 
 
@@ -213,9 +221,10 @@ def test_whatever_changes_the_pixels_is_built_anew(made):
         assert len(files(root)) == before + 1, changed
     photo, alpha = 255 - photos[1], 255 - alphas[2]
     write(root / NAMES[1], photo)
+    write_matte(root, "rembg", NAMES[1], alphas[1])
     found = pixels(root, view)
     assert (found[1] == resized(pasted(photo, alphas[1], (124, 116, 104)), (32, 24))).all()
-    write(matte_path(root.parent / "mattes", "rembg", NAMES[2]), alpha)
+    write_matte(root, "rembg", NAMES[2], alpha)
     found = pixels(root, view)
     assert (found[2] == resized(pasted(photos[2], alpha, (124, 116, 104)), (32, 24))).all()
 
@@ -267,8 +276,28 @@ def test_a_matte_that_is_missing_or_does_not_fit_is_named(made):
     with pytest.raises(UserError, match=r"rembg/a/1\.png: is \(10, 10\), its photo \(64, 48\)"):
         load(root, view)
     path.unlink()
-    with pytest.raises(UserError, match=r"rembg/a/1\.png does not exist"):
+    for on_error in ("stop", "skip"):  # which is about photos
+        with pytest.raises(UserError, match=r"rembg/a/1\.png does not exist"):
+            load(root, view, on_error=on_error)
+
+
+def test_a_matte_of_another_photo_is_an_error(made):
+    root, photos, alphas = made
+    view = replace(PHOTO, method="rembg", fill="mean")
+    write(root / NAMES[3], photos[0])
+    for on_error in ("stop", "skip"):
+        with pytest.raises(UserError, match=r"b/2\.png is the matte of another photo"):
+            load(root, view, on_error=on_error)
+    assert files(root) == {}
+    write_matte(root, "rembg", NAMES[3], alphas[3])
+    found = pixels(root, view)
+    assert (found[3] == resized(pasted(photos[0], alphas[3], (124, 116, 104)), (32, 24))).all()
+    write(matte_path(root.parent / "mattes", "rembg", NAMES[3]), alphas[3])  # of no photo
+    with pytest.raises(UserError, match=r"b/2\.png is the matte of another photo"):
         load(root, view)
+    write(matte_path(root.parent / "mattes", "own", NAMES[0]), alphas[0])  # not ours to check
+    own = pixels(root, replace(PHOTO, method="own", fill="matte"), names=NAMES[:1])
+    assert (own[0] == resized(alphas[0], (32, 24))).all()
 
 
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "empty", "no note"])
@@ -323,14 +352,14 @@ def built_until_killed(root, when):
     def die(*_, **__):
         os.kill(os.getpid(), signal.SIGKILL)
 
-    done, render = [], store._render
+    done, decode = [], store.decode_photo
 
-    def render_three(*words):
-        done.append(render(*words))
+    def decode_three(*words):
+        done.append(decode(*words))
         return die() if len(done) == 3 else done[-1]
 
     if when == "rendering":
-        store._render = render_three
+        store.decode_photo = decode_three
     else:
         common_files.write_json = die
     load(root, PHOTO)
@@ -349,15 +378,15 @@ def test_a_kill_while_building_leaves_no_half_store(made, when):
 
 
 def build_with_others(root, start, name):
-    render = store._render
+    decode = store.decode_photo
 
-    def counted(path, *words):
+    def counted(data, path):
         with (root.parent / "rendered").open("a") as log:
             log.write(f"{path}\n")
         time.sleep(0.02)
-        return render(path, *words)
+        return decode(data, path)
 
-    store._render = counted
+    store.decode_photo = counted
     start.wait(60)
     built = load(root, PHOTO).batch(torch.arange(len(NAMES)), 0).numpy()
     digest = hashlib.sha256(built.tobytes()).hexdigest()
@@ -387,12 +416,12 @@ def test_two_folders_are_one_as_if_their_photos_lay_together(made, tmp_path):
     for number, name in enumerate(names):
         for folder in (root, other):
             write(folder / name, photos[number][::-1])
-            write(matte_path(folder.parent / "mattes", "rembg", name), alphas[number][:, ::-1])
+            write_matte(folder, "rembg", name, alphas[number][:, ::-1])
     (other / names[1]).write_bytes(b"broken")
     view_list = [PHOTO, replace(PHOTO, method="rembg", fill="random")]
     whole = load(root, *view_list, names=[*NAMES, *names])
-    behind = store.load(other, names, view_list, other.parent / "cache", on_error="skip")
-    joined = store.Joined(load(root, *view_list), behind)
+    both = [(root, NAMES), (other, names)]
+    joined = store.load(both, view_list, root.parent / "cache", on_error="skip")
     assert joined.views == 2 and list(joined.broken) == [6] and "x/2.png" in joined.broken[6]
     random = torch.Generator().manual_seed(0)
     readable = torch.tensor([0, 1, 2, 3, 4, 5, 7])

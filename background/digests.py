@@ -1,0 +1,67 @@
+"""The digests of photos, by which mattes are told from those of other photos."""
+
+import contextlib
+import os
+
+from common.errors import UserError
+from common.files import locked, read_bytes, read_json, write_json
+from photos.reading import digest, stamp, tie
+
+
+def is_file(path):
+    """Whether it is one; False for a name that is too long to exist."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def belongs(path, photo):
+    """Whether a file is a whole matte of the photo of this digest; only its end is read.
+
+    A photo that cannot be read has None, and no matte.
+    """
+    if photo is None or not is_file(path):  # a pipe would never end
+        return False
+    end = tie(photo)
+    with contextlib.suppress(OSError), path.open("rb") as file:  # it may be too short
+        file.seek(-len(end), os.SEEK_END)
+        return file.read() == end
+    return False
+
+
+class Digests:
+    """Digests of photos, remembered in a file by size and times of change.
+
+    Reading all photos at each start would take longer than all else that is checked there.
+    """
+
+    def __init__(self, path):
+        self.path, self.new = path, {}
+        self.known = self._read()
+
+    def of(self, photo):
+        """The digest of a photo; None if it cannot be read."""
+        mark, known = stamp(photo), str(self.known.get(str(photo.absolute())))
+        if mark and known.startswith(mark):
+            return known.removeprefix(mark)
+        with contextlib.suppress(UserError):
+            return self.read(photo)[1]
+
+    def read(self, photo):
+        """(bytes, digest) of a photo, which is remembered; UserError if it cannot be read."""
+        mark, data = stamp(photo), read_bytes(photo)
+        found = digest(data)
+        self.new[str(photo.absolute())] = mark + found
+        return data, found
+
+    def save(self):
+        """Adds what is new to the file, unless its folder is there to be read only."""
+        if not self.new:
+            return
+        with contextlib.suppress(OSError), locked(self.path.with_suffix(".lock"), wait=True):
+            known = self._read() | self.new  # other processes may have added theirs
+            write_json(self.path, dict(sorted(known.items())), sync=False)
+
+    def _read(self):
+        with contextlib.suppress(UserError):  # missing or damaged
+            known = read_json(self.path)
+            return known if isinstance(known, dict) else {}
+        return {}
