@@ -77,7 +77,7 @@ def main(argv=None):
     if truths:
         say("method           photos        IoU     median  5th perc. boundary F")
         for method in methods:
-            say(review.score_line(method, truths, matte_dir))
+            say(review.score_line(method, root, truths, matte_dir))
 
 
 if __name__ == "__main__":

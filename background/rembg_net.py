@@ -170,22 +170,16 @@ def open_net(model, device, threads=1):
         providers, turn = [(CUDA, gpu), *providers], threading.Lock()
     try:
         if model.is_u2net:
-            path = str(model.path)
-            session = inner = onnxruntime.InferenceSession(path, options, providers=providers)
+            session = onnxruntime.InferenceSession(str(model.path), options, providers=providers)
         else:
-            session = _rembg_session(model, options, providers)
-            inner = session.inner_session
+            cls = _classes()[model.name]
+            # The class looks for its file by itself: this one is shown the file that was found.
+            found = {"download_models": lambda *_, **__: str(model.path)}
+            session = type(cls.__name__, (cls,), found)(model.name, options, providers=providers)
     except Exception as error:  # onnxruntime has an exception type for each kind of broken file
         text = str(error).splitlines()[0]
         raise UserError(f"{model.path}: onnxruntime cannot open it ({text})") from None
-    if kind == "cuda" and CUDA not in inner.get_providers():
+    loaded = getattr(session, "inner_session", session).get_providers()
+    if kind == "cuda" and CUDA not in loaded:
         raise UserError(f"--device {device}: onnxruntime failed to load CUDA; use --device cpu")
     return Net(model, session, turn)
-
-
-def _rembg_session(model, options, providers):
-    """rembg's own session for the file that was found."""
-    cls = _classes()[model.name]
-    # The class looks for its file by itself: this one shows it the file that was found.
-    found = type(cls.__name__, (cls,), {"download_models": lambda *_, **__: str(model.path)})
-    return found(model.name, options, providers=providers)

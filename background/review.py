@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 
 from common.errors import UserError
-from common.files import atomic
+from common.files import atomic, read_bytes
 from common.processes import progress, say
-from photos.reading import matte_path, read_matte, read_photo
+from photos.reading import decode_photo, matte_path, read_matte
 
 PEOPLE = 12  # in the preview
 CELL = 192  # height of a photo there
@@ -26,19 +26,19 @@ def preview(root, names, methods, matte_dir):
     for pick in np.unique(np.linspace(0, len(people) - 1, PEOPLE).astype(int)):
         paths = {method: matte_path(matte_dir, method, people[pick]) for method in methods}
         if all(path.exists() for path in paths.values()):  # else a broken photo that was skipped
-            photo = read_photo(root / people[pick])
-            shape = photo.shape[:2]
-            rows.append(_row(photo, {m: read_matte(path, shape) for m, path in paths.items()}))
+            data = read_bytes(root / people[pick])
+            photo = decode_photo(data, root / people[pick])
+            mattes = {m: read_matte(path, photo.shape[:2], data) for m, path in paths.items()}
+            rows.append(_row(photo, mattes))
     if not rows:
         return
+    rows += [np.zeros_like(rows[0])] * (len(rows) > 1 and len(rows) % 2)
     width = max(row.shape[1] for row in rows)
     rows = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows]
-    columns = 2 if len(rows) > 1 else 1
-    rows += [np.zeros_like(rows[0])] * (len(rows) % columns)
-    picture = np.vstack([np.hstack(rows[i : i + columns]) for i in range(0, len(rows), columns)])
+    halves = [np.vstack(rows[side::2]) for side in (0, 1)[: len(rows)]]
     path = Path(matte_dir, "preview.png")
     with atomic(path) as temporary:
-        cv2.imencode(".png", picture[..., ::-1])[1].tofile(temporary)
+        cv2.imencode(".png", np.hstack(halves)[..., ::-1])[1].tofile(temporary)
     say(f"look first at {path}: some photos, and what each method leaves of them")
 
 
@@ -46,12 +46,10 @@ def _row(photo, mattes):
     """uint8 (CELL, W, 3): the photo, and beside it what each of {method: matte} leaves of it."""
     width = round(photo.shape[1] * CELL / photo.shape[0])
     width = min(max(1, width), 4 * CELL)  # however long the photo
-    views = {"photo": photo}
-    for method, matte in mattes.items():
-        alpha = matte[..., None] / 255
-        views[method] = np.uint8(photo * alpha + GREY * (1 - alpha))
     cells = []
-    for label, view in views.items():
+    for label, matte in {"photo": np.full(photo.shape[:2], 255), **mattes}.items():
+        alpha = matte[..., None] / 255
+        view = np.uint8(photo * alpha + GREY * (1 - alpha))
         cell = cv2.resize(view, (width, CELL), interpolation=cv2.INTER_AREA)
         cell[:20] //= 2  # a dark strip behind the label
         cv2.putText(cell, label, (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255,) * 3, 1)
@@ -69,20 +67,19 @@ def find_truths(folder, names):
     return truths
 
 
-def score_line(method, truths, matte_dir):
+def score_line(method, root, truths, matte_dir):
     """One row of the table of scores: how near a method's mattes are to the true masks."""
-    ious, boundaries = [], []
+    scores = []
     for name, path in progress(truths.items(), desc=f"score {method}"):
-        made = matte_path(matte_dir, method, name)
-        if not made.exists():  # a broken photo that was skipped
-            continue
-        made = read_matte(made) >= 128
-        truth = read_matte(path, made.shape) >= 128
-        ious.append(iou(made, truth))
-        boundaries.append(boundary_f(made, truth))
-    if not ious:
+        matte = matte_path(matte_dir, method, name)
+        if matte.exists():  # else a broken photo that was skipped
+            made = read_matte(matte, None, read_bytes(root / name)) >= 128
+            truth = read_matte(path, made.shape) >= 128
+            scores.append((iou(made, truth), boundary_f(made, truth)))
+    if not scores:
         return f"{method:16} none"
-    columns = np.mean(ious), np.median(ious), np.percentile(ious, 5), np.mean(boundaries)
+    ious, edges = np.transpose(scores)
+    columns = np.mean(ious), np.median(ious), np.percentile(ious, 5), np.mean(edges)
     return f"{method:16} {len(ious):6} " + "".join(f"{value:11.3f}" for value in columns)
 
 
