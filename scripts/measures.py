@@ -249,7 +249,7 @@ def pixel_store(bench, people):
         cv2.resize(photo, size[::-1], interpolation=cv2.INTER_AREA)
 
     return (
-        lambda: count / seconds(lambda: store.load(root, names, views, bench.fresh())),
+        lambda: count / seconds(lambda: store.load([(root, names)], views, bench.fresh())),
         lambda: count / seconds(lambda: shared(bare, names, cores())),
     )
 

@@ -15,6 +15,7 @@ import metrics
 from labels import CLASSES, HEADS, PROBS, joint
 from model import ModelInfo
 from options import make_parser
+from photos.reading import END, digest, tie
 
 CELLS = np.array([549, 410, 83, 732, 817, 109]) / 2700  # gender x age of the competition
 PHOTOS = ("mask1", "mask2", "mask3", "mask4", "mask5", "incorrect_mask", "normal")
@@ -45,6 +46,13 @@ def draw_data(root, people=36, broken=True):
         f"image,reason\n{rows[0][4]}/mask1.jpg,covers too little\n"
     )
     return home
+
+
+def write_matte(path, alpha, photo):
+    """A matte, uint8 (H, W), of the photo in the file `photo` as it is now."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    png = cv2.imencode(".png", alpha)[1].tobytes()
+    path.write_bytes(png.removesuffix(END) + tie(digest(photo.read_bytes())))
 
 
 def draw_photos(folder, photo, suffix):

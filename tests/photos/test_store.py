@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 
 import cv2
+import helpers
 import numpy as np
 import pytest
 import torch
@@ -17,7 +18,7 @@ from common import files as common_files
 from common.errors import UserError
 from dataset import find_images
 from photos import crops, store, views
-from photos.reading import END, digest, matte_path, tie
+from photos.reading import matte_path
 
 NAMES = ["a/1.png", "a/2.png", "b/1.png", "b/2.png", "b/3.png"]
 SHAPE = (64, 48)
@@ -31,11 +32,7 @@ def write(path, pixels):
 
 
 def write_matte(root, method, name, alpha):
-    """A matte of the photo as it is now."""
-    path = matte_path(root.parent / "mattes", method, name)
-    write(path, alpha)
-    end = tie(digest((root / name).read_bytes()))
-    path.write_bytes(path.read_bytes().removesuffix(END) + end)
+    helpers.write_matte(matte_path(root.parent / "mattes", method, name), alpha, root / name)
 
 
 @pytest.fixture
