@@ -5,7 +5,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.files import write_csv, write_text
-from common.processes import say
+from common.processes import counted, say
 from dataset import read_train
 from experiment import reader
 from photos.reading import default_matte_dir
@@ -19,10 +19,13 @@ def write_report(args, argv):
     """Writes args.out and, in a folder beside it, every table. args: of report.parse_args(argv)."""
     evidence = gather(args)
     sections = build_sections(evidence, args.cam_images)
-    headline = (comparison if evidence.groups else data_section).headline(evidence)
-    title = f"Report on {_count(evidence.groups) if evidence.groups else args.data_dir}"
+    note = "Give runs of train.py (--model_dir) to see which is better, and by how much."
+    headline = {"main": sections[-1]["intro"], "points": [], "notes": [note]}
+    what = args.data_dir
+    if evidence.groups:
+        headline, what = comparison.headline(evidence), counted(len(evidence.groups), "run")
     foot = f"python report.py {shlex.join(argv)}"
-    text = html.page(title, headline, sections, foot).lstrip()
+    text = html.page(f"Report on {what}", headline, sections, foot).lstrip()
     for name, frame in evidence.tables.items():
         write_csv(Path(args.out).parent / evidence.folder / f"{name}.csv", frame)
     write_text(args.out, text)
@@ -47,21 +50,21 @@ def gather(args):
 
 def find_baseline(groups, name):
     """The Group that --baseline names by folder or by name; without it the first, if any."""
+    if not name:
+        return groups[0] if groups else None
     for group in groups:
         folders = [run.folder.resolve() for run in group.runs]
-        if not name or name == group.name or Path(name.split(",")[0]).resolve() in folders:
+        if name == group.name or Path(name.split(",")[0]).resolve() in folders:
             return group
-    if name:
-        raise UserError(f"--baseline {name} is none of the runs in --model_dir")
-    return None
+    raise UserError(f"--baseline {name} is none of the runs in --model_dir")
 
 
 def find_mattes(given, groups, data):
     """The folder of the mattes: as given, else that of the runs, else beside the images."""
     if given and not Path(given).is_dir():
         raise UserError(f"--matte_dir {given} is not a folder; leave it out for the default")
-    known = [run.config.get("options", {}).get("matte_dir") for g in groups for run in g.runs]
-    known = [place for place in known if place and Path(place).is_dir()]
+    places = [run.config.get("options", {}).get("matte_dir") for g in groups for run in g.runs]
+    known = [place for place in places if place and Path(place).is_dir()]
     return Path(given or (known or [default_matte_dir(data.root)])[0])
 
 
@@ -69,18 +72,14 @@ def build_sections(evidence, cam_images):
     """The sections of the page, in order; they fill evidence.tables."""
     sections = []
     if evidence.groups:
-        say(f"scoring {_count(evidence.groups)} over {evidence.rows.person.nunique()} people")
+        people, known = evidence.rows.person.nunique(), counted(len(evidence.groups), "run")
+        say(f"scoring {known} over {counted(people, 'person', 'people')}")
         if len(evidence.groups) > 1:
             sections.append(comparison.build(evidence))
-        sections += [runs_section.build(evidence), runs_section.build_errors(evidence)]
-        sections.append(suspects.build(evidence))
+        sections += [runs_section.build(evidence), suspects.build(evidence)]
         if cam_images:
             from reporting import gradcam  # brings captum's and the models' imports
 
             sections.append(gradcam.build(evidence, cam_images))
-    say(f"reading {len(evidence.data.frame):,} photos")
+    say(f"reading {counted(len(evidence.data.frame), 'photo')}")
     return [*sections, data_section.build(evidence)]
-
-
-def _count(groups):
-    return "one run" if len(groups) == 1 else f"{len(groups)} runs"

@@ -1,5 +1,7 @@
 """The answer of the report, and its section that compares runs."""
 
+from pathlib import PurePosixPath
+
 import numpy as np
 import pandas as pd
 
@@ -13,6 +15,7 @@ from reporting.runs import DIFFERENCE, SIGNIFICANT
 TITLES = {"macro_f1": "macro F1", "accuracy": "accuracy"} | {
     name: f"{name} (macro F1)" for name in ATTRIBUTES
 }
+SCORE = ["macro_f1", "low", "high"]
 POINTS = 5  # comparisons in the headline
 SIDES = 6  # runs whose classes are drawn side by side
 SHOWN = 4  # comparisons whose photos are shown
@@ -27,124 +30,111 @@ def headline(evidence):
     """
     scores = {name: page.estimate(*row["macro_f1"]) for name, row in evidence.scores.items()}
     main, baseline = f"{evidence.best}: macro F1 {scores[evidence.best]}", evidence.baseline.name
-    pooled = evidence.changes[evidence.changes.conditions > 1].sort_values("p", kind="stable")
+    pooled, lines = evidence.changes[evidence.changes.conditions > 1], []
     if len(pooled):
         lines = [
             f"{row['option']} {row['to']} ({page.number(row['b'])}) against {row['from']} "
             f"({page.number(row['a'])}), in {row['conditions']} conditions: {_answer(row)}"
-            for row in pooled.to_dict("records")
+            for row in pooled.sort_values("p", kind="stable").to_dict("records")
         ]
     elif len(scores) > 1:
         lines = [
-            f"{run} {scores[run]} against {baseline} {scores[baseline]}: {_answer(row)}"
-            for run, row in evidence.verdicts.set_index("run").to_dict("index").items()
+            f"{row['run']} {scores[row['run']]} against {baseline} {scores[baseline]}: "
+            f"{_answer(row)}"
+            for row in evidence.verdicts.to_dict("records")
         ]
-    else:
-        return {"main": main, "points": [], "notes": _notes(evidence, False)}
-    main += f", the best of {len(scores)} runs"
+    if len(scores) > 1:
+        main += f", the best of {len(scores)} runs"
     if len(lines) > POINTS + 1:
         lines = [*lines[:POINTS], f"{len(lines) - POINTS} more in the comparison"]
     return {"main": main, "points": lines, "notes": _notes(evidence, len(pooled) > 0)}
 
 
 def _answer(row):
-    change = page.change(*(row[name] for name in DIFFERENCE))
+    change = page.estimate(*(row[name] for name in DIFFERENCE), "+")
     return f"{change}, {page.chance(row['p'])}: {row['verdict']}"
 
 
 def _notes(evidence, pooled):
     """What the reader of the headline must know of its numbers."""
-    groups = evidence.groups
+    groups, scores = evidence.groups, evidence.scores[evidence.best]
+    several, single = len(groups) > 1, min(len(group.runs) for group in groups) == 1
     notes = [
         f"Warning: {group.name} has --pseudo {group.options['pseudo']}, which {pseudo.FLATTERS}."
         for group in groups
-        if group.flattered
+        if any(run.config.get("data", {}).get("pseudo_is_mean") for run in group.runs)
     ]
-    if len(groups) > 1:
-        notes.append(
-            "Difference of pooled macro F1 with its 95 % interval, by a bootstrap over people"
-            + (" and conditions; " if pooled else "; ")
-            + "an interval that holds zero means: not shown, which is not the same as no effect."
-        )
-    else:
-        [scores] = evidence.scores.values()
-        parts = ", ".join(f"{name} {page.number(scores[name][0])}" for name in ATTRIBUTES)
-        notes.append(f"Macro F1 of the attributes: {parts}.")
-    if len(groups) > 2:
-        notes.append(
-            "Of many comparisons some look good by luck: the words go by p values after Holm, the "
-            "intervals and p shown are of each comparison alone."
-        )
-    if len(groups) > 1 and min(len(group.runs) for group in groups) == 1:
-        notes.append(
-            "Where a configuration has one seed, the interval knows the chance of people, not "
-            "that of training: another seed may move the score by as much again."
-        )
-    if any("best" in group.options["keep"] for group in groups):
-        notes.append(
-            "The epochs kept are the best on these very people, which flatters a score, and three "
-            "models more than one: see what the last epochs score, or use --keep last."
-        )
-    return notes
+    attributes = ", ".join(f"{name} {page.number(scores[name][0])}" for name in ATTRIBUTES)
+    words = {
+        f"Macro F1 of the attributes: {attributes}.": not several,
+        "Difference of pooled macro F1 with its 95 % interval, by a bootstrap over people"
+        + " and conditions" * pooled
+        + "; an interval that holds zero means: not shown, which is not the same as no "
+        "effect.": several,
+        "Of many comparisons some look good by luck: the words go by p values after Holm, the "
+        "intervals and p shown are of each comparison alone.": len(groups) > 2,
+        "Where a configuration has one seed, the interval knows the chance of people, not "
+        "that of training: another seed may move the score by as much again.": several and single,
+        "The epochs kept are the best on these very people, which flatters a score, and three "
+        "models more than one: see what the last epochs score, or use --keep last.": any(
+            "best" in group.options["keep"] for group in groups
+        ),
+    }
+    return notes + [text for text, holds in words.items() if holds]
 
 
 def build(evidence):
     """Section "Comparison" of two groups or more."""
-    baseline, differences = evidence.baseline.name, evidence.verdicts[["run", *DIFFERENCE]]
+    baseline = evidence.baseline.name
     intro = (
         f"Each configuration against {baseline}, over the same people. Intervals by a "
         "cluster bootstrap over people, and over seeds where a configuration has several."
     )
-    f1 = evidence.per_class_f1.query("kind == 'label'").groupby("run").f1
-    sides = {group.name: f1.get_group(group.name).to_numpy() for group in evidence.groups[:SIDES]}
+    sides = {
+        group.name: np.mean([result["per_class_f1"] for result in group.results], 0)
+        for group in evidence.groups[:SIDES]
+    }
     note = "The first six runs; all are in per_class_f1.csv."
     blocks = [
         _ranking(evidence),
-        html.figure(figures.forest(differences.to_numpy(), baseline, "Did it help?")),
+        html.figure(figures.forest(evidence.verdicts, baseline)),
         _differences(evidence),
         _one_option(evidence),
         html.figure(figures.per_class(sides), note if len(evidence.groups) > SIDES else ""),
         _disagreements(evidence),
     ]
-    return page.section("comparison", "Comparison", intro, blocks)
+    return {"title": "Comparison", "intro": intro, "blocks": blocks}
 
 
 def _ranking(evidence):
-    names, verdicts = runs.differing(evidence.groups), evidence.verdicts.set_index("run")
-    frame = pd.DataFrame(
-        {"run": group.name, "seeds": len(group.runs)}
-        | {name: group.options.get(name, "") for name in names}
-        | dict(zip(("macro_f1", "low", "high"), scores["macro_f1"], strict=True))
-        | {"sd_over_seeds": evidence.seed_sd(group)}
-        | {name: scores[name][0] for name in ATTRIBUTES}
-        | {"last_epoch": group.last_epoch}
-        | {"verdict": verdicts.verdict.get(group.name, "baseline")}
-        | group.costs
-        for group, scores in zip(evidence.groups, evidence.scores.values(), strict=True)
-    )
-    against = {"low": "difference_low", "high": "difference_high"}
-    against |= {"difference": "difference", "p": "p", "holm": "p_holm"}
-    frame = frame.join(verdicts[list(against)].rename(columns=against), on="run")
+    names, lines = runs.differing(evidence.groups), []
+    for group in evidence.groups:
+        scores, options = evidence.scores[group.name], group.options
+        line = {"run": group.name, "seeds": len(group.runs)}
+        line |= {name: options.get(name, "") for name in names}
+        line |= dict(zip(SCORE, scores["macro_f1"], strict=True)) | {"sd_over_seeds": group.seed_sd}
+        line |= {name: scores[name][0] for name in ATTRIBUTES} | {"last_epoch": group.last_epoch}
+        lines.append(line | group.costs)
+    against = evidence.verdicts[["run", *DIFFERENCE, "p", "holm", "verdict"]]
+    against = against.rename(columns={"low": "difference_low", "high": "difference_high"})
+    frame = pd.DataFrame(lines).merge(against, "left", "run")
     frame = frame.sort_values("macro_f1", ascending=False)
-    frame = frame.round({"seconds": 1, "images_per_s": 1, "wait_share": 3})
-    difference = frame[["difference", "difference_low", "difference_high"]]
     shown = frame[["run"]].copy()
-    shown["macro F1, 95 % interval"] = page.texts(page.estimate, frame[["macro_f1", "low", "high"]])
-    shown[f"difference from {evidence.baseline.name}"] = page.texts(page.change, difference)
-    shown["verdict"] = frame.verdict
+    shown["macro F1, 95 % interval"] = page.estimates(frame[SCORE])
+    difference = frame[["difference", "difference_low", "difference_high"]]
+    shown[f"difference from {evidence.baseline.name}"] = page.estimates(difference, "+")
+    shown["verdict"] = frame.verdict.fillna("baseline")
     if frame.last_epoch.notna().any():
         shown["by the last epoch"] = frame.last_epoch
     if (frame.seeds > 1).any():
-        shown["seeds (sd)"] = [
-            f"{row.seeds} ({page.number(row.sd_over_seeds)})" for row in frame.itertuples()
-        ]
+        shown["sd over seeds"] = frame.sd_over_seeds
     shown[names] = frame[names]
     caption = (
         "Runs by macro F1, and the options in which they differ. Macro F1 is of the epochs kept: "
         "where those were the best on these very people, it flatters, and the last epoch's, which "
         "nobody chose, is the fairer figure (--keep last)."
     )
-    return page.keep(evidence, "runs", frame, caption, shown)
+    return page.keep(evidence, "runs", frame, caption, shown=shown)
 
 
 def _differences(evidence):
@@ -152,7 +142,7 @@ def _differences(evidence):
     frame["measure"] = frame.measure.map(TITLES)
     frame = frame.set_index("run").loc[order].reset_index()
     stars = np.where(frame.p < SIGNIFICANT, " *", "")
-    values = frame.b.map(page.number) + ": " + page.texts(page.change, frame[DIFFERENCE])
+    values = frame.b.map(page.number) + ": " + page.estimates(frame[DIFFERENCE], "+")
     texts = frame.assign(text=values + stars)
     shown = texts.pivot(index="run", columns="measure", values="text")
     shown = shown.loc[order, [TITLES[name] for name in MEASURES[1:]]].reset_index()
@@ -160,7 +150,7 @@ def _differences(evidence):
         f"Accuracy and macro F1 of each attribute: differences from {evidence.baseline.name}; "
         "* p < .05, each alone."
     )
-    return page.keep(evidence, "comparison", frame, caption, shown)
+    return page.keep(evidence, "comparison", frame, caption, shown=shown)
 
 
 def _one_option(evidence):
@@ -170,7 +160,7 @@ def _one_option(evidence):
         return ""
     shown = frame[runs.CHANGE].copy()
     shown["macro F1"] = frame.a.map(page.number) + " → " + frame.b.map(page.number)
-    shown["difference, 95 % interval"] = page.texts(page.change, frame[DIFFERENCE])
+    shown["difference, 95 % interval"] = page.estimates(frame[DIFFERENCE], "+")
     shown["p"] = frame.p.map(page.chance)
     shown["verdict"] = frame.verdict
     note = (
@@ -178,7 +168,9 @@ def _one_option(evidence):
         "mean, and people and conditions are both resampled."
     )
     heading = html.heading("One option at a time", note)
-    return heading + page.keep(evidence, "one_option", frame, "Difference of macro F1.", shown)
+    return heading + page.keep(
+        evidence, "one_option", frame, "Difference of macro F1.", shown=shown
+    )
 
 
 def _disagreements(evidence):
@@ -186,19 +178,26 @@ def _disagreements(evidence):
     note = "Photos that one run gets right and the other wrong, the surest mistakes first."
     blocks, every = html.heading("Where they disagree", note), []
     baseline = evidence.baseline.name
-    ours = evidence.mistakes[baseline]
+    ours = evidence.mistakes(baseline)
     for k, run in enumerate(evidence.verdicts.run):
-        theirs = evidence.mistakes[run]
+        theirs = evidence.mistakes(run)
         won, lost = ours[~ours.image.isin(theirs.image)], theirs[~theirs.image.isin(ours.image)]
         every += [lost.assign(change="lost"), won.assign(run=run, change="won")]
         if k < SHOWN:
             title = f"{run}: {len(won):,} photos won from {baseline}, {len(lost):,} lost"
-            parts = [
-                html.heading(f"{run} right, {baseline} wrong"),
-                page.mistake_cards(evidence.data, won, CARDS),
-                html.heading(f"{baseline} right, {run} wrong"),
-                page.mistake_cards(evidence.data, lost, CARDS),
-            ]
+            sides = {f"{run} right, {baseline} wrong": won, f"{baseline} right, {run} wrong": lost}
+            parts = [html.heading(t) + _cards(evidence.data, side) for t, side in sides.items()]
             blocks += html.details(title, parts, open=k == 0)
     evidence.tables["discordant"] = pd.concat(every, ignore_index=True)
     return blocks
+
+
+def _cards(data, mistakes):
+    """Cards of the first mistakes (of runs.mistakes), one a person."""
+    cards = []
+    for row in mistakes.drop_duplicates("person").head(CARDS).itertuples():
+        label = f"label: {row.label}, p {row.p_label:.2f}"
+        lines = [label, f"{row.age} years", f"{row.person} {PurePosixPath(row.image).name}"]
+        title = f"{row.prediction}, p {row.p_prediction:.2f}"
+        cards.append(html.card([page.photo(data, row.image)], title, lines))
+    return html.cards(cards)

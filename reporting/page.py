@@ -2,7 +2,7 @@
 
 import base64
 from numbers import Integral, Real
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -30,21 +30,13 @@ def number(value, sign=""):
         return f"{value:,}"
     if isinstance(value, Real):
         return f"{value:{sign}.3f}".replace("-", "\N{MINUS SIGN}")
-    return str(value)
+    return value if isinstance(value, str) else str(value)  # HTML stays HTML
 
 
-def interval(low, high, sign=""):
-    return f"[{number(low, sign)}, {number(high, sign)}]"
-
-
-def estimate(value, low, high):
-    """A score: `0.620 [0.580, 0.660]`."""
-    return f"{number(value)} {interval(low, high)}"
-
-
-def change(value, low, high):
-    """A difference: `+0.040 [−0.010, +0.090]`; nothing for NaN."""
-    return "" if pd.isna(value) else f"{number(value, '+')} {interval(low, high, '+')}"
+def estimate(value, low, high, sign=""):
+    """`0.620 [0.580, 0.660]`, of a difference with the sign "+"; nothing for NaN."""
+    ends = f" [{number(low, sign)}, {number(high, sign)}]"
+    return "" if pd.isna(value) else number(value, sign) + ends
 
 
 def chance(p):
@@ -52,9 +44,10 @@ def chance(p):
     return "p < .001" if p < 0.001 else "p = " + f"{p:.2g}".lstrip("0") if p < 1 else "p = 1"
 
 
-def texts(form, frame):
-    """A Series of form(*cells) of the rows of a frame."""
-    return pd.Series([form(*row) for row in frame.itertuples(index=False)], frame.index, object)
+def estimates(frame, sign=""):
+    """A Series of the estimates in the rows (value, low, high) of a frame."""
+    rows = frame.itertuples(index=False)
+    return pd.Series([estimate(*row, sign) for row in rows], frame.index, object)
 
 
 # ---- pictures
@@ -83,14 +76,10 @@ def photo(data, image):
 # ---- blocks
 
 
-def section(key, title, intro, blocks):
-    return {"key": key, "title": title, "intro": intro, "blocks": blocks}
-
-
-def table(frame, caption, csv="", limit=None, empty=""):
+def table(frame, caption, csv="", limit=None, empty="", kind=""):
     """A table of the first `limit` rows; `csv` is the address of the file that has them all.
 
-    Without rows it is the text `empty`.
+    Without rows it is the text `empty`. A cell may be HTML. kind: "heat", "grid" or nothing.
     """
     if not len(frame):
         return html.text(empty)
@@ -100,29 +89,19 @@ def table(frame, caption, csv="", limit=None, empty=""):
     numeric = map(pd.api.types.is_numeric_dtype, frame.dtypes)
     head = zip([name.replace("_", " ") for name in frame.columns], numeric, strict=True)
     rows = [[number(cell) for cell in row] for row in shown.itertuples(index=False)]
-    return html.table(list(head), rows, caption, csv)
+    return html.table(list(head), rows, caption, csv, kind)
 
 
-def keep(evidence, name, frame, caption, shown=None, **options):
+def keep(evidence, name, frame, caption, limit=None, empty="", kind="", shown=None):
     """`table` of a frame, or of `shown` in its place, that is also written as `name`.csv."""
     evidence.tables[name] = frame
     shown = frame if shown is None else shown
-    return table(shown, caption, f"{evidence.folder}/{name}.csv", **options)
+    return table(shown, caption, f"{evidence.folder}/{name}.csv", limit, empty, kind)
 
 
 def heat(names, counts, caption):
     """A confusion table, rows true; the colour is the share of the row."""
-    counts = np.asarray(counts)
-    shares = (counts / np.maximum(counts.sum(1, keepdims=True), 1)).round(2)
-    return html.heat(names, np.stack([counts.astype(object), shares], -1).tolist(), caption)
-
-
-def mistake_cards(data, mistakes, most):
-    """Cards of the first mistakes (of runs.mistakes), one a person, `most` in all."""
-    cards = []
-    for row in mistakes.drop_duplicates("person").head(most).itertuples():
-        label = f"label: {row.label}, p {row.p_label:.2f}"
-        lines = [label, f"{row.age} years", f"{row.person} {PurePosixPath(row.image).name}"]
-        title = f"{row.prediction}, p {row.p_prediction:.2f}"
-        cards.append(html.card([photo(data, row.image)], title, lines))
-    return html.cards(cards)
+    rows = [[html.shade(count, count / max(sum(row), 1)) for count in row] for row in counts]
+    frame = pd.DataFrame(rows, columns=names, dtype=object)
+    frame.insert(0, "", names)
+    return table(frame, caption, kind="heat big" if len(names) > 6 else "heat")

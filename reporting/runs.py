@@ -14,7 +14,7 @@ from common.processes import counted
 from dataset import Table
 from experiment.comparison import compare, intervals
 from experiment.reader import ALL, check_same, read_run
-from labels import ATTRIBUTES, CLASS_NAMES, decode
+from labels import CLASS_NAMES, decode
 from options import LAYOUT_FLAGS, RUNTIME_FLAGS, make_parser, text_of
 
 # Options that some folders do not have, and what was done there: those of inference.py --oof are
@@ -43,29 +43,27 @@ class Group:
         also names the runs of an ensemble.
         """
         config = self.runs[0].config
-        options = {
-            flag: text_of(value)
-            for flag, value in config.get("options", {}).items()
-            if flag not in RUNTIME_FLAGS.union(LAYOUT_FLAGS, {"seed"})
-        }
+        hidden = RUNTIME_FLAGS.union(LAYOUT_FLAGS, {"seed"})
+        recorded = config.get("options", {}).items()
+        options = {flag: text_of(value) for flag, value in recorded if flag not in hidden}
         members = options.pop("ensemble", "")
-        layout = str(config.get("layout", "?")) + (f" of {members}" if members else "")
+        layout = config.get("layout", "?") + (f" of {members}" if members else "")
         return {"layout": layout} | PLAIN | options
-
-    @property
-    def probs(self):
-        """(N, 18) of the first seed: a mean over seeds would be an ensemble, and score as one."""
-        return self.runs[0].probs
 
     @property
     def predictions(self):
         """One (N,) array a seed."""
         return [run.predictions for run in self.runs]
 
+    @cached_property
+    def results(self):
+        """metrics.score() of each seed."""
+        return [metrics.score(run.oof.label, run.probs) for run in self.runs]
+
     @property
-    def flattered(self):
-        """True if --pseudo taught it what models say that have seen its validation people."""
-        return any(run.config.get("data", {}).get("pseudo_is_mean") for run in self.runs)
+    def seed_sd(self):
+        """The standard deviation of the macro F1 over the seeds, NaN for one."""
+        return pd.Series([result["macro_f1"] for result in self.results]).std()
 
     @property
     def last_epoch(self):
@@ -97,12 +95,11 @@ def read_groups(arguments):
     """
     groups = []
     for words in arguments:
-        folders = words.split(",")
-        if not all(folders):
+        if not all(words.split(",")):
             raise UserError(f"--model_dir {words}: a name beside a comma is empty; leave it out")
-        seeds = [read_run(folder) for folder in folders]
+        seeds = [read_run(folder) for folder in words.split(",")]
+        _check_seeds(words, seeds)
         groups.append(Group(seeds[0].folder.name, seeds))
-        _check_seeds(seeds)
     every = [run for group in groups for run in group.runs]
     for run in every[1:]:
         check_same(every[0], run)
@@ -115,20 +112,17 @@ def read_groups(arguments):
     return groups
 
 
-def _check_seeds(runs):
+def _check_seeds(words, runs):
     """UserError unless runs are of one configuration and differ in the seed."""
-    alone = [Group(run.folder.name, [run]) for run in runs]
-    folders = ",".join(str(run.folder) for run in runs)
-    names = differing(alone)
-    if names:
-        values = " and ".join(dict.fromkeys(f"{g.options.get(names[0])}" for g in alone))
+    alone = [Group("", [run]) for run in runs]
+    for name in differing(alone):
+        values = " and ".join(dict.fromkeys(f"{group.options.get(name)}" for group in alone))
         raise UserError(
-            f"--model_dir {folders}: not seeds of one configuration, {names[0]} is {values}; "
+            f"--model_dir {words}: not seeds of one configuration, {name} is {values}; "
             "give them as runs of their own, with a space between"
         )
-    seeds = [run.config["seed"] for run in runs]
-    if len(set(seeds)) < len(seeds):
-        raise UserError(f"--model_dir {folders}: two have the same seed; give one of them")
+    if len({run.config["seed"] for run in runs}) < len(runs):
+        raise UserError(f"--model_dir {words}: two have the same seed; give one of them")
 
 
 def differing(groups):
@@ -175,41 +169,25 @@ class Evidence:
     folder: str = ""
     tables: dict = field(default_factory=dict)
 
-    @property
-    def labels(self):
-        return self.rows.label.to_numpy(int)
-
-    @property
-    def people(self):
-        return self.rows.person.nunique()
-
     @cached_property
     def scores(self):
         """{run: {measure: (value, low, high)}}, by intervals."""
-        return {
-            group.name: intervals(self.labels, self.rows.person, group.predictions)
-            for group in self.groups
-        }
+        people = self.rows.label, self.rows.person
+        return {group.name: intervals(*people, group.predictions) for group in self.groups}
 
     @property
     def best(self):
         """Name of the run with the best macro F1."""
         return max(self.scores, key=lambda run: self.scores[run]["macro_f1"][0])
 
-    def seed_sd(self, group):
-        """The standard deviation of the macro F1 over the seeds, NaN for one."""
-        return pd.Series([metrics.macro_f1(self.labels, run) for run in group.predictions]).std()
-
     def _compare(self, before, after, paired=False):
         """compare of two lists of groups."""
         a, b = ([run for one in groups for run in one.predictions] for groups in (before, after))
-        return compare(self.labels, self.rows.person, a, b, paired=paired)
+        return compare(self.rows.label, self.rows.person, a, b, paired=paired)
 
     @cached_property
     def compared(self):
-        """Frame of the runs against the baseline, a row a run and measure: run, measure, and the
-        figures of compare.
-        """
+        """Frame (run, measure, the figures of compare) of the runs against the baseline."""
         return pd.DataFrame(
             {"run": group.name, "measure": name} | row
             for group in self.groups
@@ -220,14 +198,14 @@ class Evidence:
     @cached_property
     def verdicts(self):
         """The rows of macro F1 of `compared`, by `judge`, the best run first."""
-        frame = judge(self.compared[self.compared.measure == "macro_f1"], self.people)
+        frame = self.compared[self.compared.measure == "macro_f1"]
+        frame = judge(frame, self.rows.person.nunique())
         return frame.sort_values("difference", ascending=False, kind="stable")
 
     @cached_property
     def changes(self):
         """Frame of every change of one option, all else equal, pooled over the conditions it was
-        tried in: option, from, to, conditions, a and b (macro F1 before and after), difference,
-        low, high, p, holm, verdict. May be without rows.
+        tried in: option, from, to, conditions, and as `verdicts`. May be without rows.
         """
         lines = []
         for change, pairs in matched_pairs(self.groups).items():
@@ -236,31 +214,17 @@ class Evidence:
             for pool in [pairs] if len(seeds) == 1 else [[pair] for pair in pairs]:
                 row = self._compare(*zip(*pool, strict=True), paired=len(pool) > 1)["macro_f1"]
                 lines.append(dict(zip(CHANGE, (*change, len(pool)), strict=True)) | row)
-        columns = [*CHANGE, "a", "b", *DIFFERENCE, "p"]
-        return judge(pd.DataFrame(lines, columns=columns), self.people)
+        frame = pd.DataFrame(lines, columns=[*CHANGE, "a", "b", *DIFFERENCE, "p"])
+        return judge(frame, self.rows.person.nunique())
 
     @cached_property
-    def per_class_f1(self):
-        """Frame (run, kind, class, f1) of the 18 classes (kind "label") and of the values of each
-        attribute, mean over the seeds.
-        """
-        true, frames = _codes(self.labels), []
-        for group in self.groups:
-            predicted = [_codes(run) for run in group.predictions]
-            for kind, names in ({"label": CLASS_NAMES} | ATTRIBUTES).items():
-                tables = [metrics.confusion(true[kind], run[kind], len(names)) for run in predicted]
-                f1 = np.mean([metrics.per_class_f1(table) for table in tables], 0)
-                frame = {"run": group.name, "kind": kind, "class": names, "f1": f1}
-                frames.append(pd.DataFrame(frame))
-        return pd.concat(frames, ignore_index=True)
+    def outcomes(self):
+        """{run: frame of `outcomes`}."""
+        return {group.name: outcomes(self.rows, group) for group in self.groups}
 
-    @cached_property
-    def mistakes(self):
-        """{run: frame of `mistakes`, and run}."""
-        return {
-            group.name: mistakes(self.rows, group.probs).assign(run=group.name)
-            for group in self.groups
-        }
+    def mistakes(self, run):
+        """The rows of its outcomes that are wrong, the surest mistake first."""
+        return self.outcomes[run][self.outcomes[run].wrong != ""]
 
 
 def judge(frame, people):
@@ -287,30 +251,22 @@ def holm(p):
     return (p * np.arange(len(p), 0, -1)).cummax().clip(upper=1).sort_index()
 
 
-def _codes(labels):
-    """{"label", "mask", "gender", "age"}: codes of classes 0..17."""
-    return {"label": labels} | decode(labels)
-
-
-def wrong(rows, probs):
-    """Boolean frame, a row a photo: is its label, mask, gender or age predicted wrong?"""
-    true, predicted = _codes(rows.label.to_numpy(int)), _codes(probs.argmax(1))
-    return pd.DataFrame({name: true[name] != predicted[name] for name in true}, rows.index)
-
-
-def mistakes(rows, probs):
-    """Photos that are wrong, the most confident first: a frame (image, person, age, label,
-    prediction, p_prediction, p_label, wrong), `wrong` naming the attributes that differ.
+def outcomes(rows, group):
+    """What the group's first seed says of each photo, the surest first: a frame (image, person,
+    age, label, prediction, p_prediction, p_label, wrong, run), `wrong` naming the attributes that
+    differ from the label. A mean over seeds would be an ensemble, and score as one.
     """
-    labels, predictions, at = rows.label.to_numpy(int), probs.argmax(1), np.arange(len(rows))
-    attributes = wrong(rows, probs)[[*ATTRIBUTES]]
+    probs, labels, at = group.runs[0].probs, rows.label.to_numpy(int), np.arange(len(rows))
+    found = probs.argmax(1)
+    true, predicted = decode(labels), decode(found)
+    differ = pd.DataFrame({f"{name} ": true[name] != predicted[name] for name in true}, rows.index)
     frame = rows[["image", "person"]].assign(
         age=rows.age.astype(int),
         label=np.take(CLASS_NAMES, labels),
-        prediction=np.take(CLASS_NAMES, predictions),
-        p_prediction=probs[at, predictions].round(4),
+        prediction=np.take(CLASS_NAMES, found),
+        p_prediction=probs[at, found].round(4),
         p_label=probs[at, labels].round(4),
-        wrong=attributes.dot(attributes.columns + " ").str.rstrip(),
+        wrong=differ.dot(differ.columns).str.rstrip(),
+        run=group.name,
     )
-    frame = frame[labels != predictions]
     return frame.sort_values("p_prediction", ascending=False, kind="stable")

@@ -1,6 +1,6 @@
 """Labels that look wrong, after confident learning (Northcutt et al. 2021), and their review."""
 
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import numpy as np
 import pandas as pd
@@ -20,8 +20,8 @@ SUSPECTS, MISTAKES = 30, 15  # labels to review
 def rank(rows, probs):
     """People and photos of whom another label is likelier than not, the surest first.
 
-    rows: frame (image, person, id, age, mask, gender, age_group), one row an image;
-    probs: list of (N, 18) out-of-fold probabilities, of which the mean of the logs counts.
+    rows: frame (image, person, age, mask, gender, age_group), one row an image; probs: list of
+    (N, 18) out-of-fold probabilities, of which the mean of the logs counts.
     For gender and age group the photos of a person vote by their mean log probability; the mask
     state belongs to a photo. Each value's probability is divided by its mean over the images that
     carry it, the threshold of confident learning: a model that is shy of a rare class does not
@@ -51,47 +51,38 @@ def _votes(probs, given):
     return votes
 
 
-def _temper(votes, given):
-    """The factor of (N, K) log scores under which the labels given are likeliest."""
-    at = np.arange(len(given))
-    fit = [logsumexp(f * votes, axis=1).mean() - f * votes[at, given].mean() for f in FACTORS]
-    return FACTORS[int(np.argmin(fit))]
-
-
 def _disagreement(rows, name, given, votes):
     """The frame of `rank` of one attribute."""
     unit = rows.image if name == "mask" else rows.person
-    votes = pd.DataFrame(votes).groupby(unit.to_numpy()).mean()
+    votes = pd.DataFrame(votes).groupby(unit.to_numpy()).mean().to_numpy()
     first = np.unique(unit, return_index=True)[1]
-    people, given, votes = rows.iloc[first].reset_index(drop=True), given[first], votes.to_numpy()
-    votes = votes * _temper(votes, given)
-    at = np.arange(len(people))
+    people, given, at = rows.iloc[first], given[first], np.arange(len(first))
+    # The temperature under which the labels given are likeliest.
+    fit = [logsumexp(f * votes, axis=1).mean() - f * votes[at, given].mean() for f in FACTORS]
+    votes = votes * FACTORS[np.argmin(fit)]
     others = votes.copy()
     others[at, given] = -np.inf
     best = others.argmax(1)
     places = [_place(name, *pair) for pair in zip(people.person, people.image, strict=True)]
-    frame = pd.DataFrame(
-        {
-            "id": people.person,
-            "field": [field for field, _ in places],
-            "from": np.take(ATTRIBUTES[name], given),
-            "to": np.take(ATTRIBUTES[name], best),
-            "confidence": softmax(votes, 1)[at, best].round(3),
-            "note": [note for _, note in places],
-            "margin": votes[at, best] - votes[at, given],
-        }
+    frame = pd.DataFrame(places, columns=["id", "field", "note"]).assign(
+        to=np.take(ATTRIBUTES[name], best),
+        confidence=softmax(votes, 1)[at, best].round(3),
+        margin=votes[at, best] - votes[at, given],
     )
-    return frame[frame.confidence > 0.5]
+    frame["from"] = np.take(ATTRIBUTES[name], given)
+    return frame.loc[frame.confidence > 0.5, [*COLUMNS, "margin"]]
 
 
 def _place(name, person, image):
-    """(field, note) of a label: of the person's gender or age, of one photo's mask."""
+    """(id, field, note) of a label: of the person's gender or age, of one photo's mask."""
     photo = PurePosixPath(image)
-    return (f"{name}:{photo.stem}", f"{person} {photo.name}") if name == "mask" else (name, person)
+    if name == "mask":
+        return person, f"mask:{photo.stem}", f"{person} {photo.name}"
+    return person, name, person
 
 
 def doubts(mistakes):
-    """A frame with COLUMNS: the labels that runs.mistakes contradict, each once, in their order.
+    """A frame with COLUMNS: the labels that mistakes contradict, each once, in their order.
 
     `confidence` is the probability of the class that was predicted.
     """
@@ -100,49 +91,15 @@ def doubts(mistakes):
         labels = zip(ATTRIBUTES, row.label.split(), row.prediction.split(), strict=True)
         for name, old, new in labels:
             if old != new:
-                field, note = _place(name, row.person, row.image)
-                lines.append((row.person, field, old, new, row.p_prediction, note))
+                person, field, note = _place(name, row.person, row.image)
+                lines.append((person, field, old, new, row.p_prediction, note))
     return pd.DataFrame(lines, columns=COLUMNS).drop_duplicates(KEY)
-
-
-def against_truth(found, wrong_people):
-    """Precision and recall of the ranking of people by gender and age, when the truth is known.
-
-    found: as `rank` gives it; wrong_people: names of the people whose gender or age is wrong in
-    the table. Returns {"people", "found", "precision", "recall"}: precision and recall of the
-    first `people` of the ranking (as many as there are wrong people, so that the two are equal
-    where it is that long), and `found`, how many of those are wrong indeed.
-    """
-    ranked = found.id[~found.field.str.startswith("mask")].unique()[: len(wrong_people)]
-    hits = len(set(wrong_people).intersection(ranked))
-    shares = {"precision": hits / max(len(ranked), 1), "recall": hits / max(len(wrong_people), 1)}
-    return {"people": len(wrong_people), "found": hits} | shares
-
-
-def wrong_people(data, people):
-    """Which of `people` have a wrong gender or age, where a drawn competition tells; else none."""
-    path = Path(data.root).resolve().parent.parent / "truth_train.csv"
-    if not path.is_file():
-        return []
-    truth = pd.read_csv(path, dtype={"path": str})
-    if "noisy" not in truth or not set(truth.path) >= set(data.frame.person):
-        return []  # of some other data
-    return sorted(set(people).intersection(truth.path[truth.noisy == 1]))
 
 
 def build(evidence):
     """Section "Label review"."""
     every = [run.probs for group in evidence.groups for run in group.runs]
-    found, truth = rank(evidence.rows, every), ""
-    wrong = wrong_people(evidence.data, evidence.rows.person)
-    if wrong:
-        result = against_truth(found, wrong)
-        evidence.tables["suspects_truth"] = pd.DataFrame([result])
-        truth = (
-            f"The truth of these data is known: {result['people']} people have a wrong gender "
-            f"or age, and {result['found']} of them are among the first {result['people']} "
-            f"of the ranking (precision and recall {result['precision']:.2f})."
-        )
+    found = rank(evidence.rows, every)[COLUMNS]
     caption, nobody = "Sorted by confidence.", "No other label is likelier than the one given."
     intro = (
         "Labels that models which never saw these people contradict: the suspects, where the "
@@ -152,18 +109,17 @@ def build(evidence):
         "--label_fixes label_fixes.csv. This browser remembers what you chose."
     )
     blocks = [
-        html.text(truth),
         _review(evidence, found, [marginals(run) for run in every]),
-        page.keep(evidence, "suspects", found[COLUMNS], caption, limit=10, empty=nobody),
+        page.keep(evidence, "suspects", found, caption, limit=10, empty=nobody),
     ]
-    return page.section("suspects", "Label review", intro, blocks)
+    return {"title": "Label review", "intro": intro, "blocks": blocks}
 
 
 def _review(evidence, found, votes):
     """The form of the first suspects and mistakes. votes: one labels.marginals() a run."""
     says = {name: np.mean([run[name] for run in votes], 0) for name in ATTRIBUTES}
-    first, best = found[COLUMNS].head(SUSPECTS), evidence.best
-    both = pd.concat([first, doubts(evidence.mistakes[best])]).drop_duplicates(KEY)
+    first, best = found.head(SUSPECTS), evidence.best
+    both = pd.concat([first, doubts(evidence.mistakes(best))]).drop_duplicates(KEY)
     items = [_item(evidence, row, says) for row in both[: len(first) + MISTAKES].to_dict("records")]
     groups = {"Suspects": items[: len(first)], f"Confident mistakes of {best}": items[len(first) :]}
     return html.review(fingerprint(evidence.data.frame), groups) if items else ""

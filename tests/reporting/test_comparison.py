@@ -22,7 +22,7 @@ def group(name, errors, **options):
     rng = np.random.default_rng(7)
     wrong = rng.random(len(ROWS)) < errors
     answers = np.where(wrong, (ROWS.label + 1) % 18, ROWS.label)
-    oof = pd.DataFrame(np.eye(18)[answers], columns=labels.PROBS)
+    oof = pd.DataFrame(np.eye(18)[answers], columns=labels.PROBS).assign(label=ROWS.label)
     config = {"layout": "joint", "options": {"keep": {"": "last"}} | options}
     return runs.Group(name, [reader.FinishedRun(None, config, oof)])
 

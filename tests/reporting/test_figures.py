@@ -1,12 +1,15 @@
 import re
 from xml.etree import ElementTree
 
+import pandas as pd
+
 from reporting import figures
 
 
 def test_figures_take_the_ink_of_the_page(runs_drawn):
     people = runs_drawn[1].frame.drop_duplicates("person")
-    first, second = figures.age_histogram(people), figures.forest([("x", 0.1, 0, 0.2)], "a", "<t>")
+    rows = pd.DataFrame({"run": ["<x>"], "difference": 0.1, "low": 0.0, "high": 0.2})
+    first, second = figures.age_histogram(people), figures.forest(rows, "a")
     for svg in (first, second):
         root = ElementTree.fromstring(svg)
         assert root.get("role") == "img" and root.get("aria-label")

@@ -1,5 +1,7 @@
 """gradcam.py against Grad-CAM written out with autograd, and on a run with a real model."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -80,19 +82,21 @@ def test_choice_spreads_over_people():
 
 def test_moved_eyes_are_told_over_people_and_empty_maps_left_out():
     """Differences of people 1 to 4: .2, .4, .3 and unknown; one photo of two is empty."""
-    persons = np.repeat(["1", "2", "3", "4"], 2)
+    persons, matte = np.repeat(["1", "2", "3", "4"], 2), np.zeros((8, 2, 5))
+    matte[:, 0] = 1
+
+    def look(shares):  # maps with that share of their energy on the upper half
+        cam = np.zeros((8, 2, 5))
+        cam[:, 0], cam[:, 1] = np.nan_to_num(shares)[:, None], np.nan_to_num(1 - shares)[:, None]
+        return {"age": (None, cam, matte)}
+
     before = np.full(8, 0.5)
-    after = before + np.array([0.2, np.nan, 0.3, 0.5, np.nan, 0.3, np.nan, np.nan])
-    shares = {("a", name): before for name in ATTRIBUTES}
-    shares |= {("b", name): after for name in ATTRIBUTES}
-    shares = pd.DataFrame(shares | {("b", "mask"): np.full(8, np.nan)})
+    gain = np.array([0.2, np.nan, 0.3, 0.5, np.nan, 0.3, np.nan, np.nan])
+    a, b = gradcam.energy({"a": look(before), "b": look(before + gain)}, persons).itertuples()
     half = 1.96 * np.std([0.2, 0.4, 0.3], ddof=1) / 3**0.5
-    said = gradcam.moved(shares, persons, "a", "b")
-    assert said.startswith("b vs a: +0.300") and f"+{0.3 - half:.3f}" in said
-    assert said.endswith("of the energy: it looks more at the person.")
-    assert gradcam.moved(shares, persons, "b", "a").endswith("it looks more at the background.")
-    shares["b"] = np.nan
-    assert "too few maps" in gradcam.moved(shares, persons, "a", "b")
+    assert (a.run, a.energy, a.area, a.photos) == ("a", 0.5, 0.5, 8) and np.isnan(a.difference)
+    assert (b.run, b.photos, b.energy) == ("b", 4, pytest.approx(0.825))
+    assert (b.difference, b.low, b.high) == pytest.approx((0.3, 0.3 - half, 0.3 + half))
 
 
 def test_page_shows_where_runs_look(small, tmp_path, capsys):
@@ -104,10 +108,13 @@ def test_page_shows_where_runs_look(small, tmp_path, capsys):
     for name in table.frame.image:
         write_matte(matte_path(data / "mattes", "rembg", name), half, data / "images" / name)
     names = []
-    for name in ("a", "b"):
+    for name in ("a", "b", "c"):
         draw_run(tmp_path / name, table.frame, 2.0)
         names.append(str(tmp_path / name))
-    models.save_model(model, tmp_path / "a" / "fold0" / "label" / "best.safetensors", info)
+    places = {"a": "fold0/label", "c": "fold1/label"}
+    for name, place in places.items():
+        path = tmp_path / name / "fold0" / "label" / "best.safetensors"
+        models.save_model(model, path, replace(info, place=place))
     out = tmp_path / "report.html"
     words = ["--data_dir", str(data), "--model_dir", *names, "--out", str(out)]
     report.main([*words, "--cam_images", "1"])
@@ -116,5 +123,7 @@ def test_page_shows_where_runs_look(small, tmp_path, capsys):
     assert set(energy.run) == {"a"} and list(energy.attribute) == list(ATTRIBUTES)
     assert energy.area.to_numpy() == pytest.approx(0.5)
     assert ((energy.energy > 0.2) & (energy.energy < 0.8)).all()
-    assert page.count('alt="wear male <30: ') == 0 and page.count("wear male &lt;30: ") == 4
-    assert "b is left out" in capsys.readouterr().out and "does not exist" in page
+    assert page.count('alt="wear male <30: ') == 0 and page.count('alt="wear male &lt;30: ') == 3
+    printed = capsys.readouterr().out
+    assert "b is left out" in printed and "does not exist" in page
+    assert "c is left out" in printed and "was saved as fold1/label" in page

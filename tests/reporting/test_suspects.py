@@ -4,9 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dataset import Table
 from labels import ATTRIBUTES, HEADS, joint, marginals
 from reporting import suspects
+
+
+def share_wrong(found, wrong):
+    """Of the people who lead the ranking by gender and age, as many as are wrong: how many are."""
+    ranked = found.id[~found.field.str.startswith("mask")].unique()[: len(wrong)]
+    return len(set(ranked).intersection(f"{k:03d}" for k in wrong)) / len(wrong)
 
 
 def test_suspects_on_many_people():
@@ -37,8 +42,7 @@ def test_suspects_on_many_people():
         }
     )
     found = suspects.rank(rows, [joint(probs)])
-    result = suspects.against_truth(found, [f"{k:03d}" for k in wrong])
-    assert result["people"] == 15 and result["precision"] == result["recall"] >= 0.8
+    assert share_wrong(found, wrong) >= 0.8
     first = found.iloc[0]
     k = int(first.id)
     values = ATTRIBUTES[first.field]
@@ -73,15 +77,4 @@ def test_the_word_of_a_model_that_errs_counts_less():
         }
     )
     found = suspects.rank(rows, [joint(probs)])
-    result = suspects.against_truth(found, [f"{k:03d}" for k in wrong])
-    assert result["precision"] >= 0.9 and (found.head(8).field == "gender").all()
-
-
-def test_the_truth_of_a_drawn_competition_is_found(tmp_path):
-    data = Table(pd.DataFrame({"person": ["a", "b", "c"]}), tmp_path / "train" / "images")
-    assert suspects.wrong_people(data, ["a", "b"]) == []
-    truth = pd.DataFrame({"path": ["a", "b", "c"], "noisy": [1, 0, 1]})
-    truth.to_csv(tmp_path / "truth_train.csv", index=False)
-    assert suspects.wrong_people(data, ["a", "b"]) == ["a"]
-    truth[1:].to_csv(tmp_path / "truth_train.csv", index=False)  # of other people
-    assert suspects.wrong_people(data, ["a", "b"]) == []
+    assert share_wrong(found, wrong) >= 0.9 and (found.head(8).field == "gender").all()
