@@ -134,7 +134,7 @@ def _ranking(evidence):
         "where those were the best on these very people, it flatters, and the last epoch's, which "
         "nobody chose, is the fairer figure (--keep last)."
     )
-    return page.keep(evidence, "runs", frame, caption, shown=shown)
+    return page.keep(evidence, "runs", frame, caption, shown)
 
 
 def _differences(evidence):
@@ -150,7 +150,7 @@ def _differences(evidence):
         f"Accuracy and macro F1 of each attribute: differences from {evidence.baseline.name}; "
         "* p < .05, each alone."
     )
-    return page.keep(evidence, "comparison", frame, caption, shown=shown)
+    return page.keep(evidence, "comparison", frame, caption, shown)
 
 
 def _one_option(evidence):

@@ -135,10 +135,11 @@ def _files(evidence, files):
     kinds = files[fine].groupby(shape, as_index=False)
     kinds = kinds.agg(images=("image", "size"), mean_kilobytes=("kilobytes", "mean"))
     kinds = kinds.sort_values("images", ascending=False).round().astype({"mean_kilobytes": int})
-    broken, readable = files.loc[~fine, ["image", "error"]], "Every file can be read."
+    broken, none = files.loc[~fine, ["image", "error"]], "Every file can be read."
     yield html.heading("Files")
-    yield page.keep(evidence, "files", kinds, "Kinds and sizes in pixels.", 12)
-    yield page.keep(evidence, "unreadable", broken, "Files that cannot be read.", 30, readable)
+    yield page.keep(evidence, "files", kinds, "Kinds and sizes in pixels.", limit=12)
+    words = "Files that cannot be read."
+    yield page.keep(evidence, "unreadable", broken, words, limit=30, empty=none)
 
 
 def _look_alikes(evidence, files):
@@ -155,7 +156,7 @@ def _look_alikes(evidence, files):
     words = "Pairs whose bare-faced photos are nearly the same picture (difference hash)."
     nobody = "No two people share nearly the same bare-faced photo."
     yield html.heading("Near-duplicate people")
-    yield page.keep(evidence, "near_duplicates", pairs, words, PAIRS, nobody)
+    yield page.keep(evidence, "near_duplicates", pairs, words, limit=PAIRS, empty=nobody)
     yield html.cards(items)
 
 
@@ -194,9 +195,10 @@ def _mattes(evidence):
         cards.append(html.card(pictures, image))
     order = "Photo, then " + ", ".join(f"{method} (matte, what stays)" for method in methods) + "."
     caption = f"Mattes of {len(shares)} photos drawn at random; rejected of all photos."
+    none = "No matte was rejected."
     return (
         html.heading("Background removal", order)
         + page.keep(evidence, "mattes", pd.DataFrame(lines), caption)
         + html.cards(cards)
-        + page.keep(evidence, "rejected", lost, "Rejected mattes.", 20, "No matte was rejected.")
+        + page.keep(evidence, "rejected", lost, "Rejected mattes.", limit=20, empty=none)
     )

@@ -193,7 +193,7 @@ def _energy(evidence, frame, method):
     shown = frame[["run", "attribute", "area"]].copy()
     shown.insert(2, "energy", [html.shade(f"{share:.3f}", share) for share in frame.energy])
     shown[f"difference from {frame.run[0]}"] = page.estimates(frame[DIFFERENCE], "+")
-    return page.keep(evidence, "cam_energy", frame, caption, shown=shown)
+    return page.keep(evidence, "cam_energy", frame, caption, shown)
 
 
 def _pictures(classes, found, count):

@@ -77,9 +77,9 @@ def photo(data, image):
 
 
 def table(frame, caption, csv="", limit=None, empty="", kind=""):
-    """A table of the first `limit` rows; `csv` is the address of the file that has them all.
+    """A table of the first `limit` rows, or the text `empty`; csv: address of the whole table.
 
-    Without rows it is the text `empty`. A cell may be HTML. kind: "heat", "grid" or nothing.
+    A cell may be HTML. kind: "heat" or "grid", or nothing.
     """
     if not len(frame):
         return html.text(empty)
@@ -92,11 +92,11 @@ def table(frame, caption, csv="", limit=None, empty="", kind=""):
     return html.table(list(head), rows, caption, csv, kind)
 
 
-def keep(evidence, name, frame, caption, limit=None, empty="", kind="", shown=None):
+def keep(evidence, name, frame, caption, shown=None, **options):
     """`table` of a frame, or of `shown` in its place, that is also written as `name`.csv."""
     evidence.tables[name] = frame
     shown = frame if shown is None else shown
-    return table(shown, caption, f"{evidence.folder}/{name}.csv", limit, empty, kind)
+    return table(shown, caption, f"{evidence.folder}/{name}.csv", **options)
 
 
 def heat(names, counts, caption):
