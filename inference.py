@@ -2,7 +2,7 @@
 
     python inference.py --model_dir runs/exp --data_dir data/eval --output_dir output
     python inference.py --model_dir runs/exp runs/exp2 --ensemble_weights 2 1 --tta flip
-    python inference.py --model_dir runs/exp --images photos/
+    python inference.py --model_dir runs/exp --images photos/    (or one.jpg)
     python inference.py --model_dir runs/exp runs/exp2 --tta both --oof runs/exp-tta
 
 --oof scores all this honestly: it predicts the training photos instead, each person by the models
@@ -24,7 +24,8 @@ FLAGS = {
                env="SM_CHANNEL_MODEL"),
         Option("data_dir", None, str, "folder with info.csv",
                unset="$SM_CHANNEL_EVAL or data/eval"),
-        Option("images", None, str, "predict any folder of photos instead"),
+        Option("images", None, str, "predict a folder of photos or one file instead, and write "
+               "predictions.csv in words too"),
         Option("output_dir", "output", str, "where output.csv goes", env="SM_OUTPUT_DATA_DIR"),
         Option("save_probs", False, None,
                "also write output_probs.csv (ImageID, p0..p17), and output_probs_by_fold.csv, the "
@@ -82,9 +83,13 @@ def main(argv=None):
         if args.oof:
             ensemble.write_oof(args, runs, device)
         else:
-            source = (
-                find_images(args.images, "--images") if args.images else read_eval(args.data_dir)
-            )
+            one = Path(args.images or "")
+            if one.is_file():
+                source = one.parent, [one.name]
+            elif args.images:
+                source = find_images(args.images, "--images")
+            else:
+                source = read_eval(args.data_dir)
             ensemble.write_submission(args, runs, source, device)
 
 

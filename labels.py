@@ -11,6 +11,7 @@ ATTRIBUTES = {
     "gender": ("male", "female"),
     "age": ("<30", "30-59", ">=60"),
 }
+IN_WORDS = ATTRIBUTES | {"age": ("below 30", "30 to 59", "60 and over")}
 CLASSES = 18
 CLASS_NAMES = tuple(
     f"{mask} {gender} {age}"

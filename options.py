@@ -90,6 +90,12 @@ OPTIONS = {
         Where("name", "exp", folder_name, "name of the run; exp2, exp3 ... follow"),
         Where("model_dir", "runs", str, "folder of the runs", env="SM_MODEL_DIR"),
         Where("resume", None, str, "go on with this run, by its own options", unset="a new run"),
+        Where("from_run", None, str, "train with the options and data of this run; flags beside it "
+              "change some"),
+        Where("config", None, str, "a YAML file of flags, one a line, such as `lr: 3e-4 "
+              "age=1e-4`; those of the command line go before"),
+        Where("wandb", None, str, "project of Weights & Biases that gets the curves too, where "
+              "wandb is installed"),
         Where("device", "auto", str, "auto|cpu|cuda|cuda:1|mps ..."),
         Where("log_interval", 20, whole(1), "steps between two checks of the loss"),
         Where("valid_batch_size", 256, whole(1), "batch size of validation, on a CPU at most 32"),

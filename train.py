@@ -3,6 +3,7 @@
 python train.py --data_dir data/train
 python train.py --split_heads --bg rembg --lr 1e-3 age=3e-4
 python train.py --k_fold 5 --weighted_sampler --criterion focal
+python train.py --from_run runs/exp --lr 3e-4
 python train.py --resume runs/exp
 """
 
@@ -15,12 +16,16 @@ from common.processes import rank, say
 
 
 def parse_args(argv):
-    """The options of a new run, or those of the run that --resume names."""
-    args = options.parse_args(argv, __doc__)
-    if args.resume:
+    """The options of a new run, of one like another (--from_run, --config), or of --resume."""
+    parser = options.make_parser(__doc__)
+    args = parser.parse_args(argv)
+    if args.resume or args.from_run or args.config:
         from experiment import run_folder
 
-        args = run_folder.resumed_args(args, argv)
+        if args.resume:
+            return run_folder.resumed_args(args, argv)
+        args = run_folder.inherited_args(parser, args, argv)
+    options.check(args)
     return args
 
 
@@ -37,10 +42,11 @@ def main(argv=None, on_epoch=None):
     check_writable("--cache_dir", args.cache_dir)
     # Torch and timm take seconds to import: by now a wrong flag has been answered.
     from common import devices
-    from experiment import results, run_folder
+    from experiment import reader, results, run_folder
     from training.loop import Stopped
     from training.run import open_run, train_fold
 
+    results.import_wandb(args.wandb)
     device = devices.pick_device(args.device)
     with devices.process_group(device), devices.stop_on_signals() as stopping:
         run = open_run(args, device)
@@ -51,9 +57,7 @@ def main(argv=None, on_epoch=None):
             say(f"stopped; go on with: python train.py --resume {run.folder}")
             sys.exit(130)
         if rank() == 0:
-            result = results.collect(run.folder)
-            more = f"{run.folder}: other folds are not finished yet"
-            say(results.summary(result) if result else more)
+            say(results.summary(results.collect(run.folder), reader.all_folds(run.folder)))
     return run.folder
 
 

@@ -4,6 +4,7 @@ import argparse
 import errno
 import io
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -22,10 +23,40 @@ class UserError(argparse.ArgumentTypeError):
     exit_code = 2
 
 
+def _told(kind, error, traceback):
+    """Ctrl-C while a command imports what stands at its top: a line, no traceback."""
+    if issubclass(kind, KeyboardInterrupt):
+        print(f"{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, traceback)
+
+
+sys.excepthook = _told
+
+
 def run_command(main):
     """Calls main() as a command: wrong input, a full disk, too little memory and what else happens
-    to files end in one line and exit code 2, or that of the UserError.
+    to files end in one line and exit code 2, or that of the UserError; Ctrl-C in one and 130.
     """
+    came = []
+
+    def interrupt(*_):
+        came.append(True)
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
+    try:
+        _run(main)
+    except (Exception, KeyboardInterrupt) as error:
+        # An import that is interrupted may fail in any way of its own.
+        if not (came or isinstance(error, KeyboardInterrupt)):
+            raise
+        print(f"{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _run(main):
     name, code = Path(sys.argv[0]).name, 2
     if isinstance(sys.stdout, io.TextIOWrapper):  # the name of a file need not be UTF-8
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -35,9 +66,6 @@ def run_command(main):
         return
     except UserError as error:
         code, message = error.exit_code, str(error)
-    except KeyboardInterrupt:
-        print(f"{name}: interrupted", file=sys.stderr)
-        sys.exit(130)
     except BrokenPipeError:
         message = "the program that reads the output has ended; write the output to a file"
     except OSError as error:

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import fcntl
 import functools
+import glob
 import hashlib
 import io
 import json
@@ -23,12 +24,15 @@ WEIGHTS = HOME / "weights"
 def atomic(path, sync=True):
     """Yields a temporary path beside `path`; renames it to `path` if the block ends well.
 
-    A crash leaves the old file as it was; an exception also removes the temporary one. So does a
-    power cut, if the file is synced to the disk: leave that out for files of which there are many,
-    which are checked when they are read and can be made again.
+    A crash leaves the old file as it was; an exception also removes the temporary one, and the next
+    write those of processes that were killed. So does a power cut, if the file is synced to the
+    disk: leave that out for files of which there are many, which are checked when they are read and
+    can be made again.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    if sync:
+        _remove_leftovers(path)
     temporary = hidden(path).with_name(f"{hidden(path).name}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -44,6 +48,17 @@ def atomic(path, sync=True):
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _remove_leftovers(path):
+    """Removes the temporary files of atomic(path) whose process has ended."""
+    for stale in path.parent.glob(f"{glob.escape(hidden(path).name)}.*.tmp"):
+        try:
+            os.kill(int(stale.name.split(".")[-2]), 0)
+        except ProcessLookupError:
+            stale.unlink(missing_ok=True)
+        except (ValueError, OverflowError, PermissionError):  # another's file, or process
+            continue
 
 
 def hidden(path):

@@ -43,7 +43,8 @@ class Option:
         if self.by_attribute:
             words |= {"action": PerTask, "option": self, "attributes": attributes, "metavar": "V"}
         elif self.parse is None:
-            words = {"action": "store_true", "help": self.help}
+            words = {"nargs": "?", "const": True, "type": switch, "metavar": "on|off"}
+            words |= {"default": False, "help": self.help}
         else:
             nargs = None if self.count == 1 else self.count
             words |= {"type": self.parse, "nargs": nargs, "metavar": "V"}
@@ -160,15 +161,17 @@ class PerTask(argparse.Action):
         super().__init__(*args, default={"": default}, **kwargs)
 
     def __call__(self, parser, namespace, words, option_string=None):
-        value, base = dict(self.default), []
+        value, base = {}, []
         for word in words:
             attribute, equals, text = word.partition("=")
             if equals and attribute in self.attributes:
                 value[attribute] = self._value(text.split(","), f" for {attribute}")
             else:
                 base.append(word)
-        if base or not words:
-            value[""] = self._value(base) if base else self.option.bare
+        if base or not words:  # all of the option; else a change of its default
+            value = {"": self._value(base) if base else self.option.bare} | value
+        else:
+            value = self.default | value
         setattr(namespace, self.dest, value)
 
     def _value(self, words, where=""):

@@ -12,26 +12,24 @@ from background import matte
 from background.pixels import open_pixels
 from common.errors import UserError
 from common.files import write_csv
-from common.processes import rank, say
-from experiment import decision, oof, pseudo, reader
+from common.processes import counted, rank, say
+from experiment import decision, oof, pseudo, reader, results
 from experiment.predictions import NotFinite, load, predict
-from labels import CLASSES, LAYOUTS, joint
+from labels import ATTRIBUTES, CLASSES, IN_WORDS, LAYOUTS, decode, joint, marginals
 from photos.views import build_views
 
 
 def open_models(folder):
-    """{fold: {path of a model: its heads}} of a finished run; else UserError."""
+    """{fold: {path of a model: its heads}} of the finished folds of a run; UserError if none is."""
     folder = Path(folder)
-    config = reader.read_config(folder)
+    tasks = LAYOUTS[reader.read_config(folder)["layout"]]
     folds = reader.all_folds(folder)
-    missing = [fold for fold in folds if not reader.finished(folder, fold)]
-    if missing:
-        raise UserError(
-            f"{folder}: fold {missing[0]} is not finished; go on with: "
-            f"python train.py --resume {folder}"
-        )
-    tasks = LAYOUTS[config["layout"]]
-    places = {fold: reader.fold_folder(folder, fold) for fold in folds}
+    done = [fold for fold in folds if reader.finished(folder, fold)]
+    if not done:
+        raise UserError(f"{folder} is not finished; go on: python train.py --resume {folder}")
+    if done != folds:
+        say(f"{folder}: {results.progress_of(done, folds)}")
+    places = {fold: reader.fold_folder(folder, fold) for fold in done}
     return {
         fold: {place / task / "best.safetensors": heads for task, heads in tasks.items()}
         for fold, place in places.items()
@@ -45,18 +43,17 @@ class Photos:
     that of each model; broken: {row: message} of what could not be read.
     """
 
-    def __init__(self, source, matting, cache_dir, device):
-        self.source, self.matting = source, matting
-        self.cache_dir, self.device = cache_dir, device
+    def __init__(self, source, matting, args, device):
+        self.source, self.matting, self.args, self.device = source, matting, args, device
         self.opened, self.broken = {}, {}
 
     def pixels(self, info):
         """The store.Pixels that a model of this ModelInfo takes."""
-        views = build_views(*info.view)
+        views, cache_dir = build_views(*info.view), self.args.cache_dir
         key = (views, info.rembg_model)
         if key not in self.opened:
             matting = replace(self.matting, rembg_model=info.rembg_model)
-            opened, mattes = open_pixels([self.source], views, matting, self.cache_dir, self.device)
+            opened, mattes = open_pixels([self.source], views, matting, cache_dir, self.device)
             for method, made in mattes.items():
                 theirs = info.mattes.get(method)
                 if made != theirs:
@@ -68,49 +65,69 @@ class Photos:
             self.broken |= opened.broken
         return self.opened[key]
 
+    def predict(self, models, rows=None):
+        """float64 (n, 18) probabilities, or with --vote votes, of rows (n,), by default of all.
 
-def predict_fold(models, photos, rows, args):
-    """float64 (n, 18) probabilities, or with --vote votes, of rows (n,) by the models of a fold."""
-    heads = {}
-    for path, own in models.items():
-        model, info = load(path, own, photos.device)
-        pixels = photos.pixels(info)
-        try:
-            heads |= predict(model, pixels, rows, info, args.batch_size, augment.TTA[args.tta])
-        except NotFinite as error:
-            raise UserError(f"{path}: {error}: train it again with a lower --lr") from None
-    probs = joint(heads).astype(np.float64)
-    if args.vote:  # the mean probabilities decide between as many votes
-        probs = np.eye(CLASSES)[probs.argmax(1)] + 1e-3 * probs
-    return probs / probs.sum(1, keepdims=True)
+        models: of a fold, as of open_models().
+        """
+        args, heads = self.args, {}
+        rows = np.arange(len(self.source[1])) if rows is None else rows
+        for path, own in models.items():
+            model, info = load(path, own, self.device)
+            pixels, tta = self.pixels(info), augment.TTA[args.tta]
+            try:
+                heads |= predict(model, pixels, rows, info, args.batch_size, tta)
+            except NotFinite as error:
+                raise UserError(f"{path}: {error}: train it again with a lower --lr") from None
+        probs = joint(heads).astype(np.float64)
+        if args.vote:  # the mean probabilities decide between as many votes
+            probs = np.eye(CLASSES)[probs.argmax(1)] + 1e-3 * probs
+        return probs / probs.sum(1, keepdims=True)
 
 
-def average(probs, weights):
-    """The weighted mean of (N, 18) arrays."""
-    return np.average(probs, axis=0, weights=weights)
+def average(args, parts):
+    """The mean of an (N, 18) array of each run, weighted by --ensemble_weights."""
+    return np.average(parts, axis=0, weights=args.ensemble_weights)
 
 
 def write_submission(args, runs, source, device):
-    """Predicts the photos of `source` with all runs and writes output.csv, and with --save_probs
-    their probabilities. runs: [open_models()], in the order of --model_dir.
+    """Predicts the photos of `source` with all runs and writes output.csv, with --images also
+    predictions.csv, with --save_probs the probabilities. runs: [open_models()], in the order of
+    --model_dir.
     """
     weights = decision_weights(args, runs, device) if args.decision == "f1" else 1
     matting = matte.Matting(args.matte_dir, on_error=args.on_error)
-    photos = Photos(source, matting, args.cache_dir, device)
-    rows, names = np.arange(len(source[1])), source[1]
-    parts = [
-        {fold: predict_fold(own, photos, rows, args) for fold, own in models.items()}
-        for models in runs
-    ]
-    probs = average([sum(part.values()) / len(part) for part in parts], args.ensemble_weights)
+    photos, names = Photos(source, matting, args, device), source[1]
+    parts = [{fold: photos.predict(own) for fold, own in models.items()} for models in runs]
+    probs = average(args, [sum(part.values()) / len(part) for part in parts])
     parts = by_people(args, parts)
     fill_unreadable([probs, *parts.values()], photos.broken, names)
-    if rank() == 0:
-        if args.save_probs:
-            pseudo.write(args.output_dir, names, probs, parts)
-        path = Path(args.output_dir, "output.csv")
-        write_csv(path, pd.DataFrame({"ImageID": names, "ans": (probs * weights).argmax(1)}))
-        say(f"{path}: {len(names)} photos")
+    if rank() > 0:
+        return
+    path, answers = Path(args.output_dir, "output.csv"), (probs * weights).argmax(1)
+    if args.save_probs:
+        pseudo.write(args.output_dir, names, probs, parts)
+    if args.images:
+        table = in_words(probs, answers)
+        table.insert(0, "ImageID", names)
+        write_csv(path.with_name("predictions.csv"), table)
+        if len(names) == 1:
+            words = ", ".join(table[name][0] for name in ATTRIBUTES)
+            say(f"{words} ({probs[0, answers[0]]:.2f})")
+    write_csv(path, pd.DataFrame({"ImageID": names, "ans": answers}))
+    say(f"{path}: {counted(len(names), 'photo')}")
+
+
+def in_words(probs, answers):
+    """Frame of ans, then of each attribute its value in words and the probability of that value.
+
+    probs: (N, 18); answers: (N,) classes.
+    """
+    table = {"ans": answers}
+    for name, codes in decode(answers).items():
+        table[name] = [IN_WORDS[name][code] for code in codes]
+        table[f"p_{name}"] = marginals(probs)[name][np.arange(len(codes)), codes].round(4)
+    return pd.DataFrame(table)
 
 
 def by_people(args, parts):
@@ -121,7 +138,7 @@ def by_people(args, parts):
         keyed.append({keys[fold]: probs for fold, probs in part.items() if fold in keys})
     if any(one.keys() != keyed[0].keys() for one in keyed):
         return {}
-    return {key: average([one[key] for one in keyed], args.ensemble_weights) for key in keyed[0]}
+    return {key: average(args, [one[key] for one in keyed]) for key in keyed[0]}
 
 
 def fill_unreadable(tables, broken, names):
@@ -139,7 +156,7 @@ def decision_weights(args, runs, device):
     """(18,) weights of --decision f1, from OOF probabilities as the photos themselves get them."""
     known = oof.read_runs(args.model_dir, args.decision)
     if args.tta == "none" and not args.vote:
-        probs = average([run.probs for run in known], args.ensemble_weights)
+        probs = average(args, [run.probs for run in known])
     else:
         probs = predict_oof(args, known, runs, device)
     oof.nested(probs, known[0].oof)
@@ -166,14 +183,11 @@ def predict_oof(args, known, runs, device):
     table = oof.training_photos(known[0], args.train_dir)
     mattes = (args.oof and args.matte_dir) or known[0].config["options"].get("matte_dir")
     names = list(table.frame.image)  # all of them, as in training, which has cached the pixels
-    matting = matte.Matting(mattes, on_error="skip")
-    photos = Photos((table.root, names), matting, args.cache_dir, device)
-
-    def predict(models, rows):
-        probs = predict_fold(models, photos, rows, args)
-        for row in sorted(photos.broken.keys() & set(rows)):
-            raise UserError(f"{photos.broken[row]}; it was readable in training: restore it")
-        return probs
-
-    probs = [oof.predict(*pair, names, predict) for pair in zip(known, runs, strict=True)]
-    return average(probs, args.ensemble_weights)
+    photos = Photos((table.root, names), matte.Matting(mattes, on_error="skip"), args, device)
+    pairs = zip(known, runs, strict=True)
+    probs = [oof.predict(run, models, names, photos.predict) for run, models in pairs]
+    held_out = set(known[0].oof.image)
+    for row, message in sorted(photos.broken.items()):
+        if names[row] in held_out:
+            raise UserError(f"{message}; it was readable in training: restore it")
+    return average(args, probs)

@@ -56,12 +56,11 @@ def predict(run, models, names, predict_fold):
     models: {fold: its models}; names: of the photos that predict_fold(models of a fold, rows of
     names, int64 (n,)) -> (n, 18) is asked for.
     """
-    photos = pd.Index(names).get_indexer(run.oof.image)
-    folds = run.oof.fold.to_numpy()
-    probs = np.empty((len(photos), CLASSES))
-    for fold in np.unique(folds):
-        rows = np.flatnonzero(folds == fold)
-        rows = rows[np.argsort(photos[rows])]  # the batches of validation, to the last bit
+    photos, probs = pd.Index(names).get_indexer(run.oof.image), np.empty((len(run.oof), CLASSES))
+    for fold, own in run.oof.groupby("fold"):
+        if fold not in models:
+            raise UserError(f"{run.folder}: fold {fold} has lost its metrics.json; restore it")
+        rows = own.index[np.argsort(photos[own.index])]  # the batches of validation, to a bit
         probs[rows] = predict_fold(models[fold], photos[rows])
     return probs
 
@@ -82,12 +81,11 @@ def check_target(folder):
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--oof {folder} is a file; give a new folder")
-    found = [] if not folder.exists() else [path.name for path in folder.iterdir()]
-    others = sorted(name for name in found if name not in FILES and not name.startswith("."))
-    if "config.json" in found and "oof_of" not in reader.read_any_config(folder):
-        others.append("config.json")
-    if others:
-        raise UserError(f"--oof {folder} holds {others[0]} already; give a new folder")
+    found = {path.name for path in folder.glob("[!.]*")}
+    if "config.json" in found and "oof_of" in reader.read_config(folder, models=False):
+        found -= set(FILES)
+    if found - set(FILES[1:]):
+        raise UserError(f"--oof {folder} holds {min(found)} already; give a new folder")
 
 
 def write(folder, known, probs, args, seconds):
@@ -116,26 +114,20 @@ def describe(known, args):
     Its options are those of training and of inference together; one in which the runs differ has
     the values of all of them. `oof_of`: the folders of the runs.
     """
-    first = known[0].config
-    every = [run.config["options"] for run in known]
+    first, every = known[0].config, [run.config["options"] for run in known]
     options = dict(every[0])
     for name in sorted(set().union(*every) - RUNTIME_FLAGS - {"seed", *LAYOUT_FLAGS}):
-        texts = [text_of(one.get(name, "")) for one in every]
-        if len(set(texts)) > 1:
-            options[name] = " | ".join(dict.fromkeys(texts))
-    options |= {"tta": args.tta, "vote": args.vote, "decision": args.decision}
+        texts = dict.fromkeys(text_of(one.get(name, "")) for one in every)
+        if len(texts) > 1:
+            options[name] = " | ".join(texts)
+    options |= {name: getattr(args, name) for name in ("tta", "vote", "decision")}
     if len(known) > 1:
-        names = [run.folder.resolve().name for run in known]
+        names, weights = [run.folder.resolve().name for run in known], args.ensemble_weights
         if len(set(names)) < len(names):
             names = [str(run.folder) for run in known]
-        weights = args.ensemble_weights or [None] * len(names)
-        options["ensemble"] = [
-            name if weight is None else f"{name}={weight:g}"
-            for name, weight in zip(names, weights, strict=True)
-        ]
-    config = run_folder.stamp() | {
-        "layout": "ensemble" if len(known) > 1 else first["layout"],
-        "options": options,
-        "oof_of": [str(run.folder) for run in known],
-    }
-    return config | {key: first[key] for key in ("seed", "data") if key in first}
+        if weights:
+            names = [f"{name}={weight:g}" for name, weight in zip(names, weights, strict=True)]
+        options["ensemble"] = names
+    layout = "ensemble" if len(known) > 1 else first["layout"]
+    own = {"layout": layout, "options": options, "oof_of": [str(run.folder) for run in known]}
+    return run_folder.stamp() | own | {key: first[key] for key in ("seed", "data")}

@@ -10,11 +10,12 @@ can be taught by these models alone, and then learns nothing about the people wh
 import hashlib
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from common.errors import UserError
-from common.files import read_rows, write_csv
+from common.files import write_csv
+from common.schema import SHARE
+from experiment.reader import read_table, stop_at
 from labels import PROBS
 
 KEY = "held_out"
@@ -77,29 +78,22 @@ def read(path, known, folds):
                 f"{path}: no model held out the people of fold {fold}: train with the --seed, "
                 "--k_fold, --val_ratio and data of that run, or give output_probs.csv"
             )
-    names = list(parts[next(iter(wanted.values()))])
-    if any(parts[key].keys() != set(names) for key in wanted.values()):
+    names = list(parts[next(iter(wanted.values()))].index)
+    if any(set(parts[key].index) != set(names) for key in wanted.values()):
         raise UserError(f"{path} is not whole: the folds have different photos")
-    return names, {
-        fold: np.array([parts[key][name] for name in names]) for fold, key in wanted.items()
-    }
+    return names, {fold: parts[key].loc[names].to_numpy() for fold, key in wanted.items()}
 
 
 def _parts(path, known):
-    """{held_out: {name: [18 probabilities]}} of a file; without that column the key is None."""
-    parts, lines = {}, {}
-    for line, row in read_rows(path, ("ImageID", *PROBS)):
-        where, name, key = f"{path} line {line}", row["ImageID"], row.get(KEY)
+    """{held_out: frame of p0..p17 by ImageID} of a file; without that column the key is None."""
+    table = read_table(path, {"ImageID": str, f"{KEY}?": str} | dict.fromkeys(PROBS, SHARE))
+    stop_at(path, (table[PROBS].sum(axis=1) - 1).abs() > 1e-3, "p0 to p17 do not sum to 1")
+    keys, lines = table[KEY] if KEY in table else [None] * len(table), {}
+    for line, (key, name) in enumerate(zip(keys, table.ImageID, strict=True), 2):
         if name not in known:
-            raise UserError(f"{where}: {name} is not a photo of --eval_dir")
+            raise UserError(f"{path} line {line}: {name} is not a photo of --eval_dir")
         first = lines.setdefault((key, name), line)
         if first != line:
-            raise UserError(f"{where}: {name} stands on line {first} too")
-        try:
-            values = [float(row[column]) for column in PROBS]
-        except ValueError:
-            values = [-1.0]
-        if not (abs(sum(values) - 1) < 1e-3 and min(values) >= 0):
-            raise UserError(f"{where}: p0 to p17 are not probabilities that sum to 1")
-        parts.setdefault(key, {})[name] = values
-    return parts
+            raise UserError(f"{path} line {line}: {name} stands on line {first} too")
+    table = table.set_index("ImageID")
+    return {None: table[PROBS]} if KEY not in table else dict(iter(table.groupby(KEY)[PROBS]))

@@ -54,7 +54,7 @@ def read_table(path, columns):
 
     A name that ends in ? may be missing. UserError that names the line of what is wrong.
     """
-    texts = {name: str for name, kind in columns.items() if kind is str}
+    texts = {name.removesuffix("?"): str for name, kind in columns.items() if kind is str}
     how = {"dtype": texts, "keep_default_na": False, "float_precision": "round_trip"}
     try:
         with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
@@ -68,50 +68,46 @@ def read_table(path, columns):
         if column not in frame:
             if column == name:
                 raise UserError(f"{path}: column {column} is missing; restore the file")
-            continue
-        if kind is str:
-            bad = frame[column].isna() | (frame[column] == "")
+        elif kind is str:
+            stop_at(path, frame[column].isna() | (frame[column] == ""), f"{column} is empty")
         else:
             values = pd.to_numeric(frame[column], errors="coerce").astype(float)
             bad = ~values.between(kind.low, kind.high) | (kind.kind is int) & (values % 1 != 0)
-        _stop_at(path, bad, f"{column} is {'empty' if kind is str else f'not {kind}'}")
-        frame[column] = frame[column] if kind is str else values.astype(kind.kind)
+            stop_at(path, bad, f"{column} is not {kind}")
+            frame[column] = values.astype(kind.kind)
     if not len(frame):
         raise UserError(f"{path} has no rows; restore it")
     return frame
 
 
-def _stop_at(path, bad, reason):
+def stop_at(path, bad, reason):
     """UserError that names the first line of a table where `bad` is true."""
     bad = np.asarray(bad)
     if bad.any():
         raise UserError(f"{path} line {bad.argmax() + 2}: {reason}; restore the file")
 
 
-def read_config(folder):
-    """The config.json of a run; UserError if the folder is none, or has scores without models."""
-    config = read_any_config(folder)
-    if "oof_of" in config:
-        runs = " ".join(config["oof_of"])
-        raise UserError(f"{folder} has scores of inference.py --oof, no models; give {runs}")
-    return config
-
-
-def read_any_config(folder):
-    """The config.json of a run of train.py or of a folder of inference.py --oof, checked."""
+def read_config(folder, models=True):
+    """The config.json of a run, checked. UserError if the folder is none; without `models` it may
+    also be one of inference.py --oof, which has scores alone.
+    """
     path = Path(folder, "config.json")
     if not path.is_file():
         raise UserError(f"{folder} is not a run of train.py: it has no config.json")
     config = check(read_json(path), CONFIG, path)
-    if "oof_of" not in config:
-        recorded = config["options"]
-        options.check_recorded(recorded, path)
-        layout = options.layout_of(Namespace(**{k: recorded[k] for k in options.LAYOUT_FLAGS}))
-        if (layout, recorded["seed"]) != (config["layout"], config["seed"]):
-            raise UserError(
-                f"{path}: layout and seed contradict the options split_heads, shared_backbone and "
-                "seed; restore the file"
-            )
+    if "oof_of" in config:
+        if models:
+            runs = " ".join(config["oof_of"])
+            raise UserError(f"{folder} has scores of inference.py --oof, no models; give {runs}")
+        return config
+    recorded = config["options"]
+    options.check_recorded(recorded, path)
+    layout = options.layout_of(Namespace(**{k: recorded[k] for k in options.LAYOUT_FLAGS}))
+    if (layout, recorded["seed"]) != (config["layout"], config["seed"]):
+        raise UserError(
+            f"{path}: layout and seed contradict the options split_heads, shared_backbone and "
+            "seed; restore the file"
+        )
     return config
 
 
@@ -122,7 +118,7 @@ def read_folds(folder):
     0 .. k - 1, or in -1 if they always train beside a fold 0.
     """
     path = Path(folder, "folds.csv")
-    frame, config = read_table(path, FOLDS), read_any_config(folder)
+    frame, config = read_table(path, FOLDS), read_config(folder, models=False)
     people, recorded = config["data"]["people"], config["options"]
     folds = sorted(set(frame.fold))
     held = [fold for fold in folds if fold >= 0]
@@ -156,13 +152,13 @@ def read_oof(path, folds, scores):
     """
     oof = read_table(path, OOF)
     probs = oof[PROBS].to_numpy(float)
-    _stop_at(path, np.abs(probs.sum(1) - 1) > 1e-5, "p0 to p17 do not sum to 1")  # of 7 digits
+    stop_at(path, np.abs(probs.sum(1) - 1) > 1e-5, "p0 to p17 do not sum to 1")  # of 7 digits
     elsewhere = oof.person.map(folds.set_index("person").fold) != oof.fold
-    _stop_at(path, elsewhere, "folds.csv holds out this person elsewhere or not at all")
-    _stop_at(path, oof.image.duplicated(), "this image occurs twice")
+    stop_at(path, elsewhere, "folds.csv holds out this person elsewhere or not at all")
+    stop_at(path, oof.image.duplicated(), "this image occurs twice")
     pairs = zip(oof.image, oof.person, strict=True)
     strange = [not image.startswith(f"{person}/") for image, person in pairs]
-    _stop_at(path, strange, "this image is not one of this person")
+    stop_at(path, strange, "this image is not one of this person")
     found = metrics.score(oof.label, probs)
     for key in ("confusion", "macro_f1", "accuracy", "ece"):
         if key in scores and not np.allclose(found[key], scores[key], rtol=0, atol=1e-6):
@@ -183,6 +179,7 @@ def fold_folder(folder, fold):
 class FinishedRun:
     """One run folder: its config.json, its oof.csv sorted by image, and its learning curves.
 
+    missing: the folds that are not trained yet, whose people oof.csv does not have.
     logs: {ALL or a task: frame of all folds, with the columns of log.csv and `fold`}.
     last_epoch: macro F1 of the last epochs instead of the kept ones, NaN if unknown.
     """
@@ -190,6 +187,7 @@ class FinishedRun:
     folder: Path
     config: dict
     oof: pd.DataFrame
+    missing: list = field(default_factory=list)
     logs: dict = field(default_factory=dict)
     last_epoch: float = math.nan
 
@@ -203,11 +201,11 @@ class FinishedRun:
 
 
 def read_run(folder):
-    """The FinishedRun in a folder of train.py; UserError if it is none or is not finished."""
+    """The FinishedRun in a folder of train.py; UserError if it is none, or no fold is finished."""
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give runs of train.py (--model_dir)")
-    config, folds = read_any_config(folder), read_folds(folder)
+    config, folds = read_config(folder, models=False), read_folds(folder)
     if not (folder / "oof.csv").is_file() or not (folder / "metrics.json").is_file():
         raise UserError(
             f"{folder} has no oof.csv or no metrics.json: finish it "
@@ -215,56 +213,53 @@ def read_run(folder):
         )
     scores = read_metrics(folder / "metrics.json", "macro_f1", "confusion")
     oof = read_oof(folder / "oof.csv", folds, scores)
+    known = sorted(set(oof.fold))
+    missing = sorted(set(folds.fold) - {-1, *known})
     last = scores.get("last_epoch", {}).get("macro_f1", math.nan)
-    return FinishedRun(folder, config, oof, _read_logs(folder), last)
+    return FinishedRun(folder, config, oof, missing, _read_logs(folder, known), last)
 
 
-def _read_logs(folder):
-    """{ALL or a task: frame of all folds} of the folder's log.csv files."""
+def _read_logs(folder, folds):
+    """{ALL or a task: frame of these folds} of the folder's log.csv files."""
     parts = {}
-    for fold in all_folds(folder):
-        place = fold_folder(folder, fold)
-        for key in (ALL, *TASKS):
-            path = place / ("" if key == ALL else key) / "log.csv"
+    for key in (ALL, *TASKS):
+        for fold in folds:
+            path = fold_folder(folder, fold) / ("" if key == ALL else key) / "log.csv"
             if path.exists():
                 parts.setdefault(key, []).append(read_table(path, LOG).assign(fold=fold))
-    return {key: pd.concat(parts[key], ignore_index=True) for key in (ALL, *TASKS) if key in parts}
+    return {key: pd.concat(frames, ignore_index=True) for key, frames in parts.items()}
 
 
 def check_same(a, b):
     """UserError that names the difference unless two runs predict the same labelled images."""
-    for column, word in (("image", "images"), ("person", "people")):
-        ours, theirs = set(a.oof[column]), set(b.oof[column])
-        if ours != theirs:
-            some = sorted(ours ^ theirs)[0]
-            where = a.folder if some in ours else b.folder
-            raise UserError(
-                f"{a.folder} and {b.folder} predict different {word} ({len(ours)} and "
-                f"{len(theirs)}; {some} is in {where} only): compare runs of the same folds"
-            )
-    moved = (a.oof.person != b.oof.person) | (a.oof.label != b.oof.label)
-    if moved.any():
-        image = a.oof.image[moved].iloc[0]
+    ours, theirs = set(a.oof.image), set(b.oof.image)
+    if ours != theirs:
+        some = min(ours ^ theirs)
         raise UserError(
-            f"{a.folder} and {b.folder} disagree on the person or label of {moved.sum()} images "
-            f"({image} is one): they were trained on different tables"
+            f"{a.folder} and {b.folder} predict different images ({len(ours)} and {len(theirs)}; "
+            f"{some} is in {a.folder if some in ours else b.folder} only): compare runs of the "
+            "same folds"
         )
+    _check_labels(a.oof, b.oof, f"{a.folder} and {b.folder}", "runs of the same table")
 
 
 def check_table(frame, run):
     """The rows of the data table in the run's order; UserError if the run is of other data."""
-    rows = frame.set_index("image").reindex(run.oof.image)
-    missing = rows.label.isna().to_numpy()
+    rows = frame.set_index("image").reindex(run.oof.image).reset_index()
+    missing = rows.label.isna()
     if missing.any():
         raise UserError(
             f"{run.folder} predicts {missing.sum()} images that the data do not hold "
-            f"({run.oof.image[missing].iloc[0]} is one): give its own --data_dir"
+            f"({rows.image[missing].iloc[0]} is one): give its own --data_dir"
         )
-    rows = rows.reset_index()
-    moved = (rows.label.astype(int) != run.oof.label) | (rows.person != run.oof.person)
+    _check_labels(rows, run.oof, f"{run.folder} and the data", "its own --data_dir")
+    return rows
+
+
+def _check_labels(a, b, who, advice):
+    moved = (a.label.astype(int) != b.label) | (a.person != b.person)
     if moved.any():
         raise UserError(
-            f"{run.folder} and the data disagree on the label of {moved.sum()} images "
-            f"({run.oof.image[moved].iloc[0]} is one): give its own --data_dir"
+            f"{who} disagree on the label of {moved.sum()} images ({b.image[moved].iloc[0]} is "
+            f"one): give {advice}"
         )
-    return rows

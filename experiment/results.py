@@ -1,15 +1,19 @@
 """What a run reports: a line an epoch, logs, TensorBoard events, OOF predictions, scores."""
 
+import hashlib
+import importlib
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 import metrics
+from common.errors import UserError
 from common.files import locked, write_csv, write_json
 from common.processes import rank, say
 from experiment.reader import all_folds, finished, fold_folder, read_folds, read_metrics, read_oof
-from labels import CLASSES, PROBS, combine, joint
+from labels import CLASS_NAMES, CLASSES, PROBS, combine, joint
+from options import text_of, training_options
 
 
 def fold_log(tasks, labels):
@@ -65,81 +69,145 @@ TAGS = {
 }
 
 
-class TensorBoardLogger:
-    """TensorBoard events of the tasks of a fold."""
+def import_wandb(project):
+    """The package wandb, None without a project (--wandb); UserError if it is not installed."""
+    try:
+        return importlib.import_module("wandb") if project else None
+    except ImportError:
+        raise UserError("--wandb: install wandb (pip install wandb), or leave it out") from None
 
-    def __init__(self, place, tasks):
-        self.writers = {}
+
+class Logger:
+    """TensorBoard events of a fold: of each task beside its weights, of the 18 classes in the
+    fold's folder. With --wandb the same as a run of Weights & Biases.
+
+    options: the Namespace of the run. Ranks other than 0 log nothing.
+    """
+
+    def __init__(self, place, tasks, options):
+        self.writers, self.wandb = {}, None
         if rank() == 0:
             from torch.utils.tensorboard import SummaryWriter
 
-            self.writers = {
-                task.name: SummaryWriter(place / task.name, purge_step=task.epoch + 1)
-                for task in tasks
-            }
+            places = {task.name: (place / task.name, task.epoch) for task in tasks}
+            places[""] = (place, min(task.epoch for task in tasks))
+            self.writers = {n: SummaryWriter(p, purge_step=e + 1) for n, (p, e) in places.items()}
+            self.options = {name: text_of(v) for name, v in training_options(options).items()}
+            self.wandb = import_wandb(options.wandb)
+        if self.wandb:
+            made = (place.parent / "config.json").read_bytes()  # a resumed run is the same one
+            how = {"id": hashlib.sha256(made).hexdigest()[:16] + place.name, "resume": "allow"}
+            how |= {"name": f"{place.parent.name}/{place.name}", "group": place.parent.name}
+            try:
+                self.wandb.init(project=options.wandb, dir=place, config=self.options, **how)
+            except Exception as error:  # of others: a key, a network
+                raise UserError(f"--wandb: {error}; or set WANDB_MODE=offline") from None
 
     def add(self, task):
         """Adds the last epoch of a task."""
-        for key, tag in TAGS.items() if self.writers else ():
-            if key in task.history[-1]:
-                self.writers[task.name].add_scalar(tag, task.history[-1][key], task.epoch)
-                self.writers[task.name].flush()
+        row = task.history[-1]
+        self._add(task.name, {tag: row[key] for key, tag in TAGS.items() if key in row}, task.epoch)
+
+    def add_score(self, epoch, score):
+        """Adds the macro F1 of the 18 classes after an epoch, counted from 0, if there is one."""
+        self._add("", {"Val/macro_f1": score} if score is not None else {}, epoch + 1)
+
+    def _add(self, name, values, epoch):
+        for tag, value in values.items() if self.writers else ():
+            self.writers[name].add_scalar(tag, value, epoch)
+            self.writers[name].flush()
+        if self.wandb and values:
+            named = {f"{name}/{tag}".lstrip("/"): value for tag, value in values.items()}
+            self.wandb.log(named | {"epoch": epoch})
+
+    def add_result(self, epoch, scores, table):
+        """Adds, after the last epoch, the options with the scores of the fold, and the confusion of
+        the kept models. table: (18, 18) counts, rows true; None if nobody is held out.
+        """
+        from torch.utils.tensorboard.summary import hparams
+
+        scores = {f"Fold/{name}": scores[name] for name in IN_SHORT if name in scores}
+        figures = {} if table is None else {"Fold/confusion": confusion_figure(table)}
+        self._add("", scores, epoch)
+        for summary in hparams(self.options, scores):
+            self.writers[""].file_writer.add_summary(summary)
+        for tag, figure in figures.items():
+            self.writers[""].add_figure(tag, figure, close=False)
+        if self.wandb:
+            self.wandb.log({tag: self.wandb.Image(figure) for tag, figure in figures.items()})
 
     def close(self):
         """Ends the thread and the file of each writer."""
         for writer in self.writers.values():
             writer.close()
+        if self.wandb:
+            self.wandb.finish()
 
 
-def finish_fold(place, fold, rows, tasks):
+def confusion_figure(table):
+    """A figure of (18, 18) counts, rows true, coloured by the share of the row."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 8))
+    axes = figure.add_axes((0.25, 0.25, 0.72, 0.72), xlabel="predicted", ylabel="true")
+    axes.imshow(table / np.maximum(table.sum(1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1.6)
+    axes.set_xticks(range(CLASSES), CLASS_NAMES, rotation="vertical")
+    axes.set_yticks(range(CLASSES), CLASS_NAMES)
+    for row, column in np.argwhere(table):
+        axes.text(column, row, table[row, column], ha="center", va="center", size=7)
+    return figure
+
+
+def finish_fold(place, fold, rows, tasks, logger):
     """Writes fold<k>/oof.csv and, last, fold<k>/metrics.json, from the best epoch of each task.
 
-    rows: the table of the validation photos.
+    rows: the table of the validation photos; logger: of the fold.
     """
     result = {
         "fold": fold,
         "seconds": sum(row["seconds"] for task in tasks for row in task.history),
         "best_epochs": {task.name: task.best["epoch"] for task in tasks},
     }
+    table = None
     if len(rows):
-        table = rows[["image", "person", "label"]].reset_index(drop=True)
-        table.insert(2, "fold", fold)
+        oof = rows[["image", "person", "label"]].reset_index(drop=True)
+        oof.insert(2, "fold", fold)
         probs = {head: p for task in tasks for head, p in task.best["probs"].items()}
         probs = pd.DataFrame(joint(probs).astype(np.float64).round(7), columns=PROBS)
-        write_csv(place / "oof.csv", pd.concat([table, probs], axis=1))
-        result |= in_short(table.label, probs.to_numpy())
+        write_csv(place / "oof.csv", pd.concat([oof, probs], axis=1))
+        result |= in_short(oof.label, probs.to_numpy())
+        table = metrics.confusion(oof.label, probs.to_numpy().argmax(1), CLASSES)
         codes = {head: code for task in tasks for head, code in task.predictions[-1].items()}
-        table = metrics.confusion(table.label, combine(codes), CLASSES)
-        result["last_epoch"] = {"confusion": table.tolist()}
+        last = metrics.confusion(oof.label, combine(codes), CLASSES)
+        result["last_epoch"] = {"confusion": last.tolist()}
+    logger.add_result(max(task.epoch for task in tasks), result, table)
     write_json(place / "metrics.json", result)
 
 
 def in_short(labels, probs):
     """The scores of one fold."""
     scores = metrics.score(labels, probs)
-    result = {key: scores[key] for key in IN_SHORT}
     attributes = {name: value["macro_f1"] for name, value in scores["attributes"].items()}
-    return result | {"attributes": attributes}
+    return {key: scores[key] for key in IN_SHORT} | {"attributes": attributes}
 
 
 def collect(folder):
-    """Once all folds are there: oof.csv and metrics.json of the run. Returns the latter, or None.
+    """Writes oof.csv and metrics.json of the run, of the folds that are finished so far; returns
+    the latter.
 
     Any of several processes that train the folds may come last; one of them at a time gets here.
     """
-    folder = Path(folder)
-    folds = all_folds(folder)
+    folder, parts, tables = Path(folder), [], []
     with locked(folder / ".lock", wait=True):
-        if not all(finished(folder, fold) for fold in folds):
-            return None
-        people, parts, tables = read_folds(folder), [], []
-        for fold in folds:
+        people = read_folds(folder)
+        for fold in all_folds(folder):
             place = fold_folder(folder, fold)
+            if not finished(folder, fold):
+                continue
             needed = IN_SHORT if (place / "oof.csv").exists() else ()
             parts.append(read_metrics(place / "metrics.json", "fold", *needed))
-            if "macro_f1" in parts[-1]:
-                held_out = people[people.fold == fold]
-                tables.append(read_oof(place / "oof.csv", held_out, parts[-1]))
+            if needed:
+                tables.append(read_oof(place / "oof.csv", people[people.fold == fold], parts[-1]))
         result = {"folds": parts, "seconds": sum(part["seconds"] for part in parts)}
         if tables:
             oof = pd.concat(tables).sort_values("image", ignore_index=True)
@@ -151,16 +219,31 @@ def collect(folder):
     return result
 
 
-def summary(result):
-    """One line of a run's metrics.json."""
+def progress_of(done, folds):
+    """Which of the folds of a run are done: `fold 0 done; folds 1 to 4 missing`."""
+    missing = [fold for fold in folds if fold not in done]
+    return f"{_named(done)} done; {_named(missing)} missing"
+
+
+def _named(folds):
+    first, last = folds[0], folds[-1]
+    if len(folds) > 2 and folds == list(range(first, last + 1)):
+        return f"folds {first} to {last}"
+    return f"fold{'s' * (len(folds) > 1)} {', '.join(map(str, folds))}"
+
+
+def summary(result, folds=()):
+    """One line of a run's metrics.json; folds: all those of the run."""
     if "macro_f1" not in result:
         return f"trained on everybody, without a score; {result['seconds']:.0f} s"
-    images, folds = sum(result["support"]), len(result["folds"])
-    attributes = " ".join(f"{n} {v['macro_f1']:.3f}" for n, v in result["attributes"].items())
-    where = f"{folds} folds" if folds > 1 else "1 fold"
+    done = [part["fold"] for part in result["folds"]]
+    where = f"{len(done)} folds" if len(done) > 1 else "1 fold"
     if "last_epoch" in result:  # an epoch that nobody chose by these very images
         where += f"; by the last epoch {result['last_epoch']['macro_f1']:.4f}"
+    attributes = " ".join(f"{n} {v['macro_f1']:.3f}" for n, v in result["attributes"].items())
+    missing = f"; {progress_of(done, folds)}" if set(folds) - set(done) else ""
     return (
-        f"macro F1 {result['macro_f1']:.4f} over {images} images ({where}), accuracy "
-        f"{result['accuracy']:.4f}, macro F1 of {attributes}; {result['seconds']:.0f} s"
+        f"macro F1 {result['macro_f1']:.4f} over {sum(result['support'])} images ({where}), "
+        f"accuracy {result['accuracy']:.4f}, macro F1 of {attributes}; {result['seconds']:.0f} s"
+        f"{missing}"
     )

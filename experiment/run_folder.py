@@ -15,13 +15,14 @@ from torch import distributed as dist
 
 import options
 from common.errors import UserError
-from common.files import HOME, locked, write_csv, write_json
+from common.files import HOME, locked, read_bytes, write_csv, write_json
 from common.processes import rank, say, world_size
 from dataset import split_people
 from experiment import pseudo
 from experiment.reader import all_folds, finished, read_config, read_folds
 
 FILES = ("label_fixes", "pseudo")  # flags that name a file whose content is part of the run
+OF_A_CALL = {"name", "model_dir", "resume", "fold", "device", "wandb", "from_run", "config"}
 
 
 def fingerprint(frame):
@@ -44,21 +45,18 @@ def find_run(args, table):
     """The folder of a run that exists and is meant, by --resume, by --fold together with --name, or
     because torchrun has restarted this process; else None. UserError if it is another run.
     """
-    first = Path(args.model_dir, args.name)
+    first, folder = Path(args.model_dir, args.name), None
     if args.resume:
         folder = Path(args.resume)
     elif args.fold is not None and (first / "config.json").exists():
         folder = first
     elif int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0:
         wanted = options.training_options(args)
-        folders = [f for f in _numbered(first) if (f / "config.json").exists()]
-        same = [f for f in folders if _recorded(read_config(f)) == wanted]
-        if not same:
-            return None
-        folder = same[-1]
-    else:
-        return None
-    _check_same(folder, args, table)
+        for found in _numbered(first)[:-1]:
+            if (found / "config.json").exists() and _recorded(read_config(found)) == wanted:
+                folder = found
+    if folder:
+        _check_same(folder, args, table)
     return folder
 
 
@@ -73,8 +71,6 @@ def make_run(args, table, tasks):
         try:
             folder = find_run(args, table) or _make(args, table, tasks)
         except UserError as error:
-            if world_size() == 1:
-                raise
             folder = error  # every process raises it, none waits for the others
     if world_size() > 1:
         shared = [folder]
@@ -82,6 +78,19 @@ def make_run(args, table, tasks):
         folder = shared[0]
     if isinstance(folder, UserError):
         raise folder
+    return folder
+
+
+def _make(args, table, tasks):
+    first = Path(args.model_dir, args.name)
+    with locked(first.parent / ".lock", wait=True):  # folds may start at the same moment
+        folder = find_run(args, table)
+        if not folder:
+            folder = _numbered(first)[-1]
+            folds = _deal(args, table)
+            folder.mkdir()
+            write_csv(folder / "folds.csv", folds)
+            write_json(folder / "config.json", _config(args, table) | {"tasks": tasks})
     return folder
 
 
@@ -104,36 +113,18 @@ def _check_same(folder, args, table):
         )
     for name, found in file_hashes(args).items():
         if config["data"].get("files", {}).get(name) != found:
-            path = getattr(args, name)
             raise UserError(
-                f"{path} (--{name}) is not what {folder} was trained with: put the old file back, "
-                "or train a new run"
+                f"{getattr(args, name)} (--{name}) is not what {folder} was trained with: put the "
+                "old file back, or train a new run"
             )
 
 
 def _numbered(first):
-    """exp, exp2, exp3 ... as far as they exist."""
-    found, number = [], 1
-    while (path := first.with_name(first.name + (str(number) if number > 1 else ""))).exists():
-        found.append(path)
-        number += 1
+    """exp, exp2, exp3 ... as far as they exist, and the first that does not."""
+    found = [first]
+    while found[-1].exists():
+        found.append(first.with_name(f"{first.name}{len(found) + 1}"))
     return found
-
-
-def _make(args, table, tasks):
-    first = Path(args.model_dir, args.name)
-    first.parent.mkdir(parents=True, exist_ok=True)
-    with locked(first.parent / ".lock", wait=True):  # folds may start at the same moment
-        joined = find_run(args, table)
-        if joined:
-            return joined
-        number = len(_numbered(first)) + 1
-        folder = first.with_name(first.name + (str(number) if number > 1 else ""))
-        folds = _deal(args, table)
-        folder.mkdir()
-        write_csv(folder / "folds.csv", folds)
-        write_json(folder / "config.json", _config(args, table) | {"tasks": tasks})
-    return folder
 
 
 def _deal(args, table):
@@ -141,9 +132,8 @@ def _deal(args, table):
 
 
 def _config(args, table):
-    layout = options.layout_of(args)
     return stamp() | {
-        "layout": layout,
+        "layout": options.layout_of(args),
         "seed": args.seed,
         "options": vars(args),
         "data": {
@@ -186,30 +176,78 @@ def _hardware():
     return f"{platform.machine()}, {torch.get_num_threads()} threads"
 
 
+def _recorded_options(folder, args, complete):
+    """The options in the config.json of a run; UserError if it is no run, or if this version does
+    not know one of them, or, if they must be `complete`, has one more.
+    """
+    config = read_config(folder)
+    recorded = config["options"]
+    commit = f", which was {config['git']}" if config.get("git") else ""
+    more = options.training_options(args).keys() - recorded.keys() if complete else ()
+    for word, names in ("without", more), ("with", recorded.keys() - vars(args).keys()):
+        if names:
+            raise UserError(
+                f"{folder} was begun by a version {word} --{min(names)}: go on with that{commit}, "
+                "or train it again"
+            )
+    return recorded
+
+
 def resumed_args(args, argv):
     """The options of the run that --resume names; `args` are those of the command line `argv`.
 
-    Only RUNTIME_FLAGS may be given besides: they replace the recorded ones. UserError if it is no
-    run, if another flag was given, or if it was begun by a version with other options.
+    Only RUNTIME_FLAGS may be given besides: they replace the recorded ones. UserError if another
+    flag was given, and as of _recorded_options().
     """
-    config = read_config(args.resume)
-    recorded = config["options"]
-    known, every = options.training_options(args).keys(), vars(args).keys()
-    commit = f", which was {config['git']}" if config.get("git") else ""
-    for word, names in ("without", known - recorded.keys()), ("with", recorded.keys() - every):
-        if names:
-            raise UserError(
-                f"{args.resume} was begun by a version {word} --{min(names)}: go on with that"
-                f"{commit}, or train it again"
-            )
-    given = [word[2:].split("=")[0] for word in argv if word.startswith("--")]
-    changing = [name for name in given if name not in options.RUNTIME_FLAGS]
+    recorded = _recorded_options(args.resume, args, complete=True)
+    given = {word[2:].split("=")[0] for word in argv if word.startswith("--")}
+    changing = sorted(given - (options.RUNTIME_FLAGS - {"from_run", "config"}))
     if changing:
         raise UserError(
             f"--{changing[0]}: a resumed run goes on with its own options; leave it out"
         )
-    now = {*given, "resume", "fold", "device"}  # the last two are of this call, not of the run
+    now = given | OF_A_CALL - {"name", "model_dir", "from_run", "config"}
     return Namespace(**vars(args) | {k: v for k, v in recorded.items() if k not in now})
+
+
+def inherited_args(parser, args, argv):
+    """The options of a command line with defaults of another run, --from_run, and over them those
+    of a YAML file, --config, which may name the run too. `args`: of the command line alone.
+    """
+    words = _words_of(args.config) if args.config else []
+    source = args.from_run or _parsed(parser, args.config, words).from_run
+    if source:
+        recorded = _recorded_options(source, args, complete=False)
+        parser.set_defaults(**{k: v for k, v in recorded.items() if k not in OF_A_CALL})
+    parser.set_defaults(**vars(_parsed(parser, args.config, words)))
+    return parser.parse_args(argv)
+
+
+def _parsed(parser, path, words):
+    try:
+        return parser.parse_args(words)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _words_of(path):
+    """The words of a command line that a YAML file stands for."""
+    import yaml
+
+    try:
+        table = yaml.load(read_bytes(path), yaml.BaseLoader)  # all values as they are written
+    except (yaml.YAMLError, RecursionError) as error:
+        raise UserError(f"{path} is not valid YAML ({' '.join(str(error).split())})") from None
+    words = []
+    for name, value in table.items() if isinstance(table, dict) else [("", {})]:
+        row = options.ROWS.get(name)
+        if isinstance(value, str):
+            one = row and row.count == 1 and not row.by_attribute
+            value = [value] if one and value else value.split()
+        if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+            raise UserError(f"{path}: {name or 'all'} is not like `lr: 3e-4 age=1e-4`")
+        words += [f"--{name}", *value]
+    return words
 
 
 def folds_to_train(args, folder):

@@ -21,9 +21,10 @@ ranked = []
 for folder in map(pathlib.Path, sys.argv[2:]):
     if (folder / "metrics.json").exists() and (folder / "oof.csv").exists():
         config = json.loads((folder / "config.json").read_text())
-        if config["options"]["k_fold"] and "oof_of" not in config:
-            score = json.loads((folder / "metrics.json").read_text())["macro_f1"]
-            ranked.append((score, str(folder)))
+        result = json.loads((folder / "metrics.json").read_text())
+        whole = 0 < config["options"]["k_fold"] <= len(result["folds"])
+        if whole and "oof_of" not in config:
+            ranked.append((result["macro_f1"], str(folder)))
 for score, folder in sorted(ranked, reverse=True)[: int(sys.argv[1])]:
     print(folder)
     print(f"{score:.4f} {folder}", file=sys.stderr)

@@ -45,10 +45,11 @@ batch() {
 
 # train NAME FLAGS...: one run, in $RUNS/NAME.
 train() {
-    local name=$1 run=$RUNS/$1 command=($python train.py)
+    local name=$1 run=$RUNS/$1 command=($python train.py) done
     shift
+    done=$(compgen -G "$run/fold*/metrics.json" | wc -l || true)
     [ -z "$GPUS" ] || command=(bash scripts/folds_on_gpus.sh)
-    if [ -f "$run/metrics.json" ]; then
+    if [ -f "$run/metrics.json" ] && [ "$done" -ge "$FOLDS" ]; then
         echo "$run: finished already"
     elif [ -f "$run/config.json" ] && [ -z "$GPUS" ]; then
         $python train.py --resume "$run"

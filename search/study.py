@@ -37,7 +37,8 @@ from training.loop import Diverged
 from training.run import check_names
 
 PLAN = "tune.py"  # the attribute of a study that says what it searches
-OWN = ("--resume", "--fold", "--name")  # flags of train.py that a trial sets itself
+# Flags of train.py that a trial sets itself, or whose options a search would not see.
+OWN = ("--resume", "--fold", "--name", "--from_run", "--config")
 STARTUP = 5  # complete trials before any is pruned
 
 

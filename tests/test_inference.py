@@ -169,8 +169,9 @@ def test_wrong_runs_are_named(runs, predict, tmp_path):
     with pytest.raises(UserError, match=r"folds\.csv does not exist"):
         predict("--model_dir", half)
     folds.rename(half / "folds.csv")
-    (half / "fold1/metrics.json").unlink()
-    with pytest.raises(UserError, match="fold 1 is not finished"):
+    for fold in (0, 1):
+        (half / f"fold{fold}/metrics.json").rename(tmp_path / f"{fold}.json")
+    with pytest.raises(UserError, match="half is not finished"):
         predict("--model_dir", half)
     (half / "fold1/metrics.json").write_text("{}")
     weights = half / "fold1/label/best.safetensors"
@@ -255,3 +256,28 @@ def test_weights_of_another_fold_are_named(runs, predict, tmp_path):
     shutil.copy(other / "fold1/label/best.safetensors", other / "fold0/label/best.safetensors")
     with pytest.raises(UserError, match=r"fold0/label/best\.safetensors was saved as fold1/label"):
         predict("--model_dir", other)
+
+
+def test_one_file_is_told_in_words_and_a_folder_in_a_table(runs, predict, drawn, tmp_path, capsys):
+    folder = drawn / "train/images"
+    probs, answers = predict("--model_dir", runs[1], data=("--images", str(folder)))
+    table = pd.read_csv(tmp_path / "out/predictions.csv", index_col="ImageID")
+    assert table.index.equals(probs.index) and table.ans.tolist() == answers.tolist()
+    words = {"age": ["below 30", "30 to 59", "60 and over"], "gender": ["male", "female"]}
+    words["mask"] = ["wear", "incorrect", "normal"]
+    cube = probs.to_numpy().reshape(-1, 3, 2, 3)
+    for axis, name in enumerate(("mask", "gender", "age"), 1):
+        given = cube.sum(tuple({1, 2, 3} - {axis}))
+        code = np.stack(np.unravel_index(answers, (3, 2, 3)))[axis - 1]
+        assert table[name].tolist() == [words[name][k] for k in code]
+        expected = given[np.arange(len(code)), code]
+        np.testing.assert_allclose(table[f"p_{name}"], expected, atol=6e-5)
+    row = table.iloc[3]
+    capsys.readouterr()
+    one, _ = predict("--model_dir", runs[1], data=("--images", str(folder / row.name)))
+    told = f"{row['mask']}, {row.gender}, {row.age} ({probs.iloc[3].max():.2f})"
+    assert told in capsys.readouterr().out.splitlines()
+    np.testing.assert_allclose(one.iloc[0], probs.iloc[3], atol=2e-6)
+    (tmp_path / "note.txt").write_text("no photo")
+    with pytest.raises(UserError, match=r"note\.txt"):
+        predict("--model_dir", runs[1], data=("--images", str(tmp_path / "note.txt")))

@@ -104,6 +104,9 @@ def test_a_batch_goes_on_where_it_was(home):
         folder = home / f"runs/backbone-{name}-s42"
         folder.mkdir(parents=True)
         (folder / file).write_text("{}")
+    for fold in range(5):
+        (folder.with_name("backbone-resnet18-s42") / f"fold{fold}").mkdir()
+        (folder.with_name("backbone-resnet18-s42") / f"fold{fold}/metrics.json").write_text("{}")
     done = run("bash", "scripts/backbones.sh", home=home, MODELS="resnet18 resnet50 resnet101")
     first, second, third, _ = done.stdout.splitlines()
     assert first == "runs/backbone-resnet18-s42: finished already"
@@ -154,13 +157,14 @@ def test_score_names_what_is_wrong_with_a_submission(tmp_path, table, message):
 
 
 def test_ensemble_takes_the_best_runs_over_all_people(home):
-    """No hold-out run, no earlier ensemble; then it asks for their own out-of-fold score."""
+    """No hold-out run, no part of a run, no ensemble; then it is scored out of fold."""
     runs = {"a": (0.5, 5, {}), "b": (0.7, 5, {}), "c": (0.6, 5, {}), "hold": (0.9, 0, {})}
-    runs["ensemble"] = 0.8, 5, {"oof_of": ["a", "b"]}
+    runs |= {"ensemble": (0.8, 5, {"oof_of": ["a", "b"]}), "part": (0.9, 5, {})}
     for name, (score, folds, more) in runs.items():
         folder = home / "runs" / name
         folder.mkdir(parents=True)
-        (folder / "metrics.json").write_text(json.dumps({"macro_f1": score}))
+        result = {"macro_f1": score, "folds": [{}] * (1 if name == "part" else folds)}
+        (folder / "metrics.json").write_text(json.dumps(result))
         (folder / "config.json").write_text(json.dumps({"options": {"k_fold": folds}} | more))
         (folder / "oof.csv").write_text("")
     done = run("bash", "scripts/ensemble.sh", home=home, BEST="2", DATA="photos", OUT="out")

@@ -153,7 +153,7 @@ def train_fold(run, fold, stopping, on_epoch=None):
         train, valid = train_valid_rows(run, fold)
         tasks = make_tasks(run, fold, train, valid)
         truth = run.labels.truth["label"][valid]
-        with closing(results.TensorBoardLogger(place, tasks)) as logger:
+        with closing(results.Logger(place, tasks, run.options)) as logger:
             while waiting := [task for task in tasks if not task.finished]:
                 epoch = min(task.epoch for task in waiting)
                 for task in waiting:
@@ -161,12 +161,13 @@ def train_fold(run, fold, stopping, on_epoch=None):
                         task.run_epoch(stopping)
                         logger.add(task)
                 score = results.report_epoch(place, fold, epoch, tasks, truth)
+                logger.add_score(epoch, score)
                 if on_epoch and score is not None:
                     on_epoch(fold, epoch, score)
                 if stopping():
                     raise Stopped
-        if rank() == 0:
-            results.finish_fold(place, fold, run.table.frame.iloc[valid], tasks)
+            if rank() == 0:
+                results.finish_fold(place, fold, run.table.frame.iloc[valid], tasks, logger)
 
 
 def train_valid_rows(run, fold):

@@ -60,6 +60,42 @@ def test_an_error_while_writing_leaves_the_old_file_and_no_other(tmp_path, error
     assert list(tmp_path.iterdir()) == [path] and path.read_text() == "old"
 
 
+def test_what_a_killed_process_left_goes_with_the_next_write(tmp_path):
+    path, gone = tmp_path / "a[1].txt", python("")
+    gone.communicate(timeout=60)
+    names = [f".a[1].txt.{number}.tmp" for number in (gone.pid, os.getppid())]
+    for name in (*names, f".b.txt.{gone.pid}.tmp"):
+        (tmp_path / name).write_text("half")
+    files.write_text(path, "whole")
+    left = {name.name for name in tmp_path.iterdir()}  # those of who may write yet, or other files
+    assert left == {path.name, names[1], f".b.txt.{gone.pid}.tmp"}
+
+
+INTERRUPTED = {
+    "before main": "import common.errors, os; os.kill(os.getpid(), 2)",
+    "in main": "raise KeyboardInterrupt",
+    "an import that then fails otherwise": """
+try:
+    os.kill(os.getpid(), 2)
+except KeyboardInterrupt:
+    raise ImportError("cannot load module more than once per process")
+""",
+}
+
+
+@pytest.mark.parametrize("when", INTERRUPTED)
+def test_an_interrupt_at_any_moment_is_one_line(when):
+    code = INTERRUPTED[when]
+    if when != "before main":
+        inner = "\n".join(f"    {line}" for line in code.splitlines())
+        code = f"import os\nfrom common.errors import run_command\ndef main():\n{inner}\n"
+        code += "run_command(main)"
+    ours = "import signal; signal.signal(2, signal.default_int_handler)\n"  # a shell may ignore it
+    code, _, err = outcome(ours + code)
+    assert err.endswith(": interrupted\n") and err.count("\n") == 1
+    assert code in (130, -signal.SIGINT)  # which a shell calls 130
+
+
 def test_a_name_may_have_255_bytes(tmp_path):
     names = ["ä" * 127 + "x", "ä" * 127 + "y"]
     for name in names:

@@ -367,9 +367,10 @@ def spoil(column, value):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (spoil("p3", 2.0), "line 3: p0 to p17 are not probabilities"),
-        (spoil("p3", "x"), "line 3: p0 to p17 are not probabilities"),
-        (spoil("p3", np.nan), "line 3: p3 is empty"),
+        (spoil("p3", 2.0), "line 3: p3 is not a number of 0 to 1"),
+        (spoil("p3", "x"), "line 3: p3 is not a number of 0 to 1"),
+        (spoil("p3", np.nan), "line 3: p3 is not a number of 0 to 1"),
+        (spoil("p3", 0.99999), "line 3: p0 to p17 do not sum to 1"),
         (spoil("ImageID", "no.jpg"), r"line 3: no\.jpg is not a photo of --eval_dir"),
         (lambda table: pd.concat([table, table[:1]]), "line 42: .* stands on line 2 too"),
         (lambda table: table.drop(columns="p9"), "column p9 is missing"),
