@@ -226,7 +226,7 @@ class Data:
 class Epoch:
     """The samples of one epoch of one task.
 
-    data: Data; heads: those of the model; options: options.for_task(); seed: of this epoch;
+    data: Data; heads: those of the model; options: of options.tasks_of(); seed: of this epoch;
     normalization: (mean, std) tensors on the device; size: (height, width) of the photos, else
     that of --resize; extra: the model's other outputs (see model.Classifier).
 

@@ -1,10 +1,9 @@
 """Every flag of training, one row each, and what the flags mean for a model.
 
-`--lr 3e-4 age=1e-4` gives 3e-4 to every model and 1e-4 to the age model of a --split_heads run;
-`--resize 128 96 age=224,168` overrides an option of two values. Parsed, such an option is
-{"": 3e-4, "age": 1e-4}; for_task() resolves it for one model. The parser, --help, config.json and
-the search space all come from the table below. This file imports neither torch nor timm, so that
-a wrong flag is answered at once; whether timm has a model is checked later (training/run.py).
+`--lr 3e-4 age=1e-4` gives 3e-4 to every model and 1e-4 to the age model of a --split_heads run.
+Parsed it is {"": 3e-4, "age": 1e-4}; tasks_of() resolves it for each model. The parser, --help,
+config.json and the search space come from the table. This file imports neither torch nor timm, so
+that a wrong flag is answered at once; whether timm has a model is checked later (training/run.py).
 """
 
 from functools import partial
@@ -54,35 +53,26 @@ OPTIONS = {
     "data": (
         Where("data_dir", "data/train", str, "folder with train.csv, or its images folder",
               env="SM_CHANNEL_TRAIN"),
-        Option("k_fold", 0, whole(0),
-               "train this many folds and validate everybody once; 0 is one hold-out"),
-        Where("fold", None, whole(0), "only these folds of the run --name; other processes may "
-              "train the others", count="+", unset="all"),
-        Option("val_ratio", 0.2, real(0, 0.99),
-               "share of the people held out; 0 trains on everybody"),
+        Option("k_fold", 0, whole(0), "folds, to validate everybody once; 0 is one hold-out"),
+        Where("fold", None, whole(0), "only these folds of the run --name", count="+", unset="all"),
+        Option("val_ratio", 0.2, real(0, 0.99), "share of people held out; 0 trains on everybody"),
         Option("seed", 42, whole(0), "of the split and of training"),
         Where("on_error", "stop", one_of("stop", "skip"),
               "stop|skip: an unreadable photo stops, or is left out and counted"),
         Where("cache_dir", "cache", str, "folder of the decoded photos"),
-        Where("matte_dir", None, str, "folder of the mattes (foreground masks), which are made "
-              "where they are missing", unset="mattes/ beside the images"),
+        Where("matte_dir", None, str, "folder of the mattes (foreground masks), made where missing",
+              unset="mattes/ beside the images"),
         Option("rembg_model", "u2netp", str, "network of rembg: a name or an .onnx file"),
     ),
     "labels of training (act on training rows only)": (
-        Option("label_fixes", None, str,
-               "csv of labels to fix: id, field, from, to, confidence, note"),
-        Option("label_fixes_level", "sure", one_of("sure", "all"),
-               "sure|all: the fixes that are sure, or all of the file"),
-        Option("old_from", OLD_FROM, whole(31, 150),
-               "years from which a person trains as old"),
-        Option("drop_ages", None, whole(0, 149),
-               "people of these ages train no model that predicts age", count="+"),
+        Option("label_fixes", None, str, "csv of fixes: id, field, from, to, confidence, note"),
+        Option("label_fixes_level", "sure", one_of("sure", "all"), "sure|all: which fixes act"),
+        Option("old_from", OLD_FROM, whole(31, 150), "years from which a person trains as old"),
+        Option("drop_ages", None, whole(0, 149), "ages that train no model of age", count="+"),
         Option("pseudo", None, str, "output_probs_by_fold.csv of inference.py --save_probs: photos "
-               "of eval that it is sure of train with its answers, in each fold those of models "
-               "that never saw its people; or output_probs.csv, whose models pass on a little of "
-               "their labels"),
-        Option("pseudo_min", 0.9, real(0, 1),
-               "least probability of such an answer, for each head of the model"),
+               "of eval that it is sure of train with its answers, each fold with those of models "
+               "that never saw its people; or output_probs.csv, which passes on some labels"),
+        Option("pseudo_min", 0.9, real(0, 1), "least probability of such an answer, a head"),
         Where("eval_dir", "data/eval", str, "folder with info.csv, for --pseudo",
               env="SM_CHANNEL_EVAL"),
     ),
@@ -96,6 +86,9 @@ OPTIONS = {
               "age=1e-4`; those of the command line go before"),
         Where("wandb", None, str, "project of Weights & Biases that gets the curves too, where "
               "wandb is installed"),
+        Option("init_from", None, str, "start from the weights of this run, fold by fold"),
+        Where("dry_run", False, None, "say all problems, try a batch of each model, tell the cost, "
+              "write dry_run.png; make no run"),
         Where("device", "auto", str, "auto|cpu|cuda|cuda:1|mps ..."),
         Where("log_interval", 20, whole(1), "steps between two checks of the loss"),
         Where("valid_batch_size", 256, whole(1), "batch size of validation, on a CPU at most 32"),
@@ -105,8 +98,7 @@ OPTIONS = {
         Option("shared_backbone", False, None, "one backbone with three heads"),
     ),
     "what a model sees (each may be overridden by attribute)": (
-        Each("bg", "none", background,
-             "view: none|" + "|".join(METHODS) + ", or some joined by +"),
+        Each("bg", "none", background, f"view: none|{'|'.join(METHODS)}, or some joined by +"),
         Each("bg_fill", "mean", one_of(*FILLS), "in place of the background: black|mean|blur|"
              "random (another photo's background each time, in training only)"),
         Each("crop", "none", one_of(*CROPS), "none|center|person (head and shoulders)"),
@@ -117,27 +109,22 @@ OPTIONS = {
         Each("mixup", 0.0, real(0), "Beta parameter of mixup, 0 is off", bare=0.2),
         Each("cutmix", 0.0, real(0), "Beta parameter of CutMix, 0 is off", bare=1.0),
         Each("cutmix_half", False, switch, "on|off: CutMix of vertical halves", bare=True),
-        Each("weighted_sampler", 0.0, real(0),
-             "draw images by (class frequency)^-POWER; without a value 1", bare=1.0),
+        Each("weighted_sampler", 0.0, real(0), "draw by (class frequency)^-POWER", bare=1.0),
     ),
     "model and loss (each may be overridden by attribute)": (
         Each("model", "tf_efficientnet_lite0", str, "backbone, any name of timm"),
-        Each("weights", "auto", str, "auto (weights/<model>.safetensors, else timm's "
-             "download), none (random) or a file"),
+        Each("weights", "auto", str, "auto (weights/<model>.safetensors or timm's), none, a file"),
         Each("drop_rate", 0.0, real(0, 0.95), "dropout before the head"),
         Each("drop_path", 0.0, real(0, 0.95), "stochastic depth"),
-        Each("freeze", 0, stages, "the first N stages of the backbone do not learn, the stem being "
-             "the first; all: none of it learns, its outputs are computed once, and photos are not "
-             "augmented"),
-        Each("age_mse", 0.0, real(0), "weight of a squared error of the age in years (over 12) in "
-             "models that predict the age", bare=0.3),
+        Each("freeze", 0, stages, "the first N stages of the backbone, from the stem on, do not "
+             "learn; all: its outputs are computed once, and photos are not augmented"),
+        Each("age_mse", 0.0, real(0), "weight of a squared error of the age / 12 years", bare=0.3),
         Each("age_given", "none", one_of("none", "mask"), "none|mask: with --split_heads the age "
              "model depends on the mask state, which the mask model predicts"),
         Each("criterion", "cross_entropy", criterion,
              "|".join(CRITERIA) + ", or a sum such as f1*0.4+focal*0.6"),
         Each("label_smoothing", 0.0, real(0, 0.95), "share of the target spread evenly"),
-        Each("class_weights", 0.0, real(0),
-             "weigh the loss by (class frequency)^-POWER; without a value 1", bare=1.0),
+        Each("class_weights", 0.0, real(0), "weigh by (class frequency)^-POWER", bare=1.0),
     ),
     "optimization (each may be overridden by attribute)": (
         Each("epochs", 8, whole(1), "epochs"),
@@ -146,23 +133,20 @@ OPTIONS = {
         Each("optimizer", "adamw", str.lower, "any name of timm's factory"),
         Each("lr", 1e-3, real(0, above=True), "highest learning rate"),
         Each("weight_decay", 0.05, real(0), "weight decay"),
-        Each("layer_decay", 1.0, real(0, 1, above=True),
-             "learning rate of a layer as a share of that of the layer above it", bare=0.75),
+        Each("layer_decay", 1.0, real(0, 1, above=True), "factor of --lr a layer down", bare=0.75),
         Each("scheduler", "cosine", one_of(*SCHEDULERS), "|".join(SCHEDULERS)),
         Each("warmup_epochs", 1.0, real(0), "epochs of linear warm-up"),
         Each("lr_decay_step", 20, whole(1), "epochs a step of the scheduler step"),
         Each("lr_patience", 3, whole(1), "epochs without progress before plateau acts"),
         Each("lr_decay", 0.5, real(0, 1, above=True), "factor of step and plateau"),
         Each("clip_grad", 0.0, real(0), "largest norm of the gradient, 0 is off", bare=1.0),
-        Each("ema", 0.0, real(0, 0.99999), "decay of averaged weights, which are then the ones "
-             "evaluated and kept; 0 is off", bare=0.99),
-        Each("keep", "best", one_of("best", "last"),
-             "epoch whose model is kept and scored: best by its macro F1 on the "
-             "validation people, which flatters the score a little, or last"),
-        Each("average", 0, whole(0), "keep the mean of the weights of so many best epochs where it "
-             "scores above each; 0 is off", bare=3),
-        Each("early_stop", 0, whole(0), "stop after so many epochs without a better macro F1 of "
-             "the task, 0 is off", bare=5),
+        Each("ema", 0.0, real(0, 0.99999),
+             "decay of averaged weights, which are then evaluated and kept; 0 is off", bare=0.99),
+        Each("keep", "best", one_of("best", "last"), "the epoch that is kept: best by macro F1 on "
+             "the validation people, which flatters the score a little, or last"),
+        Each("average", 0, whole(0), "keep the mean weights of so many best epochs where it scores "
+             "above each; 0 is off", bare=3),
+        Each("early_stop", 0, whole(0), "epochs without a better macro F1; 0 is off", bare=5),
     ),
     "speed (each may be overridden by attribute)": (
         Each("amp", "auto", one_of("auto", "off", "bf16", "fp16"),
@@ -226,60 +210,63 @@ def layout_of(args):
     return "split" if args.split_heads else "shared" if args.shared_backbone else "joint"
 
 
-def for_task(args, task):
-    """{option: value} of one task of the layout; options of PER_HEAD are {head: value}."""
-    heads = LAYOUTS[layout_of(args)][task]
-    values = {}
-    for name in BY_ATTRIBUTE:
-        value = getattr(args, name)
-        if name in PER_HEAD:
-            values[name] = {head: value.get(head, value[""]) for head in heads}
-        else:
-            values[name] = value.get(task, value[""])
-    return values
-
-
 def tasks_of(args):
-    """{task: its options}, those of for_task(), of all tasks of the layout."""
-    return {task: for_task(args, task) for task in LAYOUTS[layout_of(args)]}
+    """{task: {option: value}} of the layout's models; options of PER_HEAD are {head: value}.
+
+    Besides: heads, those of the model, and extra, its other outputs (see model.Classifier).
+    """
+    tasks = {}
+    for task, heads in LAYOUTS[layout_of(args)].items():
+        values = {name: getattr(args, name) for name in BY_ATTRIBUTE}
+        one = {name: value.get(task, value[""]) for name, value in values.items()}
+        for name in PER_HEAD:
+            one[name] = {head: values[name].get(head, values[name][""]) for head in heads}
+        years = one["age_mse"] and {"age", "label"} & {*heads}
+        given = one["age_given"] == "mask" and heads == ("age",)
+        extra = ("years",) * bool(years) + ("given_mask",) * given
+        tasks[task] = {"heads": heads, "extra": extra} | one
+    return tasks
 
 
 def check(args):
     """UserError for flags that contradict each other."""
+    for problem in problems(args):
+        raise UserError(problem)
+
+
+def problems(args):
+    """Yields what contradicts in the flags, a line each."""
     if args.split_heads and args.shared_backbone:
-        raise UserError("--split_heads and --shared_backbone exclude each other: choose one")
+        yield "--split_heads and --shared_backbone exclude each other: choose one"
     last = max(args.k_fold, 1) - 1
     if args.fold and max(args.fold) > last and not args.resume:
-        raise UserError(f"--fold {max(args.fold)}: with --k_fold {args.k_fold} the last is {last}")
+        yield f"--fold {max(args.fold)}: with --k_fold {args.k_fold} the last is {last}"
     layout = layout_of(args)
     for name in BY_ATTRIBUTE:
-        overrides = [key for key in getattr(args, name) if key]
-        if overrides and (layout == "joint" or (layout == "shared" and name not in PER_HEAD)):
-            raise UserError(
-                f"--{name} {overrides[0]}=...: this run has no {overrides[0]} model; "
-                "add --split_heads"
-            )
+        named = [key for key in getattr(args, name) if key]
+        if named and (layout == "joint" or (layout == "shared" and name not in PER_HEAD)):
+            yield f"--{name} {named[0]}=...: this run has no {named[0]} model; add --split_heads"
+    if layout != "split" and args.age_given[""] != "none":
+        yield "--age_given mask: this run has no age model; add --split_heads"
     for chosen in tasks_of(args).values():
-        _check_task(chosen, layout)
+        yield from _problems_of_task(chosen)
 
 
-def _check_task(options, layout):
+def _problems_of_task(options):
     weights, mixes = options["weights"], [name for name in MIXES if options[name]]
     if weights not in ("auto", "none") and not Path(weights).is_file():
-        raise UserError(f"--weights {weights}: no such file; give a file, auto or none")
+        yield f"--weights {weights}: no such file; give a file, auto or none"
     if len(mixes) > 1:
-        raise UserError(f"--{mixes[0]} and --{mixes[1]} exclude each other: choose one")
+        yield f"--{mixes[0]} and --{mixes[1]} exclude each other: choose one"
     if options["freeze"] == "all" and mixes:
-        raise UserError(f"--freeze all computes features once: leave out --{mixes[0]}")
-    if options["age_given"] != "none" and layout != "split":
-        raise UserError("--age_given mask: this run has no age model; add --split_heads")
+        yield f"--freeze all computes features once: leave out --{mixes[0]}"
     choosing = [name for name in ("average", "early_stop") if options[name]]
     if options["keep"] == "last" and choosing:
-        raise UserError(f"--keep last chooses no epoch, --{choosing[0]} does: leave one out")
+        yield f"--keep last chooses no epoch, --{choosing[0]} does: leave one out"
     for head, name in options["criterion"].items():
-        smoothing, power = options["label_smoothing"][head], options["class_weights"][head]
-        if {term for term, _ in weighted_sum(CRITERIA)(name)} == {"f1"} and (smoothing or power):
-            raise UserError(
-                "--criterion f1 uses neither --label_smoothing nor "
-                "--class_weights: leave them out, or add focal or cross_entropy"
+        softened = options["label_smoothing"][head] or options["class_weights"][head]
+        if softened and {term for term, _ in weighted_sum(CRITERIA)(name)} == {"f1"}:
+            yield (
+                "--criterion f1 uses neither --label_smoothing nor --class_weights: leave them "
+                "out, or add focal or cross_entropy"
             )

@@ -30,29 +30,33 @@ def parse_args(argv):
 
 
 def main(argv=None, on_epoch=None):
-    """Trains the run that the flags describe, and returns its folder.
+    """Trains the run that the flags describe, and returns its folder (None after --dry_run).
 
     on_epoch: called as on_epoch(fold, epoch, macro F1 of the 18 classes) after each epoch of all
     tasks of a validated fold, both numbers from 0. It may raise to stop the run, whose state is
     then saved.
     """
-    args = parse_args(sys.argv[1:] if argv is None else argv)
+    argv = sys.argv[1:] if argv is None else argv
+    if "--dry_run" in argv:
+        from training.dry_run import dry_run
+
+        return dry_run(argv, parse_args)
+    args = parse_args(argv)
     # A run to go on with need not lie where it was begun.
     check_writable("--resume" if args.resume else "--model_dir", args.resume or args.model_dir)
     check_writable("--cache_dir", args.cache_dir)
     # Torch and timm take seconds to import: by now a wrong flag has been answered.
     from common import devices
-    from experiment import reader, results, run_folder
+    from experiment import reader, results
     from training.loop import Stopped
-    from training.run import open_run, train_fold
+    from training.run import open_run, train_folds
 
     results.import_wandb(args.wandb)
     device = devices.pick_device(args.device)
     with devices.process_group(device), devices.stop_on_signals() as stopping:
         run = open_run(args, device)
         try:
-            for fold in run_folder.folds_to_train(args, run.folder):
-                train_fold(run, fold, stopping, on_epoch)
+            train_folds(run, stopping, on_epoch)
         except Stopped:
             say(f"stopped; go on with: python train.py --resume {run.folder}")
             sys.exit(130)

@@ -24,6 +24,14 @@ def counted(number, one, many=None):
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 
+def duration(seconds):
+    """ "40 s", "12 min" or "3 h 20 min"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
 def cores():
     """CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):

@@ -36,12 +36,12 @@ def usual_amp(device):
 
 
 def precision(amp, device):
-    """(autocast context, GradScaler or None) of --amp on a device."""
+    """(autocast context, GradScaler) of --amp on a device."""
     amp = usual_amp(device) if amp == "auto" else amp
+    scaler = torch.amp.GradScaler(device.type, enabled=amp == "fp16")
     if amp == "off":
-        return nullcontext(), None
+        return nullcontext(), scaler
     dtype = torch.bfloat16 if amp == "bf16" else torch.float16
-    scaler = torch.amp.GradScaler(device.type) if amp == "fp16" else None
     return torch.autocast(device.type, dtype), scaler
 
 

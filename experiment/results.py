@@ -12,7 +12,7 @@ from common.errors import UserError
 from common.files import locked, write_csv, write_json
 from common.processes import rank, say
 from experiment.reader import all_folds, finished, fold_folder, read_folds, read_metrics, read_oof
-from labels import CLASS_NAMES, CLASSES, PROBS, combine, joint
+from labels import CLASS_NAMES, CLASSES, HEADS, PROBS, combine, decode, joint
 from options import text_of, training_options
 
 
@@ -38,23 +38,39 @@ def report_epoch(place, fold, epoch, tasks, labels):
 
     Returns the macro F1 of the 18 classes; None if nobody is held out.
     """
-    rows = [task.history[min(epoch, len(task.history) - 1)] for task in tasks]
     parts = [f"fold {fold} epoch {epoch + 1}/{max(task.options['epochs'] for task in tasks)}"]
-    for task, row in zip(tasks, rows, strict=True):
-        f1 = f" F1 {row['macro_f1']:.3f}" if "macro_f1" in row else ""
-        parts.append(f"{task.name} loss {row['train_loss']:.3f}{f1}")
+    parts += [_in_words(task, epoch, decode(labels)) for task in tasks]
     score = None
     if len(labels):
         log = fold_log(tasks, labels)
         if rank() == 0:
             write_csv(place / "log.csv", pd.DataFrame(log))
-        score = log[epoch]["macro_f1"]
+        *before, score = [row["macro_f1"] for row in log[: epoch + 1]]
         if "label" not in (task.name for task in tasks):
-            parts.append(f"18 classes F1 {score:.3f}")
-    speed = np.mean([row["images_per_s"] for row in rows])
-    waited = np.mean([row["wait_share"] for row in rows])
-    say(" | ".join([*parts, f"{speed:.0f} images/s", f"{waited:.1%} waiting"]))
+            parts.append(f"18 classes F1 {score:.3f}{'*' * (score > max(before, default=-1))}")
+    say(" | ".join([*parts, f"{tasks[0].pace.left()} left"]))
     return score
+
+
+def _in_words(task, epoch, truth):
+    """An epoch of one task; truth: {attribute: codes} of the validation photos."""
+    if epoch >= len(task.history):
+        kept = task.best["epoch"]
+        kept = f"epochs {' '.join(map(str, kept))}" if isinstance(kept, list) else f"epoch {kept}"
+        return f"{task.name}: done (kept {kept})"
+    row = task.history[epoch]
+    words = f"{task.name}: loss {row['train_loss']:.3f}"
+    if "val_loss" in row:
+        words += f"/{row['val_loss']:.3f}"
+    words += f", lr {row['lr']:.2g}"
+    if len(task.heads) > 1 and "macro_f1" in row:
+        codes = task.predictions[epoch]
+        scores = {h: metrics.macro_f1(truth[h], codes[h], HEADS[h]) for h in task.heads}
+        words += ", F1 " + " ".join(f"{head} {score:.3f}" for head, score in scores.items())
+    elif "macro_f1" in row:
+        given = " at the true mask state" * ("given_mask" in task.extra)
+        words += f", F1{given} {row['macro_f1']:.3f}"
+    return words + "*" * (task.best["epoch"] == row["epoch"])
 
 
 IN_SHORT = ("macro_f1", "accuracy", "ece")  # of a fold

@@ -16,12 +16,12 @@ from torch import distributed as dist
 import options
 from common.errors import UserError
 from common.files import HOME, locked, read_bytes, write_csv, write_json
-from common.processes import rank, say, world_size
-from dataset import split_people
+from common.processes import rank, world_size
 from experiment import pseudo
-from experiment.reader import all_folds, finished, read_config, read_folds
+from experiment.reader import read_config, read_folds
 
-FILES = ("label_fixes", "pseudo")  # flags that name a file whose content is part of the run
+# Flags that name a file, or a run, whose content is part of the run.
+FILES = ("label_fixes", "pseudo", "init_from")
 OF_A_CALL = {"name", "model_dir", "resume", "fold", "device", "wandb", "from_run", "config"}
 
 
@@ -32,44 +32,66 @@ def fingerprint(frame):
 
 
 def file_hashes(args):
-    """{flag: SHA-256 (first 16 hex digits) of its file} of the given FILES."""
-    paths = {name: getattr(args, name) for name in FILES}
-    return {
-        name: hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
-        for name, path in paths.items()
-        if path
+    """{flag: SHA-256 (first 16 hex digits) of its file, or of the run's config} of the FILES."""
+    found = {}
+    for name in FILES:
+        if path := getattr(args, name):
+            path = Path(path, "config.json") if Path(path).is_dir() else Path(path)
+            found[name] = hashlib.sha256(read_bytes(path)).hexdigest()[:16]
+    return found
+
+
+def describe(args, tasks, table):
+    """The config.json of a run: its options, resolved, its data, and the moment.
+
+    tasks: of options.tasks_of(); table: the dataset.Table.
+    """
+    return stamp() | {
+        "layout": options.layout_of(args),
+        "seed": args.seed,
+        "options": vars(args),
+        "tasks": tasks,
+        "data": {
+            "fingerprint": fingerprint(table.frame),
+            "people": int(table.frame.person.nunique()),
+            "images": len(table.frame),
+            "notes": table.notes,
+            "files": file_hashes(args),
+            "pseudo_is_mean": bool(args.pseudo) and pseudo.is_mean(args.pseudo),
+        },
     }
 
 
-def find_run(args, table):
+def find_run(config, folds):
     """The folder of a run that exists and is meant, by --resume, by --fold together with --name, or
     because torchrun has restarted this process; else None. UserError if it is another run.
+
+    config: of describe(); folds: the frame (person, fold) of the run that is asked for.
     """
-    first, folder = Path(args.model_dir, args.name), None
-    if args.resume:
-        folder = Path(args.resume)
-    elif args.fold is not None and (first / "config.json").exists():
+    asked = config["options"]
+    first, folder = Path(asked["model_dir"], asked["name"]), None
+    if asked["resume"]:
+        folder = Path(asked["resume"])
+    elif asked["fold"] is not None and (first / "config.json").exists():
         folder = first
     elif int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0:
-        wanted = options.training_options(args)
         for found in _numbered(first)[:-1]:
-            if (found / "config.json").exists() and _recorded(read_config(found)) == wanted:
+            if (found / "config.json").exists() and not _differing(read_config(found), config):
                 folder = found
     if folder:
-        _check_same(folder, args, table)
+        _check_same(folder, config, folds)
     return folder
 
 
-def make_run(args, table, tasks):
+def make_run(config, folds):
     """The folder of this run with config.json and folds.csv in it, the same on every process.
 
-    A new run, with `tasks` in its config.json, takes the first free name of exp, exp2, exp3 ...;
-    one that find_run() finds is joined.
+    A new run takes the first free name of exp, exp2, exp3 ...; one that find_run() finds is joined.
     """
     folder = None
     if rank() == 0:
         try:
-            folder = find_run(args, table) or _make(args, table, tasks)
+            folder = find_run(config, folds) or _make(config, folds)
         except UserError as error:
             folder = error  # every process raises it, none waits for the others
     if world_size() > 1:
@@ -81,42 +103,16 @@ def make_run(args, table, tasks):
     return folder
 
 
-def _make(args, table, tasks):
-    first = Path(args.model_dir, args.name)
+def _make(config, folds):
+    first = Path(config["options"]["model_dir"], config["options"]["name"])
     with locked(first.parent / ".lock", wait=True):  # folds may start at the same moment
-        folder = find_run(args, table)
-        if not folder:
-            folder = _numbered(first)[-1]
-            folds = _deal(args, table)
-            folder.mkdir()
-            write_csv(folder / "folds.csv", folds)
-            write_json(folder / "config.json", _config(args, table) | {"tasks": tasks})
+        if joined := find_run(config, folds):
+            return joined
+        folder = _numbered(first)[-1]
+        folder.mkdir()
+        write_csv(folder / "folds.csv", folds)
+        write_json(folder / "config.json", config)
     return folder
-
-
-def _recorded(config):
-    return options.training_options(config["options"])
-
-
-def _check_same(folder, args, table):
-    """UserError unless the run has the options of `args` and the data of `table`."""
-    config, wanted = read_config(folder), options.training_options(args)
-    differing = [k for k, v in wanted.items() if _recorded(config).get(k) != v]
-    if differing:
-        raise UserError(f"{folder} is a run with another --{differing[0]}: choose another --name")
-    if config["data"]["fingerprint"] != fingerprint(table.frame):
-        raise UserError(f"{folder} was trained on other photos or labels than {args.data_dir}")
-    if not read_folds(folder).equals(_deal(args, table)):
-        raise UserError(
-            f"{folder}/folds.csv does not deal the people as --seed, --k_fold and --val_ratio do: "
-            "it was changed, or is of another version; restore it, or train a new run"
-        )
-    for name, found in file_hashes(args).items():
-        if config["data"].get("files", {}).get(name) != found:
-            raise UserError(
-                f"{getattr(args, name)} (--{name}) is not what {folder} was trained with: put the "
-                "old file back, or train a new run"
-            )
 
 
 def _numbered(first):
@@ -127,24 +123,30 @@ def _numbered(first):
     return found
 
 
-def _deal(args, table):
-    return split_people(table.frame, args.seed, args.k_fold, args.val_ratio)
+def _differing(theirs, ours):
+    """Names of the options of training in which two config.json differ."""
+    theirs, ours = (options.training_options(config["options"]) for config in (theirs, ours))
+    return [name for name, value in ours.items() if theirs.get(name) != value]
 
 
-def _config(args, table):
-    return stamp() | {
-        "layout": options.layout_of(args),
-        "seed": args.seed,
-        "options": vars(args),
-        "data": {
-            "fingerprint": fingerprint(table.frame),
-            "people": int(table.frame.person.nunique()),
-            "images": len(table.frame),
-            "notes": table.notes,
-            "files": file_hashes(args),
-            "pseudo_is_mean": bool(args.pseudo) and pseudo.is_mean(args.pseudo),
-        },
-    }
+def _check_same(folder, config, folds):
+    """UserError unless the run has these options, folds and data."""
+    theirs, asked, data = read_config(folder), config["options"], config["data"]
+    if differing := _differing(theirs, config):
+        raise UserError(f"{folder} is a run with another --{differing[0]}: choose another --name")
+    if theirs["data"]["fingerprint"] != data["fingerprint"]:
+        raise UserError(f"{folder} was trained on other photos or labels than {asked['data_dir']}")
+    if not read_folds(folder).equals(folds):
+        raise UserError(
+            f"{folder}/folds.csv does not deal the people as --seed, --k_fold and --val_ratio do: "
+            "it was changed, or is of another version; restore it, or train a new run"
+        )
+    for name, found in data["files"].items():
+        if theirs["data"].get("files", {}).get(name) != found:
+            raise UserError(
+                f"{asked[name]} (--{name}) is not what {folder} was trained with: put the old "
+                "file back, or train a new run"
+            )
 
 
 def stamp():
@@ -158,7 +160,7 @@ def stamp():
             "torch": torch.__version__,
             "numpy": np.__version__,
         },
-        "hardware": _hardware(),
+        "hardware": hardware(),
     }
 
 
@@ -170,7 +172,7 @@ def _git_commit():
         return None
 
 
-def _hardware():
+def hardware():
     if torch.cuda.is_available():
         return f"{world_size()} x {torch.cuda.get_device_name()}"
     return f"{platform.machine()}, {torch.get_num_threads()} threads"
@@ -248,16 +250,3 @@ def _words_of(path):
             raise UserError(f"{path}: {name or 'all'} is not like `lr: 3e-4 age=1e-4`")
         words += [f"--{name}", *value]
     return words
-
-
-def folds_to_train(args, folder):
-    """The folds of the run, or those of --fold, that are not finished yet."""
-    folds = all_folds(folder)
-    chosen = folds if args.fold is None else args.fold
-    unknown = sorted(set(chosen) - set(folds))
-    if unknown:
-        raise UserError(f"--fold {unknown[0]}: {folder} has the folds {folds[0]} to {folds[-1]}")
-    done = [fold for fold in chosen if finished(folder, fold)]
-    if done:
-        say(f"finished already: fold {', '.join(map(str, done))}")
-    return [fold for fold in chosen if fold not in done]

@@ -31,7 +31,7 @@ from photos import store
 from photos.reading import read_photo
 from photos.views import build_views
 from training.loop import train_epoch
-from training.run import make_tasks, open_run, train_valid_rows
+from training.run import make_tasks, open_run
 
 COMMANDS = ("train.py", "inference.py", "preprocess.py", "report.py", "tune.py", "demo.py")
 PHOTOS = 7  # of a person
@@ -84,7 +84,7 @@ class Bench:
     def tasks(self, people, *more):
         """The Tasks of a hold-out run with these flags()."""
         run = open_run(options.parse_args(self.flags(people, *more)), self.device)
-        return make_tasks(run, 0, *train_valid_rows(run, 0))
+        return make_tasks(run, 0)
 
     @cached_property
     def trained(self):

@@ -22,19 +22,16 @@ import optuna
 import torch
 from optuna.trial import TrialState
 
-import labels
 import options
 from common import devices
 from common.errors import UserError
 from common.files import locked, read_json
 from common.processes import say
-from dataset import read_train
 from experiment.reader import fold_folder, read_config
 from experiment.run_folder import file_hashes, fingerprint
 from search import space as spaces
-from training import teaching
 from training.loop import Diverged
-from training.run import check_names
+from training.run import check_names, read_inputs
 
 PLAN = "tune.py"  # the attribute of a study that says what it searches
 # Flags of train.py that a trial sets itself, or whose options a search would not see.
@@ -66,8 +63,7 @@ def open_search(args, fixed, train):
     check_names(base)
     searched = spaces.read(args.space, fixed)
     devices.pick_device(base.device)
-    table = read_train(base.data_dir)
-    teaching.read(base, table)  # checks the files of label fixes and pseudo labels
+    table, *_ = read_inputs(base)
     plan = {"train.csv": fingerprint(table.frame), "--seed": args.seed}
     plan |= {f"file as --{name}": content for name, content in file_hashes(base).items()}
     plan |= {f'"{key}" in its space': str(kind) for key, kind in searched.items()}
@@ -165,8 +161,6 @@ def run_trial(search, trial):
     result = read_json(folder / "metrics.json")
     trial.set_user_attr("seconds", result["seconds"])
     search.study.tell(trial, result["macro_f1"])
-    for state in folder.glob("fold*/*/last.pt"):
-        state.unlink()  # three times the size of the weights, and of no use any more
     best = search.study.best_trial
     return say(f"best so far: macro F1 {best.value:.4f}, of trial {best.number}")
 
@@ -197,8 +191,7 @@ def report_epoch(search, trial, args, fold, epoch, score):
     as many steps as the longest trial has epochs, and a shorter one fills them evenly. The value
     is the mean over this fold and those before it.
     """
-    tasks = labels.LAYOUTS[options.layout_of(args)]
-    epochs = max(options.for_task(args, task)["epochs"] for task in tasks)
+    epochs = max(chosen["epochs"] for chosen in options.tasks_of(args).values())
     before = [fold_folder(Path(args.model_dir, args.name), number) for number in range(fold)]
     scores = [read_json(folder / "metrics.json")["macro_f1"] for folder in before]
     value = float(np.mean([*scores, score]))

@@ -208,29 +208,29 @@ def test_the_words_and_defaults_of_the_baseline(monkeypatch):
     assert parse("--data_dir here").data_dir == "here"
 
 
-def test_for_task_gives_each_model_its_own_values():
+def test_tasks_of_give_each_model_its_own_values():
     args = parse("--split_heads --lr 3e-4 age=1e-4 --resize 128 96 age=224,168 --criterion f1")
     options.check(args)
     for task in ("mask", "gender", "age"):
-        chosen = options.for_task(args, task)
-        assert set(chosen) == set(options.BY_ATTRIBUTE)
+        chosen = options.tasks_of(args)[task]
+        assert set(chosen) == {*options.BY_ATTRIBUTE, "heads", "extra"}
         assert chosen["lr"] == (1e-4 if task == "age" else 3e-4)
         assert chosen["resize"] == ([224, 168] if task == "age" else [128, 96])
         assert chosen["criterion"] == {task: "f1"}
         assert chosen["epochs"] == parse().epochs[""]
 
 
-def test_for_task_of_one_model():
+def test_tasks_of_one_model():
     args = parse("--lr 2")
     options.check(args)
-    chosen = options.for_task(args, "label")
+    chosen = options.tasks_of(args)["label"]
     assert (chosen["lr"], chosen["criterion"]) == (2.0, {"label": "cross_entropy"})
 
 
 def test_with_a_shared_backbone_only_the_criteria_differ_by_head():
     args = parse("--shared_backbone --criterion focal age=f1 --class_weights 0 mask=1 --lr 2")
     options.check(args)
-    chosen = options.for_task(args, "shared")
+    chosen = options.tasks_of(args)["shared"]
     assert chosen["criterion"] == {"mask": "focal", "gender": "focal", "age": "f1"}
     assert chosen["class_weights"] == {"mask": 1.0, "gender": 0.0, "age": 0.0}
     assert chosen["lr"] == 2.0

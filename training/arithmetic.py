@@ -20,7 +20,6 @@ from common.files import cached
 from common.processes import say, world_size
 from experiment.predictions import precision, usual_amp
 from experiment.reader import read_config
-from labels import LAYOUTS
 from training import optimization
 
 NAMES = ("amp", "compile")
@@ -36,31 +35,31 @@ def usual(of, device):
     return {name: known[name] if of[name] == "auto" else of[name] for name in NAMES}
 
 
-def choose(args, tasks, device, photos):
+def choose(tasks, device, cache_dir, data):
     """The tasks of options.tasks_of() with the fastest in place of auto; says what was tried.
 
-    photos: how many the table has.
+    data: {task: dataset.Data} of a fold.
     """
-    share, chosen = 1 - (1 / args.k_fold if args.k_fold else args.val_ratio), {}
+    chosen = {}
     for task, of in tasks.items():
-        steps = of["epochs"] * math.ceil(photos * share / of["batch_size"])
+        photos = len(data[task].train) * data[task].pixels.views
+        steps = of["epochs"] * math.ceil(photos / of["batch_size"])
         chosen[task] = of | usual(of, device)
         if "auto" in (of["amp"], of["compile"]) and steps >= LEAST_STEPS and of["freeze"] != "all":
-            heads = LAYOUTS[options.layout_of(args)][task]
-            best, spent = _fastest(of, steps, heads, device, args.cache_dir)
+            best, spent = _fastest(of, steps, device, cache_dir)
             told = ", ".join(f"{name} {seconds / steps:.3g}" for name, seconds in spent.items())
             say(f"{task} trains in {_name(best)}; seconds a step: {told}")
             chosen[task] |= best
     return chosen
 
 
-def _fastest(of, steps, heads, device, cache_dir):
+def _fastest(of, steps, device, cache_dir):
     """(the way that takes the steps of a task in the least time, {name: seconds} of all tried)."""
     first, spent = usual(of, device), {}
     amps = {"cpu": ("off", "bf16"), "cuda": ("off", "bf16", "fp16")}.get(device.type, ())
 
     def cost(way):
-        start, later = remembered_time(of | way, heads, device, cache_dir)
+        start, later = remembered_time(of | way, device, cache_dir)
         spent[_name(way)] = later * steps + start * way["compile"]
         return spent[_name(way)] * (1 if way == first else GAIN)
 
@@ -87,7 +86,7 @@ def recorded(folder, tasks, device):
     return result
 
 
-def remembered_time(of, heads, device, cache_dir):
+def remembered_time(of, device, cache_dir):
     """The time_steps() of a task's options, taken now or at an earlier time."""
     names = (*NAMES, "model", "resize", "batch_size", "channels_last", "freeze", "optimizer")
     what = [*(of[name] for name in names), world_size(), devices.name_of(device)]
@@ -95,19 +94,19 @@ def remembered_time(of, heads, device, cache_dir):
 
     def make(temporary):
         temporary.write_bytes(key)
-        return {"seconds": time_steps(of, heads, device)}
+        return {"seconds": time_steps(of, device)}
 
     path = Path(cache_dir, f"{hashlib.sha256(key).hexdigest()[:20]}.steps")
     return cached(path, make)["seconds"]
 
 
-def time_steps(of, heads, device):
+def time_steps(of, device):
     """(seconds of the first step, of a later one) of training with the options of a task; 1e9 where
     it fails, as for lack of memory or of a compiler.
     """
     count, seconds = max(2, of["batch_size"] // world_size()), []
     layout = torch.channels_last if of["channels_last"] else torch.contiguous_format
-    model = models.create(of["model"], heads, of["resize"], "none")
+    model = models.create(of["model"], of["heads"], of["resize"], "none")
     model = model.to(device, memory_format=layout).train()
     optimization.freeze(model.backbone, of["freeze"])
     optimizer = optimization.make_optimizer(model, of)
@@ -120,8 +119,8 @@ def time_steps(of, heads, device):
             with autocast:
                 logits = network(images)
             loss = sum(value.float().square().mean() for value in logits.values())
-            (scaler.scale(loss) if scaler else loss).backward()
-            scaler.step(optimizer) if scaler else optimizer.step()
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
             optimizer.zero_grad()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)

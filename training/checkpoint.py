@@ -18,24 +18,22 @@ from common.processes import rank
 
 # What torch and we raise at a file that is none of ours; their texts would lead astray.
 DAMAGE = (RuntimeError, EOFError, ValueError, TypeError, KeyError, AttributeError, IndexError)
+NUMBERS = ("epoch", "updates", "partial", "history")  # of a Task, saved as they are
+
+
+def _parts(task):
+    """{key: module, optimizer or scaler} of a Task, whose state_dict is saved."""
+    parts = {"model": task.model, "optimizer": task.optimizer, "scaler": task.scaler}
+    return parts | ({"ema": task.ema.module} if task.ema else {})
 
 
 def save_state(task):
     """Writes last.pt, all that resuming needs, then log.csv, which derives from it."""
-    best = task.best and task.best | {"probs": _tensors(task.best["probs"])}
-    state = {
-        "of": list(task.key),
-        "model": task.model.state_dict(),
-        "optimizer": task.optimizer.state_dict(),
-        "ema": task.ema.module.state_dict() if task.ema else None,
-        "scaler": task.scaler.state_dict() if task.scaler else None,
-        "epoch": task.epoch,
-        "updates": task.updates,
-        "partial": task.partial,
-        "history": task.history,
-        "best": best,
-        "predictions": [_tensors(codes) for codes in task.predictions],
-    }
+    state = {key: part.state_dict() for key, part in _parts(task).items()}
+    state |= {key: getattr(task, key) for key in NUMBERS}
+    state["of"] = list(task.key)
+    state["best"] = task.best and task.best | {"probs": _tensors(task.best["probs"])}
+    state["predictions"] = [_tensors(codes) for codes in task.predictions]
     buffer = io.BytesIO()  # torch.save to a file hides that a disk is full
     torch.save(state, buffer)
     data = buffer.getvalue()
@@ -71,34 +69,40 @@ def load_state(task):
         state = torch.load(io.BytesIO(data[:-32]), map_location=task.device, weights_only=True)
         if state["of"] != list(task.key):
             raise ValueError(path)
-        _take_up(task, state)
-
-
-def _take_up(task, state):
-    task.model.load_state_dict(state["model"])
-    task.optimizer.load_state_dict(state["optimizer"])
-    if task.ema:
-        task.ema.module.load_state_dict(state["ema"])
-    if task.scaler:
-        task.scaler.load_state_dict(state["scaler"])
-    for key in ("epoch", "updates", "partial", "history"):
-        setattr(task, key, state[key])
+        for key, part in _parts(task).items():
+            part.load_state_dict(state[key])
+        for key in NUMBERS:
+            setattr(task, key, state[key])
+        task.predictions = [_arrays(codes) for codes in state["predictions"]]
+        task.best = state["best"] and state["best"] | {"probs": _arrays(state["best"]["probs"])}
     if task.partial and rank():  # sums over the processes, which rank 0 goes on with
         task.partial |= {key: torch.zeros_like(task.partial[key]) for key in ("losses", "hits")}
-    task.predictions = [_arrays(codes) for codes in state["predictions"]]
-    task.best = state["best"] and state["best"] | {"probs": _arrays(state["best"]["probs"])}
+
+
+def forget_states(place):
+    """Removes the states of a finished fold, which are large and of no use any more."""
+    for path in place.glob("*/last.pt"):
+        path.unlink()
 
 
 def keep_epoch(task, model):
     """Keeps the weights of this epoch while it is among the best --average epochs."""
-    folder, best = task.folder, best_epochs(task)
-    if task.epoch in best:
-        with atomic(folder / f"epoch{task.epoch}.safetensors") as temporary:
+    best = [_epoch_file(task, number) for number in best_epochs(task)]
+    if _epoch_file(task, task.epoch) in best:
+        with atomic(_epoch_file(task, task.epoch)) as temporary:
             state = {k: v.contiguous().cpu() for k, v in model.state_dict().items()}
             temporary.write_bytes(save(state))
-    for path in folder.glob("epoch*.safetensors"):
-        if path.stem not in {f"epoch{number}" for number in best}:
+    forget_epochs(task, best)
+
+
+def forget_epochs(task, kept=()):
+    for path in task.folder.glob("epoch*.safetensors"):
+        if path not in kept:
             path.unlink()
+
+
+def _epoch_file(task, number):
+    return task.folder / f"epoch{number}.safetensors"
 
 
 def best_epochs(task):
@@ -113,18 +117,13 @@ def average(task):
     """
     devices.barrier()  # rank 0 writes them
     states = []
-    for path in [task.folder / f"epoch{number}.safetensors" for number in best_epochs(task)]:
+    for path in [_epoch_file(task, number) for number in best_epochs(task)]:
         with _reading(path):
             states.append(load_file(path))
     return {
         key: torch.stack([state[key].double() for state in states]).mean(0).to(value.dtype)
         for key, value in states[0].items()
     }
-
-
-def forget_epochs(task):
-    for path in task.folder.glob("epoch*.safetensors"):
-        path.unlink()
 
 
 def _tensors(arrays):

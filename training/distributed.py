@@ -24,10 +24,11 @@ def wrap(model, device):
     return nn.parallel.DistributedDataParallel(model, device_ids=devices)
 
 
-def normalizes_batches(model, options):
-    """Whether a Classifier, with its options of training, uses the statistics of a batch."""
+def normalizes_batches(model, frozen):
+    """Whether a model uses the statistics of a batch; frozen: of optimization.freeze()."""
+    still = {module for part in frozen for module in part.modules()}
     norms = nn.modules.batchnorm._BatchNorm
-    return options["freeze"] != "all" and any(isinstance(m, norms) for m in model.modules())
+    return any(isinstance(module, norms) and module not in still for module in model.modules())
 
 
 class _WholeBatchNorm(torch.autograd.Function):
@@ -66,9 +67,8 @@ class _WholeBatchNorm(torch.autograd.Function):
 
 
 def _synchronised_forward(norm, x):
-    """The forward of a normalisation layer with the statistics of all processes.
-
-    torch's SyncBatchNorm has no CPU form and drops the activation inside timm's BatchNormAct2d.
+    """The forward of a normalisation layer with the statistics of all processes: SyncBatchNorm has
+    no CPU form and drops the activation inside timm's BatchNormAct2d.
     """
     if not norm.training:
         return type(norm).forward(norm, x)
@@ -78,15 +78,12 @@ def _synchronised_forward(norm, x):
     y, mean, variance, total = _WholeBatchNorm.apply(wide, weight, bias, norm.eps)
     if norm.track_running_stats:
         norm.num_batches_tracked += 1
-        momentum = norm.momentum
-        if momentum is None:
-            momentum = 1 / norm.num_batches_tracked
+        momentum = 1 / norm.num_batches_tracked if norm.momentum is None else norm.momentum
         with torch.no_grad():
             norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), momentum)
             unbiased = variance * total / (total - 1)
             norm.running_var.lerp_(unbiased.to(norm.running_var.dtype), momentum)
     y = y.to(x.dtype)
     for name in ("drop", "act"):  # of timm's BatchNormAct2d
-        layer = getattr(norm, name, None)
-        y = layer(y) if layer is not None else y
+        y = getattr(norm, name, nn.Identity())(y)
     return y

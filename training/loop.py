@@ -14,12 +14,16 @@ import torch
 
 from common import devices
 from common.errors import UserError
-from common.processes import progress, rank, world_size
+from common.processes import duration, progress, rank, say, world_size
 from training import checkpoint
 
 
 class Stopped(Exception):
     """A signal asked to stop; the state is saved."""
+
+
+ADVICE = "lower --lr, set --clip_grad 1 or --amp off"
+EXPLODES = 10  # times the loss of the first batch, as the mean of the first epoch
 
 
 class Diverged(UserError):
@@ -28,7 +32,31 @@ class Diverged(UserError):
     exit_code = 3
 
     def __init__(self, where, reason):
-        super().__init__(f"{where}: {reason}; lower --lr, set --clip_grad 1 or --amp off")
+        super().__init__(f"{where}: {reason}; {ADVICE}")
+
+
+class Pace:
+    """The time that a run still takes, by what its epochs took so far.
+
+    epochs: {(fold, task): epochs left}. A task that was not timed yet is taken for the mean.
+    """
+
+    def __init__(self):
+        self.epochs, self.seconds = {}, {}
+
+    def time(self, task, seconds):
+        """Notes what an epoch of a task takes; says the first estimate of the run."""
+        first, self.seconds[task] = not self.seconds, seconds
+        if first:
+            say(f"an epoch of {task} takes about {duration(seconds)}, the run {self.left()}")
+
+    def left(self, since=0.0):
+        """The time left in words, once `since` seconds of an epoch are over; "" if unknown."""
+        if not self.seconds:
+            return ""
+        usual = statistics.mean(self.seconds.values())
+        total = sum(n * self.seconds.get(task, usual) for (_, task), n in self.epochs.items())
+        return duration(max(total - since, 0))
 
 
 def train_epoch(task, stopping):
@@ -47,7 +75,7 @@ def train_epoch(task, stopping):
             with task.autocast:
                 logits = task.network(images, targets.get("given"))
             loss = task.loss(logits, targets, steps.samples_an_update(step))
-            task.scale(loss * world_size()).backward()
+            task.scaler.scale(loss * world_size()).backward()
         if steps.updates(step):
             task.update()
         meter.add(step, loss, logits, own)
@@ -62,7 +90,7 @@ class Steps:
     No batch has a single sample, unless all have: batch normalisation cannot take it.
     """
 
-    def __init__(self, count, batch_size, accumulate):
+    def __init__(self, count, batch_size, accumulate=1):
         steps = math.ceil(count / batch_size)
         if batch_size > 1:
             steps = max(1, min(steps, count // 2))
@@ -72,31 +100,27 @@ class Steps:
     def __len__(self):
         return len(self.edges) - 1
 
-    def size(self, step):
-        """Samples of a batch, over all processes."""
-        return self.edges[step + 1] - self.edges[step]
-
     def share(self, step):
         """The slice of samples that this process takes of a batch."""
-        low, size = self.edges[step], self.size(step)
-        return slice(*(low + size * r // world_size() for r in (rank(), rank() + 1)))
+        low, high = self.edges[step : step + 2]
+        return slice(*(low + (high - low) * r // world_size() for r in (rank(), rank() + 1)))
+
+    def _update(self, step):
+        """The batches first .. last - 1 that are accumulated with this one."""
+        first = step // self.accumulate * self.accumulate
+        return first, min(first + self.accumulate, len(self))
 
     def updates(self, step):
         """Whether the optimizer steps after this batch."""
-        return (step + 1) % self.accumulate == 0 or step + 1 == len(self)
+        return step + 1 == self._update(step)[1]
 
     def samples_an_update(self, step):
-        """Samples of all batches that are accumulated with this one."""
         first, last = self._update(step)
         return self.edges[last] - self.edges[first]
 
     def middle(self, step):
         """The middle of the batches accumulated with this one, as a share 0..1 of the epoch."""
         return sum(self._update(step)) / 2 / len(self)
-
-    def _update(self, step):
-        first = step // self.accumulate * self.accumulate
-        return first, min(first + self.accumulate, len(self))
 
 
 class Meter:
@@ -118,12 +142,29 @@ class Meter:
 
     def add(self, step, loss, logits, own):
         """Notes a batch. loss: its part of the update's loss; own: {head: labels} of its photos."""
-        share = self.steps.samples_an_update(step) / self.steps.size(step)
-        self.losses[step] = loss.detach() * share
+        low, high = self.steps.edges[step : step + 2]
+        self.losses[step] = loss.detach() * (self.steps.samples_an_update(step) / (high - low))
         right = torch.stack([logits[head].argmax(1) == own[head] for head in self.task.heads])
         self.hits += right.all(0).sum()
         if self._checks(step):
             self._check(step)
+
+    def _checks(self, step):
+        return (step + 1) % self.task.log_interval == 0 or step + 1 == len(self.steps)
+
+    def _check(self, step):
+        """Waits for the device: shows the loss; Diverged if it is not finite."""
+        losses, edges = self.losses[: step + 1].cpu(), self.steps.edges
+        for bad in torch.nonzero(~losses.isfinite()).flatten().tolist():
+            photos = self.samples.photos[edges[bad] : edges[bad + 1]][:3]
+            names = ", ".join(self.task.data.names[photo] for photo in photos)
+            reason = f"the loss is {float(losses[bad])} in batch {bad + 1} ({names}, ...)"
+            raise Diverged(self.task.title(), reason)
+        mean = float(losses[-self.task.log_interval :].mean())
+        passed, pace = time.perf_counter() - self.start, self.task.pace
+        if self.task.name not in pace.seconds:
+            pace.time(self.task.name, passed / (step + 1 - self.first) * len(self.steps))
+        self.bar.set_postfix(loss=f"{mean:.3f}", run=f"{pace.left(passed)} left", refresh=False)
 
     def may_stop(self, step):
         """Whether stopping() may be asked: several processes must agree, which costs a message."""
@@ -145,34 +186,19 @@ class Meter:
         lr: the mean of the learning rates of its updates; train_loss, train_accuracy: means over
         the samples, as they were trained; wait_share: of the seconds, those spent on pixels.
         """
-        steps = self.steps
+        steps, count, edges = self.steps, self.samples.count, self.steps.edges
         rates = [self.task.rate(steps.middle(k)) for k in range(len(steps)) if steps.updates(k)]
         seconds = time.perf_counter() - self.start
-        count, edges = self.samples.count, steps.edges
         losses, hits = devices.sum_over_ranks(self.losses), devices.sum_over_ranks(self.hits)
         sizes = torch.tensor(np.diff(edges), device=losses.device)
+        loss, first = float((losses * sizes).sum() / count), float(losses[0])
+        if self.task.epoch == 0 and loss > EXPLODES * max(first, 1):
+            rose = f"the loss rose from {first:,.2f} to {loss:,.0f}"
+            say(f"warning: {self.task.title()}: {rose}; {ADVICE}")
         return {
             "lr": statistics.mean(rates),
-            "train_loss": float((losses * sizes).sum() / count),
+            "train_loss": loss,
             "train_accuracy": float(hits / count),
             "images_per_s": (count - edges[self.first]) / seconds,
             "wait_share": self.samples.waited / seconds,
         }
-
-    def _checks(self, step):
-        return (step + 1) % self.task.log_interval == 0 or step + 1 == len(self.steps)
-
-    def _check(self, step):
-        """Waits for the device: shows the loss; Diverged if it is not finite."""
-        losses, edges = self.losses[: step + 1].cpu(), self.steps.edges
-        bad = torch.nonzero(~torch.isfinite(losses)).flatten()
-        if len(bad):
-            bad = int(bad[0])
-            photos = self.samples.photos[edges[bad] : edges[bad + 1]][:3]
-            names = ", ".join(self.task.data.names[photo] for photo in photos)
-            loss = float(losses[bad])
-            raise Diverged(
-                self.task.title(), f"the loss is {loss} in batch {bad + 1} ({names}, ...)"
-            )
-        mean = float(losses[-self.task.log_interval :].mean())
-        self.bar.set_postfix(loss=f"{mean:.3f}", refresh=False)

@@ -26,13 +26,15 @@ def freeze(backbone, stages):
     """
     if not stages:
         return []
-    names = [name for name, _ in backbone.named_parameters()]
+    frozen = {name for name, _ in backbone.named_parameters()}
     if stages != "all":
-        groups = list(_groups(backbone).values())
+        try:
+            groups = group_parameters(backbone, backbone.group_matcher(coarse=True))
+        except (AttributeError, NotImplementedError):
+            raise UserError("this backbone has no stages in timm: use --freeze all") from None
         if stages >= len(groups):
             raise UserError(f"--freeze {stages}: the backbone has {len(groups)} stages; use all")
-        names = [name for group in groups[:stages] for name in group]
-    frozen = set(names)
+        frozen = {name for number in sorted(groups)[:stages] for name in groups[number]}
     for name, parameter in backbone.named_parameters():
         parameter.requires_grad_(name not in frozen)
     return [
@@ -40,15 +42,6 @@ def freeze(backbone, stages):
         for prefix, module in backbone.named_modules()
         if (own := [name for name, _ in module.named_parameters(prefix)]) and frozen.issuperset(own)
     ]
-
-
-def _groups(backbone):
-    """{number: names of the parameters} of the stages, from the input on."""
-    try:
-        groups = group_parameters(backbone, backbone.group_matcher(coarse=True))
-    except (AttributeError, NotImplementedError):
-        raise UserError("this backbone has no stages in timm: use --freeze all") from None
-    return {number: groups[number] for number in sorted(groups)}
 
 
 def check_optimizer(name):
@@ -65,16 +58,14 @@ def make_optimizer(model, options):
     arXiv:2003.10555); a group's "lr_scale" holds its factor.
     """
     name, decay, rate = options["optimizer"], options["weight_decay"], options["layer_decay"]
-    backbone = model.backbone
+    groups, backbone = model, model.backbone
     if rate < 1:
-        skip = backbone.no_weight_decay() if hasattr(backbone, "no_weight_decay") else ()
+        skip = getattr(backbone, "no_weight_decay", tuple)()
         groups = param_groups_layer_decay(backbone, decay, skip, layer_decay=rate)
-        heads = [part for part in model.children() if part is not backbone]
-        for head in heads:
-            groups += [{**g, "lr_scale": 1.0} for g in param_groups_weight_decay(head, decay)]
+        for head in model.children():
+            if head is not backbone:
+                groups += [{**g, "lr_scale": 1.0} for g in param_groups_weight_decay(head, decay)]
         decay = 0.0  # each group has its own
-    else:
-        groups = model
     fused = {"fused": True} if name in FUSED else {}
     return create_optimizer_v2(groups, name, lr=options["lr"], weight_decay=decay, **fused)
 

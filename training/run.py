@@ -1,143 +1,198 @@
-"""A run in training: what all of its parts share, opened once; its folds, trained one by one."""
+"""A run in training: what its parts share, resolved once; its folds, trained one by one."""
 
 from argparse import Namespace
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
-import model as models
 import options
 from background import matte
 from background.pixels import open_pixels
 from common.errors import UserError
 from common.files import locked
-from common.processes import rank, say, world_size
+from common.processes import counted, rank, say, world_size
 from dataset import Data, Table, read_train, split_people
 from experiment import reader, results, run_folder
-from labels import LAYOUTS
+from model import check_name
 from photos.views import build_views
-from training import arithmetic, distributed, optimization, teaching
-from training.loop import Stopped
-from training.task import Task
+from training import arithmetic, checkpoint, distributed, optimization, teaching
+from training.loop import Pace, Steps, Stopped
+from training.task import Task, build, starts
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of train.py.
+    """One run of train.py, its input read and checked.
 
-    options: the Namespace of options.py; tasks: {task: its own options}, resolved; folder: of the
-    run; table: its photos; labels: what they are taught; pixels: {task: photos.store.Pixels} of the
-    photos of `labels`; mattes: {method: what the mattes are made with}.
+    options: the Namespace of options.py; tasks: of options.tasks_of(); table: its photos; folds:
+    frame (person, fold); data: {fold: {task: dataset.Data}} of the folds that are asked for;
+    mattes: {method: what the mattes are made with}; folder: of the run, once it is made; pace: the
+    time that it takes.
     """
 
     options: Namespace
     tasks: dict
-    folder: Path
     table: Table
-    labels: teaching.Labels
-    pixels: dict
+    folds: pd.DataFrame
+    data: dict
     mattes: dict
     device: torch.device
-
-    def heads_of(self, task):
-        """The heads of a task's model."""
-        return LAYOUTS[options.layout_of(self.options)][task]
+    folder: Path = None
+    pace: Pace = field(default_factory=Pace)
 
 
 def open_run(args, device):
     """The Run of these options. All that can be wrong is found before its folder is made."""
+    run, config = resolve(args, device)
+    folder = run_folder.make_run(config, run.folds)
+    return replace(run, folder=folder, tasks=arithmetic.recorded(folder, run.tasks, device))
+
+
+def resolve(args, device):
+    """(Run without a folder, its config.json); UserError for all that can be wrong.
+
+    The `tasks` of the config say the arithmetic that a new run takes.
+    """
+    table, folds, labels = read_inputs(args)
     tasks = options.tasks_of(args)
+    config = run_folder.describe(args, tasks, table)
+    known = run_folder.find_run(config, folds)
+    every = sorted({*folds.fold} - {-1}) or [0]
+    for fold in args.fold or ():
+        if fold not in every:
+            raise UserError(f"--fold {fold}: the run has the folds {every[0]} to {every[-1]}")
+    chosen = sorted({*(args.fold or every)})
+    if args.init_from and not known:
+        _check_source(args, folds, chosen)
+    normalizing = () if known else check_models(tasks, starts(args, tasks, chosen[0]))
+    pixels, mattes = _open_pixels(args, tasks, labels, device)
+    run = Run(args, tasks, table, folds, {}, mattes, device)
+    for fold in chosen:
+        run.data[fold] = _data_of_fold(run, fold, labels, pixels)
+        for task in normalizing:
+            _check_batches(tasks[task], run.data[fold][task])
+    if not known and rank() == 0:
+        config["tasks"] = arithmetic.choose(tasks, device, args.cache_dir, run.data[chosen[0]])
+    return replace(run, tasks=config["tasks"]), config
+
+
+def read_inputs(args):
+    """(dataset.Table, frame (person, fold), teaching.Labels) of a run, its files checked."""
     table = read_train(args.data_dir)
     for note in table.notes:
         say(f"{args.data_dir}: {note}")
-    labels = teaching.read(args, table)
-    new = not run_folder.find_run(args, table)
-    if new:
-        check_models(args, tasks, table)
-    pixels, mattes = _open_pixels(args, tasks, labels, device)
-    _check_readable(args, table, pixels)
-    if new and rank() == 0:
-        tasks = arithmetic.choose(args, tasks, device, len(table.frame))
-    folder = run_folder.make_run(args, table, tasks)
-    tasks = arithmetic.recorded(folder, tasks, device)
-    say(f"run {folder}")
-    return Run(args, tasks, folder, table, labels, pixels, mattes, device)
+    folds = split_people(table.frame, args.seed, args.k_fold, args.val_ratio)
+    return table, folds, teaching.read(args, options.tasks_of(args), table, folds)
 
 
 def check_names(args):
     """UserError for a model or an optimizer that timm does not have."""
     for name in args.model.values():
-        models.check_name(name)
+        check_name(name)
     for name in args.optimizer.values():
         optimization.check_optimizer(name)
 
 
-def check_models(args, tasks, table):
-    """UserError if a model of the run cannot be built, frozen, optimized or normalized as asked."""
-    check_names(args)
-    heads, checked = LAYOUTS[options.layout_of(args)], []
-    names = ("resize", "weights", "freeze", "optimizer", "drop_path", "layer_decay", "batch_size")
-    for task, chosen in tasks.items():
-        wanted = [chosen[name] for name in ("model", *names)]
-        if wanted not in checked:
-            checked.append(wanted)
-            size, weights, freeze, _, drop_path, *_ = wanted[1:]
-            model = models.create(chosen["model"], heads[task], size, weights, drop_path=drop_path)
-            optimization.freeze(model.backbone, freeze)
-            optimization.make_optimizer(model, chosen)
-            if distributed.normalizes_batches(model, chosen):
-                _check_batches(args, chosen, table)
-
-
-def _check_batches(args, chosen, table):
-    """UserError if a fold would train batches too small for batch normalization."""
-    folds = split_people(table.frame, args.seed, args.k_fold, args.val_ratio)
-    held_out = table.frame.person.map(folds.set_index("person").fold).value_counts()
-    fewest = len(table.frame) - held_out[held_out.index >= 0].max() if args.val_ratio else 2
-    least = max(2, world_size())
-    if min(chosen["batch_size"], fewest) < least:
+def _check_source(args, folds, chosen):
+    """UserError unless the run of --init_from holds out these people and has these folds."""
+    source = args.init_from
+    if reader.read_config(source)["layout"] != options.layout_of(args):
+        raise UserError(f"--init_from {source} has other models: give its layout")
+    if not reader.read_folds(source).equals(folds):
         raise UserError(
-            f"--batch_size {chosen['batch_size']} with {fewest} training photos: "
+            f"--init_from {source} holds out other people, so that it would know the answers: give "
+            "its --seed, --k_fold, --val_ratio and data"
+        )
+    for fold in chosen:
+        if not reader.finished(source, fold):
+            raise UserError(f"--init_from {source}: its fold {fold} is not finished")
+
+
+def check_models(tasks, starts):
+    """The tasks whose models normalize over a batch; UserError if one cannot be built or optimized
+    as asked. starts: of task.starts().
+    """
+    normalizing, built = [], []
+    for task, chosen in tasks.items():
+        names = ("model", "resize", "weights", "freeze", "optimizer", "drop_path", "layer_decay")
+        wanted = [starts[task], *(chosen[name] for name in names)]
+        if wanted not in built:
+            built.append(wanted)
+            optimization.check_optimizer(chosen["optimizer"])
+            model, frozen = build(chosen, starts[task])
+            optimization.make_optimizer(model, chosen)
+            normalizes = distributed.normalizes_batches(model, frozen)
+        normalizing += [task] * normalizes
+    return normalizing
+
+
+def _check_batches(chosen, data):
+    """UserError if a fold would train batches too small for batch normalization."""
+    photos, least = len(data.train) * data.pixels.views, max(2, world_size())
+    if photos // len(Steps(photos, chosen["batch_size"])) < least:
+        raise UserError(
+            f"--batch_size {chosen['batch_size']} with {photos} training photos: "
             f"{chosen['model']} normalizes over the batch, which takes {least} photos or more"
         )
-
-
-def _check_readable(args, table, pixels):
-    """UserError if a fold has nobody left to train or to validate, since photos are unreadable."""
-    broken = {row for one in pixels.values() for row in one.broken}
-    folds = split_people(table.frame, args.seed, args.k_fold, args.val_ratio)
-    fold_of = table.frame.person.map(folds.set_index("person").fold)
-    readable = fold_of[[row not in broken for row in range(len(fold_of))]]
-    known = {*folds.fold} - {-1} or {0}
-    for fold in sorted(known.intersection(args.fold or known)):
-        for word, rows in ("train on", readable != fold), ("validate", readable == fold):
-            if not rows.any() and (args.val_ratio or args.k_fold or word == "train on"):
-                raise UserError(
-                    f"{args.data_dir}: nobody is left to {word} in fold {fold}, since photos are "
-                    "unreadable; restore them"
-                )
 
 
 def _open_pixels(args, tasks, labels, device):
     """({task: Pixels}, {method: what its mattes are made with}); equal views share one store."""
     matting = matte.Matting(args.matte_dir, args.rembg_model, on_error=args.on_error)
-    opened, pixels, mattes = {}, {}, {}
+    opened, mattes, views_of = {}, {}, {}
     for task, chosen in tasks.items():
         views = build_views(*(chosen[name] for name in ("bg", "bg_fill", "crop", "resize")))
+        views_of[task] = views
         if views not in opened:
-            opened[views] = open_pixels(labels.sources, views, matting, args.cache_dir, device)
-        pixels[task], made = opened[views]
-        mattes |= made
+            opened[views], made = open_pixels(
+                labels.sources, views, matting, args.cache_dir, device
+            )
+            mattes |= made
     names = labels.names
-    for name in sorted({names[i] for one in pixels.values() for i in one.broken}):
+    for name in sorted({names[row] for pixels in opened.values() for row in pixels.broken}):
         say(f"left out, unreadable: {name}")
-    return pixels, mattes
+    return {task: opened[views] for task, views in views_of.items()}, mattes
+
+
+def _data_of_fold(run, fold, labels, pixels):
+    """{task: dataset.Data} of the readable photos; UserError if nobody is left in a part."""
+    people = run.table.frame.person
+    own = people.map(run.folds.set_index("person").fold).to_numpy() == fold
+    broken = {row for one in pixels.values() for row in one.broken}
+    readable = ~np.isin(np.arange(len(people)), list(broken))
+    train, valid = np.flatnonzero(readable & ~own), np.flatnonzero(readable & own)
+    for word, rows in ("train on", train), ("validate", valid):
+        if not len(rows) and (word == "train on" or own.any()):
+            raise UserError(
+                f"{run.options.data_dir}: nobody is left to {word} in fold {fold}, since photos "
+                "are unreadable; restore them"
+            )
+    labels, names, data = labels.of_fold(fold), labels.names, {}
+    for task, chosen in run.tasks.items():
+        rows = labels.rows(train, chosen["heads"], pixels[task].broken)
+        data[task] = Data(pixels[task], names, rows, valid, labels.targets, labels.truth)
+    return data
 
 
 # ---- folds
+
+
+def train_folds(run, stopping, on_epoch=None):
+    """Trains the folds of a Run that are not finished; arguments as of train_fold()."""
+    done = [fold for fold in run.data if reader.finished(run.folder, fold)]
+    if done:
+        say(f"finished already: fold {', '.join(map(str, done))}")
+    for fold in done if rank() == 0 else ():  # of a process that was killed just before
+        checkpoint.forget_states(reader.fold_folder(run.folder, fold))
+    left = [fold for fold in run.data if fold not in done]
+    for fold in left:
+        run.pace.epochs |= {(fold, task): chosen["epochs"] for task, chosen in run.tasks.items()}
+    for fold in left:
+        train_fold(run, fold, stopping, on_epoch)
 
 
 def train_fold(run, fold, stopping, on_epoch=None):
@@ -150,9 +205,9 @@ def train_fold(run, fold, stopping, on_epoch=None):
     with locked(place / ".lock", wait=False) if rank() == 0 else nullcontext(True) as free:
         if not free:
             raise UserError(f"{place} is being trained by another process; leave it to it")
-        train, valid = train_valid_rows(run, fold)
-        tasks = make_tasks(run, fold, train, valid)
-        truth = run.labels.truth["label"][valid]
+        tasks = make_tasks(run, fold)
+        _introduce(run, fold, tasks)
+        valid, truth = tasks[0].data.valid, tasks[0].data.truth["label"]
         with closing(results.Logger(place, tasks, run.options)) as logger:
             while waiting := [task for task in tasks if not task.finished]:
                 epoch = min(task.epoch for task in waiting)
@@ -160,7 +215,7 @@ def train_fold(run, fold, stopping, on_epoch=None):
                     if task.epoch == epoch:
                         task.run_epoch(stopping)
                         logger.add(task)
-                score = results.report_epoch(place, fold, epoch, tasks, truth)
+                score = results.report_epoch(place, fold, epoch, tasks, truth[valid])
                 logger.add_score(epoch, score)
                 if on_epoch and score is not None:
                     on_epoch(fold, epoch, score)
@@ -168,31 +223,36 @@ def train_fold(run, fold, stopping, on_epoch=None):
                     raise Stopped
             if rank() == 0:
                 results.finish_fold(place, fold, run.table.frame.iloc[valid], tasks, logger)
+                checkpoint.forget_states(place)
 
 
-def train_valid_rows(run, fold):
-    """(train, valid): int64 rows of the run's table in a fold, without unreadable photos."""
-    people = run.table.frame.person
-    fold_of = people.map(reader.read_folds(run.folder).set_index("person").fold).to_numpy()
-    readable = np.ones(len(people), bool)
-    for pixels in run.pixels.values():
-        readable[[row for row in pixels.broken if row < len(people)]] = False  # later ones: eval
-    train = np.flatnonzero(readable & (fold_of != fold))
-    if not len(train):
-        raise UserError(f"{run.folder} fold {fold}: nobody is left to train on")
-    return train, np.flatnonzero(readable & (fold_of == fold))
+def _introduce(run, fold, tasks):
+    """Says who trains in a fold, and before the first one what they train and where."""
+    if not run.pace.seconds:
+        say(f"run {run.folder}, on {run.device} ({run_folder.hardware()})")
+        for task in tasks:
+            say(f"{task.name}: {describe(task)}")
+        say("an epoch: loss of training/validation, learning rate, macro F1; * is the best so far")
+    data, people = tasks[0].data, run.table.frame.person
+    parts = []
+    for word, rows in ("train", data.train[data.train < len(people)]), ("validate", data.valid):
+        who = counted(people.iloc[rows].nunique(), "person", "people")
+        parts.append(f"{who} ({counted(len(rows), 'photo')}) {word}")
+    say(f"fold {fold} of {len({*run.folds.fold} - {-1}) or 1}: {', '.join(parts)}")
 
 
-def make_tasks(run, fold, train, valid):
-    """The Tasks of a fold, each where its saved state left it.
+def describe(task):
+    """Model, precision, input and steps of a Task, in words."""
+    chosen, photos = task.options, len(task.data.train) * task.data.pixels.views
+    millions = sum(parameter.numel() for parameter in task.model.parameters()) / 1e6
+    number = str(getattr(task.autocast, "fast_dtype", torch.float32)).removeprefix("torch.")
+    size, steps = " x ".join(map(str, chosen["resize"])), len(Steps(photos, chosen["batch_size"]))
+    return (
+        f"{chosen['model']} ({millions:.1f} million parameters, {number}), view {chosen['bg']} at "
+        f"{size}, {counted(chosen['epochs'], 'epoch')} of {steps} steps"
+    )
 
-    train, valid: int64 rows of the table.
-    """
-    labels = run.labels.of_fold(fold)
-    tasks = []
-    for name in run.tasks:
-        pixels = run.pixels[name]
-        rows = labels.rows(train, run.heads_of(name), pixels.broken)
-        data = Data(pixels, labels.names, rows, valid, labels.targets, labels.truth)
-        tasks.append(Task(run, fold, name, data))
-    return tasks
+
+def make_tasks(run, fold):
+    """The Tasks of a fold, each where its saved state left it."""
+    return [Task(run, fold, name) for name in run.tasks]

@@ -18,10 +18,11 @@ from timm.utils import ModelEmaV3
 import loss
 import model as models
 import options
+from common.errors import UserError
 from common.processes import rank, world_size
 from dataset import Epoch
 from experiment import reader
-from experiment.predictions import NotFinite, precision, predict, usual_amp
+from experiment.predictions import NotFinite, load, precision, predict, usual_amp
 from labels import HEADS, combine
 from metrics import macro_f1
 from photos import features
@@ -35,57 +36,83 @@ def seed_of(*parts):
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
+def starts(args, tasks, fold):
+    """{task: file of the weights that it starts from in a fold, by --init_from; None without}."""
+    place = args.init_from and reader.fold_folder(args.init_from, fold)
+    return {task: place and place / task / "best.safetensors" for task in tasks}
+
+
+def build(chosen, start=None):
+    """(Classifier, its modules that do not learn) of a task's options, of options.tasks_of().
+
+    start: of starts(). UserError if the model cannot be made so.
+    """
+    drops = {name: chosen[name] for name in ("drop_rate", "drop_path", "extra")}
+    places = chosen["model"], chosen["heads"], chosen["resize"]
+    model = models.create(*places, "none" if start else chosen["weights"], **drops)
+    if start:
+        state, info = load(start, chosen["heads"])
+        try:
+            model.load_state_dict(state.state_dict())
+        except RuntimeError:
+            raise UserError(
+                f"--init_from: {start} ({info.model}, {' x '.join(map(str, info.size))}) does not "
+                "fit: give its --model, --age_mse and --age_given, and perhaps its --resize"
+            ) from None
+    return model, optimization.freeze(model.backbone, chosen["freeze"])
+
+
 class Task:
     """One model in training.
 
-    run: a training.run.Run; fold: its number; name: a key of run.tasks; data: dataset.Data.
-    It starts where the state in its folder left it. `history` has one row an epoch, `best` the
-    epoch to keep (several, if averaged) with its probabilities, and `predictions` the {head:
-    (photos,) codes} of every epoch.
+    run: a training.run.Run; fold: its number; name: a key of run.tasks. It starts where the state
+    in its folder left it. `history` has one row an epoch, `best` the epoch to keep (several, if
+    averaged) with its probabilities, and `predictions` the {head: (photos,) codes} of every epoch.
     """
 
-    def __init__(self, run, fold, name, data):
-        self.name, self.heads, self.data = name, run.heads_of(name), data
-        self.options, self.device = run.tasks[name], run.device
-        self.log_interval = run.options.log_interval
+    def __init__(self, run, fold, name):
+        self.name, self.options, self.data = name, run.tasks[name], run.data[fold][name]
+        self.heads, self.extra = self.options["heads"], self.options["extra"]
+        self.device, self.log_interval = run.device, run.options.log_interval
         self.valid_batch_size = run.options.valid_batch_size
         self.folder = reader.fold_folder(run.folder, fold) / name
         self.key = (run.options.seed, fold, name)
-        self.extra = self._extra_outputs()
         torch.manual_seed(seed_of(*self.key))
         self._build_model(run)
         self._build_optimizer()
         self.criteria = {head: self._criterion(head) for head in self.heads}
         self.epoch, self.history, self.predictions, self.best = 0, [], [], None
-        self.partial = {}  # of an epoch that was interrupted
-        self.updates = 0
+        self.partial, self.updates = {}, 0  # the first is of an epoch that was interrupted
         checkpoint.load_state(self)
+        self.pace = run.pace
+        self._count_epochs()
+
+    def _count_epochs(self):
+        left = 0 if self.finished else self.options["epochs"] - self.epoch
+        self.pace.epochs[self.key[1:]] = left
 
     def _build_model(self, run):
         chosen = self.options
-        places = chosen["model"], self.heads, chosen["resize"], chosen["weights"]
-        drops = {name: chosen[name] for name in ("drop_rate", "drop_path")}
-        model = models.create(*places, **drops, extra=self.extra)
-        self.model = model.to(self.device)
-        self.frozen = optimization.freeze(self.model.backbone, chosen["freeze"])
+        start = starts(run.options, run.tasks, self.key[1])[self.name]
+        resumes = (self.folder / "last.pt").exists()
+        self.model, self.frozen = build(chosen, None if resumes else start)
+        self.model.to(self.device)
         if chosen["channels_last"]:
             self.model.to(memory_format=torch.channels_last)
         mean, std = models.normalization(self.model)
         self.mean, self.std = (torch.tensor(value, device=self.device) for value in (mean, std))
         # Left to auto, a model predicts on any device in the arithmetic that is usual there.
-        asked = options.for_task(run.options, self.name)["amp"]
+        asked = options.tasks_of(run.options)[self.name]["amp"]
         amp = asked if chosen["amp"] == usual_amp(self.device) else chosen["amp"]
+        same = ("model", "heads", "extra", "bg", "bg_fill", "crop", "channels_last")
         self.info = models.ModelInfo(
-            **{name: chosen[name] for name in ("model", "bg", "bg_fill", "crop")},
-            **{"amp": amp, "channels_last": chosen["channels_last"]},
-            **{"heads": self.heads, "size": tuple(chosen["resize"]), "extra": self.extra},
-            **{"mean": tuple(mean), "std": tuple(std)},
+            **{name: chosen[name] for name in same} | {"amp": amp},
+            **{"size": tuple(chosen["resize"]), "mean": tuple(mean), "std": tuple(std)},
             **{"rembg_model": run.options.rembg_model, "mattes": run.mattes},
             place="/".join(self.folder.parts[-2:]),
         )
         if chosen["freeze"] == "all":
-            frozen = self.model.backbone.eval()
-            cache = Path(run.options.cache_dir)
+            frozen, cache = self.model.backbone.eval(), Path(run.options.cache_dir)
             seen = features.load(self.data.pixels, frozen, self.info, cache)
             self.data = replace(self.data, pixels=seen)
 
@@ -99,12 +126,6 @@ class Task:
         if chosen["compile"]:
             self.network = torch.compile(self.network)
         self.autocast, self.scaler = precision(chosen["amp"], self.device)
-
-    def _extra_outputs(self):
-        """What the model has besides its heads: see model.Classifier."""
-        years = self.options["age_mse"] and {"age", "label"} & set(self.heads)
-        given = self.options["age_given"] == "mask" and self.heads == ("age",)
-        return ("years",) * bool(years) + ("given_mask",) * given
 
     def _criterion(self, head):
         weights, power = None, self.options["class_weights"][head]
@@ -158,21 +179,13 @@ class Task:
             value = value + self.options["age_mse"] * error
         return value
 
-    def scale(self, value):
-        """A loss as --amp fp16 wants it before backward()."""
-        return self.scaler.scale(value) if self.scaler else value
-
     def update(self):
         """Steps the optimizer with the gradients that have been added up."""
         if self.options["clip_grad"]:
-            if self.scaler:
-                self.scaler.unscale_(self.optimizer)
+            self.scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options["clip_grad"])
-        if self.scaler:
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-        else:
-            self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.optimizer.zero_grad()
         self.updates += 1
         if self.ema:
@@ -187,27 +200,24 @@ class Task:
         saved there and Stopped is raised.
         """
         start = time.perf_counter()
-        row = {"epoch": self.epoch + 1} | train_epoch(self, stopping)
-        if len(self.data.valid):
-            row |= self._evaluate()
-        elif all(value.isfinite().all() for value in self.kept.state_dict().values()):
-            self.best = {"epoch": self.epoch + 1, "score": 0.0, "probs": {}}
-        else:
-            raise Diverged(self.title(), "a weight is not finite")
+        row = {"epoch": self.epoch + 1} | train_epoch(self, stopping) | self._evaluate()
         row["seconds"] = time.perf_counter() - start + self.partial.get("seconds", 0.0)
         self.history.append(row)
         self.epoch, self.partial = self.epoch + 1, {}
+        averages = self.options["average"] and len(self.data.valid)
         if rank() == 0:
             if self.best["epoch"] == self.epoch:
                 self._keep(self.kept)
-            if self.options["average"] and self.data.valid.size:
+            if averages:
                 checkpoint.keep_epoch(self, self.kept)
-        if self.finished and self.options["average"] and self.data.valid.size:
+        if self.finished and averages:
             self._average()
         if rank() == 0:
             checkpoint.save_state(self)
             if self.finished:
                 checkpoint.forget_epochs(self)
+        self.pace.time(self.name, row["seconds"])
+        self._count_epochs()
         return row
 
     @property
@@ -220,8 +230,7 @@ class Task:
         best, patience = self.best["epoch"] if self.best else self.epoch, self.options["early_stop"]
         if isinstance(best, list):  # of an average, which comes last
             return True
-        waited = self.epoch - best
-        return self.epoch >= self.options["epochs"] or bool(patience and waited >= patience)
+        return self.epoch >= self.options["epochs"] or 0 < patience <= self.epoch - best
 
     def _keep(self, model):
         info = replace(self.info, epoch=self.best["epoch"], score=self.best["score"])
@@ -231,24 +240,28 @@ class Task:
         """Keeps the mean of the best epochs' weights if it scores above the best of them."""
         model = copy.deepcopy(self.kept)
         model.load_state_dict(checkpoint.average(self))
-        probs, codes, truth = self._predict(model)
-        score = self._score(codes, truth)
+        probs, _, score = self._predict(model)
         if score > self.best["score"]:
             self.best = {"epoch": checkpoint.best_epochs(self), "score": score, "probs": probs}
             if rank() == 0:
                 self._keep(model)
 
     def _evaluate(self):
-        """Scores the validation photos; notes whether this epoch is the one to keep so far."""
-        probs, codes, truth = self._predict(self.kept)
+        """Scores the validation photos, if there are any; notes whether this epoch is the one to
+        keep so far. Returns its part of the log's row.
+        """
+        if not len(self.data.valid):
+            if not all(value.isfinite().all() for value in self.kept.state_dict().values()):
+                raise Diverged(self.title(), "a weight is not finite")
+            self.best = {"epoch": self.epoch + 1, "score": 0.0, "probs": {}}
+            return {}
+        probs, seen, score = self._predict(self.kept)
         self.predictions.append({head: p.argmax(-1).astype(np.uint8) for head, p in probs.items()})
-        right = np.all([codes[head] == truth[head] for head in self.heads], axis=0)
-        rows = np.arange(len(right))
-        score = self._score(codes, truth)
         last = self.options["keep"] == "last"
         if last or self.best is None or score > self.best["score"]:
             self.best = {"epoch": self.epoch + 1, "score": score, "probs": probs}
-        seen = self._given_truth(probs)
+        rows, truth = np.arange(len(self.data.valid)), self._truth()
+        right = np.all([p.argmax(1) == truth[head] for head, p in seen.items()], axis=0)
         logs = [np.log(np.maximum(p[rows, truth[head]], 1e-12)) for head, p in seen.items()]
         return {
             "val_loss": float(-np.sum(logs) / len(rows)),
@@ -257,25 +270,21 @@ class Task:
         }
 
     def _predict(self, model):
-        """(probabilities, codes, true codes) of the validation photos, {head: array} each.
-
-        Where the age depends on the mask state, its codes are those at the true state.
+        """(probabilities, the same with the age at the true mask state, macro F1 of the task) of
+        the validation photos; of several heads the score is that of the 18 classes.
         """
         data = self.data
         try:
             probs = predict(model.eval(), data.pixels, data.valid, self.info, self.valid_batch_size)
         except NotFinite as error:
             raise Diverged(self.title(), f"in validation {error}") from None
-        codes = {head: p.argmax(1) for head, p in self._given_truth(probs).items()}
-        return probs, codes, {head: data.truth[head][data.valid] for head in self.heads}
-
-    def _given_truth(self, probs):
-        mask = self.data.truth["mask"][self.data.valid]
-        return {h: p if p.ndim == 2 else p[np.arange(len(p)), mask] for h, p in probs.items()}
-
-    def _score(self, codes, truth):
-        """Macro F1 of the task: of its one head, or of the 18 classes of several."""
+        mask, rows = data.truth["mask"][data.valid], np.arange(len(data.valid))
+        seen = {head: p if p.ndim == 2 else p[rows, mask] for head, p in probs.items()}
+        codes, truth = {head: p.argmax(1) for head, p in seen.items()}, self._truth()
         if len(self.heads) == 1:
             head = self.heads[0]
-            return macro_f1(truth[head], codes[head], HEADS[head])
-        return macro_f1(combine(truth), combine(codes))
+            return probs, seen, macro_f1(truth[head], codes[head], HEADS[head])
+        return probs, seen, macro_f1(combine(truth), combine(codes))
+
+    def _truth(self):
+        return {head: self.data.truth[head][self.data.valid] for head in self.heads}

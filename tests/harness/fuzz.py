@@ -177,7 +177,7 @@ class Taking:
 
 
 def read_state(place, key):
-    task = Namespace(folder=place, key=key, device="cpu", ema=None, scaler=None)
+    task = Namespace(folder=place, key=key, device="cpu", ema=None, scaler=Taking())
     task.model, task.optimizer = Taking(), Taking()
     checkpoint.load_state(task)
     return task

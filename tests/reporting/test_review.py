@@ -13,7 +13,7 @@ import report
 import train
 from common.files import HOME, read_rows
 from dataset import read_train
-from training import teaching
+from training.run import read_inputs
 
 HOSTILE = """000007_<img src=x onerror="document.title='taken'">'&amp;,=_female_58"""
 STATE = "return document.querySelector('output').textContent"
@@ -109,7 +109,8 @@ def test_decisions_outlive_a_reload_and_train(written, tmp_path, capsys):
     header = (HOME / "label_fixes.csv").read_text().splitlines()[0]
     assert fixes.read_text().splitlines()[0] == header
     assert {row["id"] for _, row in read_rows(fixes, ("id",))} == {HOSTILE, aged}
-    labels = teaching.read(train.parse_args(["--label_fixes", str(fixes), "--k_fold", "3"]), table)
+    words = ["--label_fixes", str(fixes), "--k_fold", "3", "--data_dir", str(table.root.parent)]
+    *_, labels = read_inputs(train.parse_args(words))
     fixed, dropped = (np.flatnonzero(frame.person == name) for name in (HOSTILE, aged))
     assert np.flatnonzero(labels.targets["gender"] != frame.gender).tolist() == fixed.tolist()
     rows = np.arange(len(frame))

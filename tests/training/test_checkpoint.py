@@ -11,8 +11,8 @@ import options
 from common import devices
 from common.errors import UserError
 from training import checkpoint
-from training.run import make_tasks, open_run, train_valid_rows
-from training.task import Task
+from training import task as tasks
+from training.run import make_tasks, open_run
 
 
 @pytest.fixture
@@ -22,10 +22,10 @@ def task(drawn, tmp_path):
     words += ["--cache_dir", str(tmp_path / "cache"), "--model", "test_efficientnet"]
     words += ["--weights", "none", "--resize", "32", "24", "--average", "2", "--lr", "0.01"]
     run = open_run(options.parse_args(words), devices.pick_device("cpu"))
-    people = train_valid_rows(run, 0)
+    run.data[1] = run.data[0]
 
     def make(fold=0):
-        return make_tasks(run, fold, *people)[0]
+        return make_tasks(run, fold)[0]
 
     return make
 
@@ -34,7 +34,7 @@ def train_on(task, epochs, scores, monkeypatch):
     """Runs epochs whose scores are dictated; returns the weights after each."""
     weights = []
     left = iter(scores)
-    monkeypatch.setattr(Task, "_score", lambda *_: next(left))
+    monkeypatch.setattr(tasks, "macro_f1", lambda *_: next(left))
     for _ in range(epochs):
         kept = task.run_epoch(lambda: False)
         weights.append({key: value.clone() for key, value in task.model.state_dict().items()})

@@ -105,3 +105,10 @@ def test_on_a_cpu_the_memory_of_a_step_is_kept_for_the_next():
     assert mapped == 0 and kept > 2**25
     mapped, kept = sizes("leave")
     assert mapped >= 2**26 and kept < 2**20
+
+
+def test_what_is_frozen_uses_no_statistics_of_a_batch():
+    model = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)), nn.Linear(4, 2))
+    assert distributed.normalizes_batches(model, [])
+    assert not distributed.normalizes_batches(model, [model[0]])
+    assert not distributed.normalizes_batches(model[1], [])

@@ -11,6 +11,7 @@ from common.errors import UserError
 from common.files import HOME, write_csv
 from dataset import Table, split_people
 from labels import ATTRIBUTES, HEADS, PROBS, encode, joint, marginals
+from options import tasks_of
 from reporting import suspects
 from training import teaching
 
@@ -43,7 +44,9 @@ def read(table, tmp_path):
             path = tmp_path / "fixes.csv"
             path.write_text("\n".join(["id,field,from,to,confidence,note", *fixes]) + "\n")
             words = ("--label_fixes", str(path), *words)
-        return teaching.read(train.parse_args([*map(str, words)]), table)
+        args = train.parse_args([*map(str, words)])
+        folds = split_people(table.frame, args.seed, args.k_fold, args.val_ratio)
+        return teaching.read(args, tasks_of(args), table, folds)
 
     return go
 
@@ -288,7 +291,7 @@ def test_dropped_ages_train_no_model_of_age(read, table, capsys):
     assert "label: no photo is left to train wear male >=60" in capsys.readouterr().out
     assert labels.rows(rows, ("mask", "gender", "age")).tolist() == kept
     fixed = read("--drop_ages", "57", fixes=["000003,age,57,60,sure,"])
-    assert not fixed.dropped["age"].any()  # the years are mended first
+    assert fixed.teaches["age"].all()  # the years are mended first
 
 
 def test_nobody_left_is_an_error(read, table):
@@ -385,9 +388,7 @@ def test_a_wrong_file_of_probabilities_is_named(read, evaluation, tmp_path, chan
         read("--pseudo", path, "--eval_dir", folder)
 
 
-def test_eval_is_another_folder_and_its_mattes_are_other_files(
-    read, table, evaluation, tmp_path, monkeypatch
-):
+def test_eval_is_another_folder(read, table, evaluation, tmp_path, monkeypatch):
     folder, names, probs = evaluation
     path = save_probs(tmp_path / "probs.csv", names, probs)
     words = ("--pseudo", path, "--eval_dir", folder)
@@ -396,11 +397,3 @@ def test_eval_is_another_folder_and_its_mattes_are_other_files(
     monkeypatch.setattr(table, "root", folder / "images")
     with pytest.raises(UserError, match="is the train folder"):
         read(*words)
-    monkeypatch.setattr(table, "root", tmp_path / "train/images")
-    assert len(read(*words, "--matte_dir", tmp_path).sources) == 2
-    clash = table.frame.image[3].replace(".jpg", ".png")
-    write_csv(folder / "info.csv", pd.DataFrame({"ImageID": [clash]}))
-    save_probs(path, [clash], probs[:1])
-    assert len(read(*words).sources) == 2
-    with pytest.raises(UserError, match=r"both hold a photo 000001\S*/mask3, .* leave --matte_dir"):
-        read(*words, "--matte_dir", tmp_path)

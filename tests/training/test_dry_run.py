@@ -1,0 +1,79 @@
+"""--dry_run: what a run would be and cost, and all that it would refuse, at once."""
+
+import re
+
+import cv2
+import pytest
+
+import train
+from common.errors import UserError
+
+
+@pytest.fixture
+def dry(drawn, tmp_path, monkeypatch):
+    """A function that tries a command line in an empty folder, where it returns what is left."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    def go(*words):
+        base = ["--dry_run", "--data_dir", drawn / "train", "--cache_dir", tmp_path / "cache"]
+        base += ["--model", "test_efficientnet", "--weights", "none", "--resize", "32", "24"]
+        base += ["--matte_dir", tmp_path / "mattes"]
+        assert train.main([*map(str, base), *words]) is None
+        return sorted(path.name for path in (tmp_path / "here").iterdir())
+
+    return go
+
+
+def test_it_tells_the_cost_draws_the_batches_and_makes_no_run(dry, capsys):
+    words = ["--split_heads", "--k_fold", "2", "--batch_size", "12", "--bg", "none", "mask=grabcut"]
+    assert dry(*words, "--lr", "1e-2", "age=1e-12", "--mixup", "0", "gender=0.2") == ["dry_run.png"]
+    said = capsys.readouterr().out
+    losses = re.findall(
+        r"(\w+): the loss of one batch goes from (\S+) to (\S+) in 30 steps(.*)", said
+    )
+    assert [name for name, *_ in losses] == ["mask", "gender", "age"]
+    for name, first, last, warned in losses:
+        assert (float(last) >= 0.9 * float(first)) == ("does NOT fall" in warned) == (name == "age")
+    assert re.search(r"the run: about \d+ s for 2 folds, \d\.\d GB of memory, \d+ MB of disk", said)
+    assert cv2.imread("dry_run.png").shape == (3 * 2 * (164 + 16), 8 * 120, 3)
+
+
+def test_it_says_all_problems_at_once(dry, tmp_path):
+    words = [
+        "--lr",
+        "fast",
+        "--mixup",
+        "--cutmix",
+        "--split_heads",
+        "--optimizer",
+        "adamw",
+        "age=sdg",
+    ]
+    with pytest.raises(UserError) as caught:
+        dry(
+            *words,
+            "--data_dir",
+            "nowhere",
+            "--model",
+            "test_resnet",
+            "mask=resnet1",
+            "--device",
+            "abacus",
+        )
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "6 problems:" and len(lines) == 7
+    for part in (
+        "--lr: 'fast' is not a number", "--mixup and --cutmix exclude each other",
+        "nowhere is not a folder", "--model resnet1: timm has no such model",
+        "--optimizer sdg: timm has no such optimizer", "--device abacus: give auto",
+    ):  # fmt: skip
+        assert part in str(caught.value)
+    assert not list(tmp_path.glob("here/*"))
+
+
+def test_it_refuses_what_a_run_refuses(dry, tiny):
+    with pytest.raises(UserError, match=r"1 problem:\n.*normalizes over the batch"):
+        dry("--batch_size", "1")
+    with pytest.raises(UserError, match="holds out other people"):
+        dry("--init_from", str(tiny.joint), "--k_fold", "3")
