@@ -17,7 +17,6 @@ from common import devices
 from common.errors import UserError
 from common.files import atomic, check_writable
 from common.processes import counted, duration, progress, say
-from experiment.predictions import predict
 from experiment.results import import_wandb
 from training import checkpoint, run
 from training.loop import ADVICE, Steps
@@ -34,7 +33,7 @@ def dry_run(argv, parse_args):
     parse_args: that of train.py. UserError with all that the run would refuse. Writes PICTURE.
     """
     trial = _resolve(argv, parse_args)
-    seconds, state, kept, rows, folds = 0.0, 0, 0, [], len(trial.data)
+    seconds, state, kept, rows, folds = 0, 0, 0, [], len(trial.data)
     with tempfile.TemporaryDirectory() as folder:
         for task in run.make_tasks(replace(trial, folder=Path(folder)), next(iter(trial.data))):
             say(f"{task.name}: {run.describe(task)}")
@@ -107,10 +106,8 @@ def _fit(task, images, targets):
     start, batch, samples = time.perf_counter(), task.options["batch_size"], task.draw_samples()
     samples.batch(slice(0, batch))
     epoch = (a_step + time.perf_counter() - start) * len(Steps(samples.count, batch))
-    start, some = time.perf_counter(), task.data.valid[:batch]
-    predict(task.model.eval(), task.data.pixels, some, task.info, task.valid_batch_size)
-    epoch += (time.perf_counter() - start) / max(len(some), 1) * len(task.data.valid)
-    return task.options["epochs"] * epoch
+    valid = len(task.data.valid) * task.data.pixels.views / batch * a_step / 3  # forward alone
+    return task.options["epochs"] * (epoch + valid)
 
 
 def _picture(task, images, targets):

@@ -116,17 +116,16 @@ def check_models(tasks, starts):
     """The tasks whose models normalize over a batch; UserError if one cannot be built or optimized
     as asked. starts: of task.starts().
     """
-    normalizing, built = [], []
+    normalizing, known = [], {}
     for task, chosen in tasks.items():
         names = ("model", "resize", "weights", "freeze", "optimizer", "drop_path", "layer_decay")
-        wanted = [starts[task], *(chosen[name] for name in names)]
-        if wanted not in built:
-            built.append(wanted)
+        wanted = repr([starts[task], *(chosen[name] for name in names)])
+        if wanted not in known:
             optimization.check_optimizer(chosen["optimizer"])
             model, frozen = build(chosen, starts[task])
             optimization.make_optimizer(model, chosen)
-            normalizes = distributed.normalizes_batches(model, frozen)
-        normalizing += [task] * normalizes
+            known[wanted] = distributed.normalizes_batches(model, frozen)
+        normalizing += [task] * known[wanted]
     return normalizing
 
 

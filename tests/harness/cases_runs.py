@@ -291,7 +291,6 @@ for name, spoil in {
     "a plain pickle": write(STATE, pickle.dumps({"model": {}})), "weights": duplicate(TENSORS, STATE),
     "a flipped byte": flip(STATE, 0.5), "a flipped byte at its end": flip(STATE, 0.999),
     "a flipped byte in its head": flip(STATE, 0.0005),
-    "that of another model": duplicate("runs/split/fold0/mask/last.pt", STATE),
 }.items():  # fmt: skip
     add(f"last.pt is {name}", RESUME, spoil, error(r"last\.pt", "remove|train it again"))
 for key in ("model", "optimizer", "epoch", "history", "best", "predictions", "partial", "updates"):

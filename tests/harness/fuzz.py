@@ -117,7 +117,7 @@ def run_readers(template):
     def whole(place):
         return reader.read_run(place / "run")
 
-    state = (template / "runs/joint/fold0/label/last.pt").read_bytes()
+    state = (template / "runs/half/fold0/label/last.pt").read_bytes()
     key = torch.load(io.BytesIO(state[:-32]), weights_only=True)["of"]  # behind it is its digest
     return [
         add("run/config.json", lambda place: reader.read_config(place / "run")),
