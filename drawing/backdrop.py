@@ -1,9 +1,9 @@
-"""What is behind a person: eight kinds of wall, view and room, and posters of other people."""
+"""What is behind a person: six kinds of wall, view and room."""
 
 import cv2
 import numpy as np
 
-from drawing.canvas import CLOTHES, ellipse, mix, pick
+from drawing.canvas import CLOTHES, mix
 
 MARGIN = 24  # frame units of backdrop around the frame, for the jitter of the camera
 
@@ -14,93 +14,45 @@ def render_scale(size):
     return size[0] * times / 512, times
 
 
-def draw_backdrop(rng, kind, size, poster=None):
-    """What is behind a person, uint8 RGBA of alpha 0, MARGIN wider than the photo all round.
-
-    kind one of BACKDROPS; poster: None, or somebody else of draw_portrait, to hang on the wall.
-    """
+def draw_backdrop(rng, kind, size):
+    """One of BACKDROPS, uint8 RGBA of alpha 0, MARGIN wider than the photo all round."""
     scale, times = render_scale(size)
     pad = 2 * int(MARGIN * scale) + 1
     height, width = size[0] * times + pad, size[1] * times + pad
     half = scale / 2  # backdrops are out of focus: half the resolution will do
     y, x = np.mgrid[: -(-height // 2), : -(-width // 2)].astype(np.float32) / half
-    image = np.ascontiguousarray(BACKDROPS[kind](rng, x, y).clip(0, 255).astype(np.uint8))
-    if kind in DETAILS:
-        DETAILS[kind](rng, image, half)
-    if poster is not None:
-        hang(rng, image, poster, half)
-    blotch = rng.normal(128, 8, (7, 5, 1)).clip(96, 160).astype(np.uint8).repeat(3, 2)
+    colours = BACKDROPS[kind](rng, x, y, half).clip(0, 255)
+    image = cv2.cvtColor(colours.astype(np.uint8), cv2.COLOR_RGB2RGBA)
+    blotch = rng.normal(128, 8, (7, 5, 1)).clip(96, 160).astype(np.uint8).repeat(4, 2)
     image = cv2.multiply(image, cv2.resize(blotch, image.shape[1::-1]), scale=1 / 128)
     image = cv2.GaussianBlur(image, (0, 0), max(0.3, rng.uniform(0.2, 2.2) * half))
     image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-    image = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA)
     image[..., 3] = 0
     return image
 
 
-def hang(rng, image, person, half):
-    """Hangs a framed poster of another person beside the one to come."""
-    side = rng.choice([-1, 1]) * rng.uniform(112, 140)
-    left = max(0, int(image.shape[1] / 2 + (side - 58) * half))
-    top = int(rng.uniform(30, 110) * half)
-    part = image[top : top + int(160 * half), left : left + int(116 * half)]
-    frame = np.zeros((*part.shape[:2], 4), np.uint8)
-    frame[..., :3] = rng.integers(60, 240, 3)
-    centre = np.array([58, 76]) + rng.normal(0, 4, 2)
-    for layer in (person["back"], person["body"], person["head"]):
-        if layer:
-            layer.place(frame, half, centre, 0.52)
-    part[:] = frame[..., :3]
-    cv2.rectangle(part, (0, 0), part.shape[1::-1], (30, 26, 24), max(1, int(6 * half)))
+# --- colours, (h, w, 3) float32, over grids x and y in frame units, `half` pixels each ----------
 
 
-# --- colours (h, w, 3) over grids x and y in frame units ---------------------------------------
-
-
-def two_colours(rng, low):
-    """Two related colours of a room, the first `low` to 235 bright."""
-    first = rng.uniform(low, 235) + rng.normal(0, 18, 3)
-    return first, first * rng.uniform(0.6, 0.85) + rng.normal(0, 12, 3)
-
-
-def wall(rng, x, y):
-    first, second = two_colours(rng, 140)
+def wall(rng, x, y, half):
+    first = rng.uniform(100, 235) + rng.normal(0, 18, 3)
+    second = first * rng.uniform(0.6, 0.85) + rng.normal(0, 12, 3)
     share = (x > rng.uniform(20, 400) + 0.05 * y) * 0.35 + y / 1400
     return first + share[..., None] * (second - first)
 
 
-def studio(rng, x, y):
-    first, second = two_colours(rng, 90)
-    apart = np.hypot(x - rng.uniform(120, 300), y - rng.uniform(100, 300)) / 380
-    return first + apart[..., None].clip(0, 1.2) * (second * 0.7 - first)
-
-
-def brick(rng, x, y):
+def brick(rng, x, y, half):
     wide, high = rng.uniform(52, 80), rng.uniform(20, 30)
     row = np.floor(y / high)
     along = x / wide + 0.5 * (row % 2)
-    base = np.array(pick(rng, [(168, 92, 70), (190, 180, 170), (130, 70, 60), (206, 196, 186)]))
+    base = rng.choice([(168, 92, 70), (190, 180, 170), (130, 70, 60), (206, 196, 186)])
     tones = base * rng.uniform(0.72, 1.15, (97, 1)) + rng.normal(0, 6, (97, 3))
     colour = tones[((row * 31 + np.floor(along) * 17) % 97).astype(int)]
     mortar = np.minimum(y % high, (along % 1) * wide) < 3.5
     return np.where(mortar[..., None], base * 0.35 + 120, colour)
 
 
-def bookshelf(rng, x, y):
-    shade = pick(rng, [(48, 33, 22), (30, 22, 17), (90, 75, 58), (110, 108, 104)])
-    return np.array(shade) + (y / 40)[..., None]
-
-
-def foliage(rng, x, y):
-    return np.array([90, 120, 70]) + (120 - y / 3)[..., None] * np.array([0.6, 0.6, 0.7])
-
-
-def bokeh(rng, x, y):
-    dark = np.array([44, 40, 52]) * rng.uniform(0.5, 1.6)
-    return dark + (y / 16)[..., None] * rng.uniform(0.5, 1.5, 3)
-
-
-def blinds(rng, x, y):
+def blinds(rng, x, y, half):
     sky = np.array([206, 222, 238]) * rng.uniform(0.75, 1.05)
     slat = np.array([236, 230, 218]) * rng.uniform(0.55, 0.95)
     share = (0.5 + 0.5 * np.sin(2 * np.pi * y / rng.uniform(18, 30))) ** 3
@@ -108,52 +60,41 @@ def blinds(rng, x, y):
     return np.where(inside[..., None], slat + share[..., None] * (sky - slat), slat * 0.8)
 
 
-def wallpaper(rng, x, y):
-    first, second = two_colours(rng, 110)
-    step = rng.uniform(22, 50)
-    waves = np.sin(2 * np.pi * x / step) * (np.sin(np.pi * y / step) if rng.random() < 0.6 else 1)
-    return first + (waves * 1.5).clip(0, 1)[..., None] * (second - first)
-
-
-# --- details, painted on an image of `half` pixels a frame unit ----------------------------
-
-
-def books(rng, image, half):
+def bookshelf(rng, x, y, half):
+    image = np.float32(
+        rng.choice([(48, 33, 22), (90, 75, 58), (110, 108, 104)]) + y[..., None] / 40
+    )
     for shelf in np.arange(rng.uniform(20, 80), 620, 92):
-        x = rng.uniform(-10, 0)
-        while x < 460:
-            wide, high = rng.uniform(9, 24), rng.uniform(54, 80)
-            colour = mix(pick(rng, CLOTHES), (90, 70, 60), rng.uniform(0, 0.6))
-            book = np.array([(x, shelf - high), (x + wide, shelf)]) * half
+        left = rng.uniform(-10, 0)
+        while left < 460:
+            wide = rng.uniform(9, 24)
+            book = np.array([(left, shelf - rng.uniform(54, 80)), (left + wide, shelf)]) * half
+            colour = mix(rng.choice(CLOTHES), (90, 70, 60), rng.uniform(0, 0.6))
             cv2.rectangle(image, *book.astype(int).tolist(), colour, -1)
-            x += wide + 0.8 + 26 * (rng.random() < 0.08)
-        board = np.array([(0, shelf), (480, shelf + 6)]) * half
-        cv2.rectangle(image, *board.astype(int).tolist(), (150, 116, 84), -1)
+            left += wide + 0.8 + 26 * (rng.random() < 0.08)
+        image[(y >= shelf) & (y < shelf + 6)] = 150, 116, 84
+    return image
 
 
-def leaves(rng, image, half):
-    size, turn = rng.uniform((5, 3), (20, 9), (300, 2)), rng.uniform(0, np.pi, (300, 1))
-    x, y = np.moveaxis(ellipse((0, 0), (1, 1), 9) * size[:, None], 2, 0)
-    shape = np.stack([np.cos(turn) * x - np.sin(turn) * y, np.sin(turn) * x + np.cos(turn) * y], 2)
-    shape = np.int32((shape + rng.uniform(-10, (440, 570), (300, 1, 2))) * half * 16)
-    for number, leaf in enumerate(shape):  # from dark ones behind to bright ones in front
-        if number % 5 == 0:
-            tone = rng.uniform((20, 70, 10), (110, 190, 80)) * (0.4 + 0.7 * number / 300)
-        cv2.fillConvexPoly(image, leaf, tuple(tone), cv2.LINE_AA, 4)
+def foliage(rng, x, y, half):
+    image = np.float32([90, 120, 70] + (80 - y[..., None] / 5))
+    for bright in np.linspace(0.4, 1.1, 300):  # from dark leaves behind to bright ones in front
+        centre = (rng.uniform(-10, (440, 570)) * half).astype(int).tolist()
+        axes = np.ceil(rng.uniform((5, 3), (20, 9)) * half).astype(int).tolist()
+        tone = bright * rng.uniform((20, 70, 10), (110, 190, 80))
+        cv2.ellipse(image, centre, axes, rng.uniform(0, 180), 0, 360, tone, -1, cv2.LINE_AA)
+    return image
 
 
-def lamps(rng, image, half):
+def bokeh(rng, x, y, half):
+    image = np.float32(np.array([44, 40, 52]) * rng.uniform(0.5, 1.6) + y[..., None] / 16)
     for _ in range(36):
-        radius, tone = rng.uniform(8, 34) * half, rng.uniform((120, 80, 40), (255, 220, 200))
-        centre = rng.uniform(0, (440, 520)) * half
-        left, top = (centre - radius - 2).astype(int).clip(0)
-        part = image[top : int(centre[1] + radius) + 3, left : int(centre[0] + radius) + 3]
-        disc, centre = part.copy(), ((centre - (left, top)) * 16).astype(int).tolist()
-        cv2.circle(disc, centre, int(radius * 16), tuple(tone), -1, cv2.LINE_AA, 4)
-        share = rng.uniform(0.15, 0.6)
-        part[:] = cv2.addWeighted(disc, share, part, 1 - share, 0)
+        centre = (rng.uniform(0, (440, 520)) * half).astype(int).tolist()
+        tone, share = rng.uniform((120, 80, 40), (255, 220, 200)), rng.uniform(0.15, 0.6)
+        disc = cv2.circle(image.copy(), centre, int(rng.uniform(8, 34) * half), tone, -1)
+        image = cv2.addWeighted(disc, share, image, 1 - share, 0)
+    return image
 
 
-PAINTERS = (wall, studio, brick, bookshelf, foliage, bokeh, blinds, wallpaper)
+PAINTERS = (wall, brick, blinds, bookshelf, foliage, bokeh)
 BACKDROPS = {painter.__name__: painter for painter in PAINTERS}
-DETAILS = {"bookshelf": books, "foliage": leaves, "bokeh": lamps}

@@ -1,11 +1,9 @@
-"""Transparent layers to paint on, and the colours, curves and fabrics to paint with.
+"""Transparent layers to paint on, and the colours and curves to paint with.
 
 A frame is 384 x 512 units whatever its size in pixels. What is drawn of a person is given in face
 units: (0, 0) the centre of the face, (1, 0) its edge beside the eyes, (0, 1) the chin. Colours
 are RGB.
 """
-
-import functools
 
 import cv2
 import numpy as np
@@ -22,25 +20,15 @@ def mix(first, second, share):
     return tuple(np.asarray(first, float) * (1 - share) + np.asarray(second, float) * share)
 
 
-def pick(rng, values):
-    return values[rng.integers(len(values))]
-
-
-@functools.cache
-def corner_cutting(count, closed):
-    """The matrix of three rounds of corner cutting of `count` points (Chaikin 1974)."""
-    points = np.eye(count)
+def curve(points, closed=False):
+    """Rounds a line or polygon (n, 2) by three rounds of corner cutting (Chaikin 1974)."""
+    points = np.asarray(points, float)
     for _ in range(3):
         before, after = (points, np.roll(points, -1, 0)) if closed else (points[:-1], points[1:])
         cut = np.stack([0.75 * before + 0.25 * after, 0.25 * before + 0.75 * after], 1)
-        cut = cut.reshape(-1, count)
+        cut = cut.reshape(-1, 2)
         points = cut if closed else np.concatenate([points[:1], cut, points[-1:]])
     return points
-
-
-def curve(points, closed=False):
-    """Rounds a line or polygon (n, 2)."""
-    return corner_cutting(len(points), closed) @ np.asarray(points)
 
 
 def mirror(right):
@@ -48,17 +36,16 @@ def mirror(right):
     return np.concatenate([right, np.asarray(right)[::-1] * (-1, 1)])
 
 
-def directions(angles):
-    """(..., 2): the unit vectors (x, y) of angles in radians."""
-    return np.stack([np.cos(angles), np.sin(angles)], -1)
+def ellipse(centre, radii):
+    angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+    return np.stack([np.cos(angles), np.sin(angles)], 1) * radii + centre
 
 
-def ellipse(centre, radii, steps=24):
-    return directions(np.linspace(0, 2 * np.pi, steps, endpoint=False)) * radii + centre
-
-
-def blend(below, above, share):
-    """Mixes two RGBA pictures into the first: `above` where share, (h, w) float32, is 1."""
+def blend(below, colour, share):
+    """Mixes a colour into an RGBA picture, as far as share, (h, w) in 0..1, says."""
+    above = np.full_like(below, 255)
+    above[..., :3] = colour
+    share = share.astype(np.float32)
     below[:] = cv2.blendLinear(below, above, 1 - share, share)
 
 
@@ -68,12 +55,6 @@ def over(below, above):
     cv2.add(cv2.multiply(below, cv2.merge([rest] * 4), scale=1 / 255), above, below)
 
 
-def bell(low, high, middle, width):
-    """A soft bump over the pixels low..high: 1 at the middle, 1/e at `width` from it."""
-    pixels = np.arange(low, high, dtype=np.float32)
-    return np.exp(-(((pixels - float(middle)) / float(width)) ** 2))
-
-
 class Layer:
     """A transparent picture of the box (left, top, right, bottom), in frame units about the face.
 
@@ -81,8 +62,8 @@ class Layer:
     """
 
     def __init__(self, box, scale, unit):
-        self.box, self.scale, self.unit = box, scale, np.asarray(unit)
-        height, width = int((box[3] - box[1]) * scale), int((box[2] - box[0]) * scale)
+        self.box, self.scale, self.unit = np.array(box), scale, np.asarray(unit)
+        width, height = ((self.box[2:] - self.box[:2]) * scale).astype(int)
         self.pixels = np.zeros((height, width, 4), np.uint8)
 
     def fixed(self, points):
@@ -90,123 +71,63 @@ class Layer:
         points = (np.asarray(points) * self.unit - self.box[:2]) * self.scale
         return np.rint(points * 16).astype(np.int32)
 
-    def trim(self, room):
-        """Cuts off what is empty, but not the box `room`, in face units, where more will come."""
-        filled = np.array(cv2.boundingRect(cv2.extractChannel(self.pixels, 3)))
-        rim = int(4 * self.scale) + 2  # a turning head moves the pixels a little
-        room = self.fixed(room) // 16
-        low = np.minimum(filled[:2] - rim, room[0]).clip(0)
-        high = np.maximum(filled[:2] + filled[2:] + rim, room[1])
-        high = np.minimum(high, self.pixels.shape[1::-1])
-        self.pixels = self.pixels[low[1] : high[1], low[0] : high[0]].copy()
-        edges = np.concatenate([low, high]) / self.scale
-        self.box = tuple(edges + np.tile(self.box[:2], 2))
+    def window(self, points, room=1):
+        """The part of `pixels` around fixed points, and its left top corner (x, y) in pixels."""
+        low = (points.min(0) // 16 - room).clip(0)
+        high = (points.max(0) // 16 + room + 1).clip(0)
+        return self.pixels[low[1] : high[1], low[0] : high[0]], low.tolist()
 
     def fill(self, points, colour):
-        cv2.fillPoly(self.pixels, [self.fixed(points)], (*colour, 255), cv2.LINE_AA, 4)
+        cv2.fillPoly(self.pixels, [self.fixed(points)], (*map(float, colour), 255), cv2.LINE_AA, 4)
 
     def line(self, points, colour, width=1.0, closed=False):
         """A line, `width` frame units wide, or many of them if points are (n, k, 2)."""
         points = self.fixed(points)
         points = [points] if points.ndim == 2 else list(points)
         width = max(1, round(width * self.scale))
-        cv2.polylines(self.pixels, points, closed, (*colour, 255), width, cv2.LINE_AA, 4)
-
-    def bounds(self, points, room):
-        """(low, high): the corners (x, y) of fixed points in pixels, and some room around them."""
-        size = self.pixels.shape[1::-1]
-        low = np.clip(points.min(0) // 16 - room, 0, np.subtract(size, 1))
-        return low, np.clip(points.max(0) // 16 + room + 1, low + 1, size)
-
-    def window(self, points):
-        """The part of `pixels` around points, and the coverage 0..1 of their polygon there."""
-        fixed = self.fixed(points)
-        low, high = self.bounds(fixed, 1)
-        cover = np.zeros((high - low)[::-1], np.uint8)
-        cv2.fillPoly(cover, [fixed - 16 * low.astype(np.int32)], 255, cv2.LINE_AA, 4)
-        return self.pixels[low[1] : high[1], low[0] : high[0]], cover / np.float32(255)
-
-    def cloth(self, points, fabric):
-        """Fills a polygon with fabric(x, y), colours (h, w, 3) of grids in frame units."""
-        part, cover = self.window(points)
-        y, x = np.mgrid[: part.shape[0] : 2, : part.shape[1] : 2].astype(np.float32) / self.scale
-        rgba = np.full((*x.shape, 4), 255, np.uint8)
-        rgba[..., :3] = fabric(x, y).clip(0, 255)
-        rgba = cv2.resize(rgba, part.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-        blend(part, rgba, cover)
+        cv2.polylines(
+            self.pixels, points, closed, (*map(float, colour), 255), width, cv2.LINE_AA, 4
+        )
 
     def tint(self, centre, radii, colour, strength):
         """Blends a colour in, softly around a centre, only where the layer is painted."""
-        middle = (np.multiply(centre, self.unit) - self.box[:2]) * self.scale
-        reach = np.multiply(radii, self.unit) * self.scale
-        low = (middle - 2 * reach).astype(int).clip(0)
-        high = np.minimum((middle + 2 * reach).astype(int) + 1, self.pixels.shape[1::-1])
-        if (low >= high).any():
-            return
-        part = self.pixels[low[1] : high[1], low[0] : high[0]]
-        along, down = map(bell, low, high, middle, reach)
-        weight = (down * np.float32(strength / 255))[:, None] * along * part[..., 3]
-        solid = np.full((*weight.shape, 4), (*(int(n) for n in colour), 255), np.uint8)
-        blend(part, solid, weight)
+        centre, reach = self.fixed(centre), np.multiply(radii, self.unit) * self.scale
+        part, (left, top) = self.window(centre + np.outer((-32, 32), reach).astype(int))
+        y, x = np.ogrid[: part.shape[0], : part.shape[1]]
+        x = np.exp(-(((x + left - centre[0] / 16) / reach[0]) ** 2))
+        y = np.exp(-(((y + top - centre[1] / 16) / reach[1]) ** 2))
+        blend(part, colour, strength / 255 * x * y * part[..., 3])
 
     def crease(self, lines, depth, width=1.6):
         """Darkens along soft lines, by about the share `depth` at their middle."""
         if not len(lines):
             return
-        fixed = [self.fixed(curve(line)) for line in lines]
-        low, high = self.bounds(np.concatenate(fixed), int(3 * width * self.scale) + 2)
-        part = self.pixels[low[1] : high[1], low[0] : high[0]]
+        lines = [self.fixed(curve(line)) for line in lines]
+        part, low = self.window(np.concatenate(lines), int(3 * width * self.scale) + 2)
         ink, thick = np.zeros(part.shape[:2], np.float32), max(1, round(width * self.scale))
-        fixed = [line - 16 * low.astype(np.int32) for line in fixed]
-        cv2.polylines(ink, fixed, False, float(depth), thick, shift=4)
+        lines = [line - 16 * np.array(low, np.int32) for line in lines]
+        cv2.polylines(ink, lines, False, float(depth), thick, shift=4)
         ink = cv2.stackBlur(ink, (2 * int(width * self.scale) + 1,) * 2)
-        solid = np.zeros_like(part)
-        solid[..., 0], solid[..., 3] = part[..., 0] // 6, part[..., 3]
-        blend(part, solid, ink)
+        darker = 1 - ink[..., None] * np.array([0.8, 1, 1, 0], np.float32)
+        np.multiply(part, darker, out=part, casting="unsafe")
 
-    def place(self, frame, scale, centre, zoom, *, roll=0.0, turn=(0, 0)):
-        """Warps the layer over a frame, (h, w, 4) uint8 at `scale` pixels a unit, in place.
+    def place(self, frame, scale, centre, zoom, roll=0.0):
+        """Lays the layer over a frame, (h, w, 4) uint8 at `scale` pixels a unit, in place.
 
-        centre: that of the face in the frame; roll in radians; turn: how far, in frame units, the
-        middle of the face moves against its edge, as it does when a head turns or nods.
+        centre: that of the face, in frame units; roll in radians.
         """
-        left, top, right, bottom = self.box
         cos, sin = np.cos(roll), np.sin(roll)
-        corners = np.array([(left, top), (left, bottom), (right, top), (right, bottom)])
-        corners = corners @ np.array([(cos, sin), (-sin, cos)]) * zoom + centre
-        low = np.floor(corners.min(0) * scale).astype(int).clip(0)
-        high = np.minimum(np.ceil(corners.max(0) * scale).astype(int), frame.shape[1::-1])
-        # The map is smooth: it is worked out at every 8th pixel and interpolated.
-        size = -(-(high - low) // 8)
-        x = (low[0] + np.arange(size[0]) * 8 + 4) / scale - centre[0]
-        y = (low[1] + np.arange(size[1])[:, None] * 8 + 4) / scale - centre[1]
-        u, v = (cos * x + sin * y) / zoom, (cos * y - sin * x) / zoom
-        if any(turn):
-            bump = np.exp(-((u / 52) ** 2) - (v / 80) ** 2)
-            u, v = u - turn[0] * bump, v - turn[1] * bump
-        grid = (np.stack([u - left, v - top], 2) * self.scale - 0.5).astype(np.float32)
-        grid = cv2.resize(grid, (size * 8).tolist())[: high[1] - low[1], : high[0] - low[0]]
-        warped = cv2.remap(self.pixels, grid, None, cv2.INTER_LINEAR)
-        over(frame[low[1] : high[1], low[0] : high[0]], warped)
+        turn = zoom * scale * np.array([(cos, -sin), (sin, cos)])
+        matrix = np.column_stack([turn / self.scale, turn @ self.box[:2] + centre * scale])
+        over(frame, cv2.warpAffine(self.pixels, matrix, frame.shape[1::-1]))
 
 
-def fabric(rng, base):
-    """A function of grids (x, y) that gives colours: plain, stripes, checks, dots or knit."""
-    other = mix(pick(rng, CLOTHES), base, 0.2)
-    kind, step = rng.choice(["plain", "stripes", "checks", "dots", "knit"]), rng.uniform(7, 18)
-    tilt = rng.choice([0.0, 0.0, np.pi / 2, 0.7])
-
-    def paint(x, y):
-        u, v = x * np.cos(tilt) - y * np.sin(tilt), x * np.sin(tilt) + y * np.cos(tilt)
-        if kind == "stripes":
-            share = (np.sin(2 * np.pi * v / step) * 4).clip(0, 1)
-        elif kind == "checks":
-            share = (v % step < step / 2) * 0.45 + (u % step < step / 2) * 0.45
-        elif kind == "dots":
-            u = u + np.floor(v / step) % 2 * step / 2
-            share = (step * 0.3 - np.hypot(u % step - step / 2, v % step - step / 2)).clip(0, 1)
-        else:
-            share = (0.18 + 0.18 * np.sin(2.2 * u) * np.sin(1.1 * v + u)) * (kind == "knit")
-        return np.asarray(base) + share[..., None] * (np.asarray(other) - base)
-
-    return paint
+def pattern(rng):
+    """The lines of a plain, striped or checked fabric, for Layer.crease."""
+    kind, places, lean = (
+        rng.integers(3),
+        np.arange(-4, 6, rng.uniform(0.1, 0.26)),
+        rng.choice(3) / 4,
+    )
+    stripes = [[(x - lean, -1), (x + lean, 6)] for x in places] if kind else []
+    return stripes + ([[(-4, y), (4, y + lean)] for y in places] if kind == 2 else [])

@@ -7,24 +7,18 @@ import cv2
 import numpy as np
 
 from drawing.backdrop import MARGIN, render_scale
-from drawing.canvas import CLOTHES, WHITE, curve, ellipse, fabric, mirror, mix, over, pick
-from drawing.identity import LONG, half_width
+from drawing.canvas import CLOTHES, WHITE, Layer, curve, mirror, mix, over, pattern
+from drawing.portrait import LONG, half_width
 
 # Of each kind of mask: its colours; how far its middle rises above its upper edge; how much of the
 # face's width it covers; half the width of its lower edge.
+BLUES = [(160, 200, 226), (236, 240, 242), (232, 180, 196), (130, 176, 190), (40, 42, 48)]
+GREYS = [(244, 244, 240), (236, 232, 222), (60, 62, 66), (214, 196, 176)]
 MASKS = {
-    "surgical": (
-        [(160, 200, 226), (236, 240, 242), (232, 180, 196), (130, 176, 190), (40, 42, 48)],
-        0.04, 0.97, 0.42,
-    ),
-    "kn95": (
-        [(244, 244, 240), (236, 232, 222), (60, 62, 66), (214, 196, 176)],
-        0.14, 0.96, 0.16,
-    ),
-    "n95": ([(240, 238, 230), (226, 230, 236), (170, 196, 214)], 0.1, None, None),
+    "surgical": (BLUES, 0.04, 0.97, 0.42),
+    "kn95": (GREYS, 0.14, 0.96, 0.16),
     "cloth": (CLOTHES, 0.09, 0.985, 0.32),
-    "black": ([(22, 22, 24), (34, 34, 38), (46, 48, 56)], 0.09, 0.985, 0.32),
-}  # fmt: skip
+}
 # How a mask may be worn: (height of its upper edge, of its lower edge) on the face.
 WORN = {"right": (0.13, 1.05), "nose": (0.46, 1.1), "chin": (0.76, 1.14)}
 
@@ -35,67 +29,40 @@ def draw_mask(rng, head, who, kind, worn):
     who of identity, kind one of MASKS, worn one of WORN: "nose" leaves the nose bare, "chin" the
     mouth too.
     """
-    face, layer = copy.copy(head), copy.copy(head)
-    face.pixels, layer.pixels = head.pixels.copy(), np.zeros_like(head.pixels)
+    face, layer = copy.deepcopy(head), Layer(head.box, head.scale, head.unit)
     colours, rise, share, foot = MASKS[kind]
     top, low = rng.normal(WORN[worn][0], 0.02), rng.uniform(0, 0.05) + WORN[worn][1]
     peak, deep = top - rise, low - top
-    if kind == "n95":  # a cup that leaves the cheeks bare
-        reach = [0.3, 0.62, 0.74, 0.66, 0.3]
-        v = top + deep * np.array([-0.05, 0.16, 0.5, 0.84, 1])
-    else:
-        v = top + deep * np.array([0.1, 0.3, 0.55, 0.8, 1])
-        reach = half_width(who, v.clip(0, 0.93)) * share
-        reach[4], reach[3] = foot, max(reach[3], 1.4 * foot)
+    v = top + deep * np.array([0.1, 0.3, 0.55, 0.8, 1])
+    reach = half_width(who, v.clip(0, 0.93)) * share
+    reach[4], reach[3] = foot, max(reach[3], 1.4 * foot)
     edge = np.stack([reach, v], 1)
     shape = curve(mirror([(0, peak), *edge]), True)
-    tone = pick(rng, colours)
+    tone = rng.choice(colours)
     dark, light = mix(tone, (20, 20, 30), 0.32), mix(tone, WHITE, 0.5)
     hook = 0.85 if who["style"] in LONG else 1.02  # hair hides the ears
-    strap = dark if kind == "black" else (232, 232, 232)
     for side in (-1, 1):
         for corner, ear in ((edge[0], -0.06), (edge[3], 0.24)):
-            face.line([corner * (side, 1), (side * hook, ear)], strap, 2.2)
+            face.line([corner * (side, 1), (side * hook, ear)], (232, 232, 232), 2.2)
     face.tint((0, peak - 0.02), (0.6, 0.06), mix(who["skin"], (70, 30, 20), 0.6), 0.4)
+    layer.fill(shape, tone)
     if kind == "cloth":
-        layer.cloth(shape, fabric(rng, tone))
-    else:
-        layer.fill(shape, tone)
+        layer.crease(pattern(rng), 0.5, 3)
     for side in (-1, 1):
         layer.tint((side * 0.95, top + deep / 2), (0.3, deep * 0.6), dark, 0.65)
     layer.tint((0, low), (0.7, deep * 0.22), dark, 0.7)
     layer.tint((0, top + deep * 0.33), (0.3, deep * 0.2), light, 0.45)
-    draw_seams(layer, kind, edge, (peak, top, deep), (tone, dark, light))
-    layer.line(shape, mix(tone, dark, 0.5), 1, closed=True)
-    over(face.pixels, layer.pixels)
-    return face
-
-
-def draw_seams(layer, kind, edge, heights, tones):
-    """What tells one kind of mask from another: pleats, a seam, a valve."""
-    (peak, top, deep), (tone, dark, light) = heights, tones
     if kind == "surgical":
-        layer.line(curve([(-0.32, top), (0, top + 0.015), (0.32, top)]), light, 2.4)
         for y in top + deep * np.array([0.32, 0.5, 0.68]):
             x = 0.93 * np.interp(y, edge[:, 1], edge[:, 0])
             pleat = curve([(-x, y - 0.03), (0, y + 0.07), (x, y - 0.03)])
             layer.line(pleat, dark, 1.3)
             layer.line(np.add(pleat, (0, 0.02)), light, 1)
-    elif kind == "kn95":
-        for x, colour in ((0, dark), (0.025, light)):
-            layer.line([(x, peak + 0.05), (x, top + deep)], colour, 1.6)
-        for side in (-1, 1):
-            layer.line([(side * 0.2, top + 0.02), (side * 0.75, top + deep * 0.3)], dark, 1)
-    elif kind == "n95":
-        if sum(tone) > 690:
-            valve = ellipse((0.3, top + deep * 0.6), (0.17, 0.13))
-            layer.fill(valve, mix(tone, dark, 0.4))
-            layer.line(valve, dark, 1.4, closed=True)
-        y = top + deep * 0.6
-        layer.line(curve([(-0.6, y), (0, y + deep * 0.12), (0.6, y)]), dark, 1.4)
-        layer.line([(-0.22, top), (0.22, top)], (196, 196, 200), 4)
     else:
-        layer.line(curve([(0, peak), (0.07, top + deep / 2), (0, top + deep)]), dark, 1.4)
+        layer.line([(0, peak + 0.05), (0, low)], dark, 1.6)
+    layer.line(shape, mix(tone, dark, 0.5), 1, closed=True)
+    over(face.pixels, layer.pixels)
+    return face
 
 
 @functools.cache
@@ -123,27 +90,23 @@ def draw_photo(rng, person, backdrop, size, sun, *, mask=None, worn="right"):
     of the light; mask one of MASKS, or None for a bare face; worn one of WORN. The draws of rng
     do not depend on the backdrop.
     """
-    scale, times = render_scale(size)
+    (who, layers), (scale, times) = person, render_scale(size)
     height, width = size[0] * times, size[1] * times
-    head = draw_mask(rng, person["head"], person["who"], mask, worn) if mask else person["head"]
+    if mask:
+        layers = [*layers[:-1], draw_mask(rng, layers[-1], who, mask, worn)]
     middle = np.array([width / scale / 2, 226]) + rng.normal(0, (13, 10))
     zoom, roll = 1.1 * np.exp(rng.normal(0, 0.05)), rng.normal(0, 0.05)
     left, top = rng.integers(0, 2 * int(MARGIN * scale) + 1, 2)
     frame = backdrop[top : top + height, left : left + width].copy()
-    if person["back"]:
-        person["back"].place(frame, scale, middle, zoom, roll=roll * 0.7)
-    person["body"].place(frame, scale, middle + rng.normal(0, 4, 2), zoom, roll=roll * 0.25)
-    head.place(frame, scale, middle, zoom, roll=roll, turn=rng.normal(0, (8, 5)))
+    for layer, share in zip(layers, (0.7, 0.25, 1)[-len(layers) :], strict=True):
+        layer.place(frame, scale, middle, zoom, roll * share)
     matte = cv2.extractChannel(frame, 3)
     gains = sunlight(rng, middle * scale / (width, height), sun)
     gains = cv2.resize(gains, (width, height), interpolation=cv2.INTER_LINEAR)
     image = cv2.multiply(cv2.cvtColor(frame, cv2.COLOR_RGBA2RGB), gains, scale=1 / 128)
-    soft = rng.uniform(0, 0.9) * scale
-    if soft > 0.35:
-        image = cv2.GaussianBlur(image, (3, 3), soft)
-    if times > 1:
-        image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
-        matte = cv2.resize(matte, size[::-1], interpolation=cv2.INTER_AREA)
+    image = cv2.GaussianBlur(image, (3, 3), max(0.2, rng.uniform(0, 0.9) * scale))
+    image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
+    matte = cv2.resize(matte, size[::-1], interpolation=cv2.INTER_AREA)
     share, (x, y) = rng.uniform(0.04, 0.2), rng.integers(0, 64, 2)
     noise = grain(*size)[y : y + size[0], x : x + size[1]]
     return cv2.addWeighted(image, 1, noise, share, -128 * share), matte
