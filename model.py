@@ -102,6 +102,8 @@ def create(name, heads, size, weights="none", *, drop_rate=0.0, drop_path=0.0, e
     source = WEIGHTS / f"{name}.safetensors" if weights == "auto" else Path(weights)
     if weights not in ("auto", "none") or (weights == "auto" and source.is_file()):
         options["pretrained_cfg_overlay"] = {"file": str(source)}
+    elif weights == "auto":
+        _check_hub()
     try:
         with warnings.catch_warnings(action="ignore"):  # of torch, on files of others
             backbone = timm.create_model(name, **options)
@@ -115,8 +117,9 @@ def create(name, heads, size, weights="none", *, drop_rate=0.0, drop_path=0.0, e
                 ".safetensors file, or a .pth file of its tensors alone"
             ) from None
         raise UserError(
-            f"the weights of {name} could not be downloaded ({reason}); connect, or put them at "
-            f"weights/{name}.safetensors, or start from random ones with --weights none"
+            f"the weights of {name} could not be downloaded ({reason}); connect, put them at "
+            f"weights/{name}.safetensors, or give a model of scripts/fetch_weights.py or "
+            "--weights none"
         ) from None
     try:  # timm's attributes do not tell the width of the output for every model
         with torch.no_grad():
@@ -125,6 +128,18 @@ def create(name, heads, size, weights="none", *, drop_rate=0.0, drop_path=0.0, e
         reason = _first_line(error)
         raise UserError(f"--model {name} cannot take photos of {size}: {reason}") from None
     return Classifier(backbone.train(), heads, features, extra)
+
+
+def _check_hub():
+    """Without a connection, the hub's client is told so: it would retry for a minute."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    try:
+        if not constants.HF_HUB_OFFLINE:
+            get_session().head(constants.ENDPOINT, timeout=5)
+    except Exception:  # of the network; what is in its cache is still found
+        constants.HF_HUB_OFFLINE = True
 
 
 def _first_line(error):

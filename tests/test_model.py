@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import timm
 import torch
 from helpers import model_info
+from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 import labels
@@ -227,3 +229,12 @@ def test_a_damaged_file_is_named(tmp_path):
     model.save_model(made, path, INFO)
     with pytest.raises(UserError, match=r"best\.safetensors does not fit test_resnet"):
         model.load_model(path)
+
+
+def test_without_a_hub_weights_are_refused_at_once(monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # where nobody listens
+    start = time.monotonic()
+    with pytest.raises(UserError, match=r"weights/resnet34\.safetensors.* --weights none"):
+        model.create("resnet34", ["label"], (32, 32), "auto")
+    assert time.monotonic() - start < 10
