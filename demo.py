@@ -7,11 +7,10 @@ not on how many people are drawn, nor by how many processes.
 """
 
 import json
-import tempfile
 from pathlib import Path
 
 from common.errors import UserError, run_command
-from common.files import check_writable, write_json
+from common.files import atomic, check_writable, write_json
 from common.flags import Option, make_parser, number
 from common.processes import say
 
@@ -47,19 +46,14 @@ def main(argv=None):
     check_writable("--out", args.out)
     from drawing.competition import PHOTOS, draw
 
-    out = args.out.resolve()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
-        work = Path(folder, out.name)
-        try:
+    try:
+        with atomic(args.out.resolve()) as work:
             draw(work, args)
             write_json(work / "demo.json", flags)
-            work.rename(out)  # which may be there, but empty
-        except OSError as error:
-            if is_drawn(args.out, flags):  # by another process in the meantime
-                return
-            error.filename = str(args.out)  # of a full disk, which names no file
-            raise
+    except OSError:
+        if is_drawn(args.out, flags):  # by another process in the meantime
+            return
+        raise
     photos = len(PHOTOS)
     say(
         f"{args.out}: drew {args.people} people, {photos * args.people} photos, in train; "

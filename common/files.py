@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import tempfile
 import zlib
 from pathlib import Path
@@ -22,7 +23,8 @@ WEIGHTS = HOME / "weights"
 
 @contextlib.contextmanager
 def atomic(path, sync=True):
-    """Yields a temporary path beside `path`; renames it to `path` if the block ends well.
+    """Yields a temporary path beside `path`, for a file or a folder; renames it to `path` if the
+    block ends well.
 
     A crash leaves the old file as it was; an exception also removes the temporary one, and the next
     write those of processes that were killed. So does a power cut, if the file is synced to the
@@ -47,7 +49,14 @@ def atomic(path, sync=True):
             error.filename = str(path)
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
+
+
+def _remove(path):
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _remove_leftovers(path):
@@ -56,7 +65,7 @@ def _remove_leftovers(path):
         try:
             os.kill(int(stale.name.split(".")[-2]), 0)
         except ProcessLookupError:
-            stale.unlink(missing_ok=True)
+            _remove(stale)
         except (ValueError, OverflowError, PermissionError):  # another's file, or process
             continue
 

@@ -15,7 +15,7 @@ from torch import distributed as dist
 
 import options
 from common.errors import UserError
-from common.files import HOME, locked, read_bytes, write_csv, write_json
+from common.files import HOME, atomic, locked, read_bytes, write_csv, write_json
 from common.processes import rank, world_size
 from experiment import pseudo
 from experiment.reader import read_config, read_folds
@@ -109,9 +109,9 @@ def _make(config, folds):
         if joined := find_run(config, folds):
             return joined
         folder = _numbered(first)[-1]
-        folder.mkdir()
-        write_csv(folder / "folds.csv", folds)
-        write_json(folder / "config.json", config)
+        with atomic(folder) as begun:
+            write_csv(begun / "folds.csv", folds)
+            write_json(begun / "config.json", config)
     return folder
 
 

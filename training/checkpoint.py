@@ -36,9 +36,9 @@ def save_state(task):
     state["predictions"] = [_tensors(codes) for codes in task.predictions]
     buffer = io.BytesIO()  # torch.save to a file hides that a disk is full
     torch.save(state, buffer)
-    data = buffer.getvalue()
+    buffer.write(hashlib.sha256(buffer.getbuffer()).digest())
     with atomic(task.folder / "last.pt") as temporary:
-        temporary.write_bytes(data + hashlib.sha256(data).digest())
+        temporary.write_bytes(buffer.getbuffer())
     if task.history:
         write_csv(task.folder / "log.csv", pd.DataFrame(task.history))
 

@@ -60,6 +60,27 @@ def test_an_error_while_writing_leaves_the_old_file_and_no_other(tmp_path, error
     assert list(tmp_path.iterdir()) == [path] and path.read_text() == "old"
 
 
+def test_a_folder_is_written_whole_or_not_at_all(tmp_path):
+    with pytest.raises(ZeroDivisionError), files.atomic(tmp_path / "run") as begun:
+        files.write_text(begun / "a.txt", "a")
+        raise ZeroDivisionError
+    assert not list(tmp_path.iterdir())
+    killed = python(
+        "import os, signal, sys; from common.files import atomic, write_text\n"
+        f"with atomic({str(tmp_path / 'run')!r}) as begun:\n"
+        "    write_text(begun / 'b.txt', 'b')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    killed.communicate(timeout=60)
+    assert [path.name for path in tmp_path.iterdir()] == [f".run.{killed.pid}.tmp"]
+    with files.atomic(tmp_path / "run") as begun:
+        files.write_text(begun / "a.txt", "a")
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == [
+        "run",
+        "run/a.txt",
+    ]
+
+
 def test_what_a_killed_process_left_goes_with_the_next_write(tmp_path):
     path, gone = tmp_path / "a[1].txt", python("")
     gone.communicate(timeout=60)
