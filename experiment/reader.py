@@ -14,6 +14,7 @@ import metrics
 import options
 from common.errors import UserError
 from common.files import read_bytes, read_json
+from common.processes import counted
 from common.schema import COUNT, SHARE, Number, check
 from labels import ATTRIBUTES, CLASSES, LAYOUTS, PROBS
 
@@ -213,17 +214,16 @@ def read_run(folder):
         )
     scores = read_metrics(folder / "metrics.json", "macro_f1", "confusion")
     oof = read_oof(folder / "oof.csv", folds, scores)
-    known = sorted(set(oof.fold))
-    missing = sorted(set(folds.fold) - {-1, *known})
+    missing = sorted(set(folds.fold) - {-1, *oof.fold})
     last = scores.get("last_epoch", {}).get("macro_f1", math.nan)
-    return FinishedRun(folder, config, oof, missing, _read_logs(folder, known), last)
+    return FinishedRun(folder, config, oof, missing, _read_logs(folder, set(oof.fold)), last)
 
 
 def _read_logs(folder, folds):
     """{ALL or a task: frame of these folds} of the folder's log.csv files."""
     parts = {}
     for key in (ALL, *TASKS):
-        for fold in folds:
+        for fold in sorted(folds):
             path = fold_folder(folder, fold) / ("" if key == ALL else key) / "log.csv"
             if path.exists():
                 parts.setdefault(key, []).append(read_table(path, LOG).assign(fold=fold))
@@ -232,34 +232,23 @@ def _read_logs(folder, folds):
 
 def check_same(a, b):
     """UserError that names the difference unless two runs predict the same labelled images."""
-    ours, theirs = set(a.oof.image), set(b.oof.image)
-    if ours != theirs:
-        some = min(ours ^ theirs)
-        raise UserError(
-            f"{a.folder} and {b.folder} predict different images ({len(ours)} and {len(theirs)}; "
-            f"{some} is in {a.folder if some in ours else b.folder} only): compare runs of the "
-            "same folds"
-        )
-    _check_labels(a.oof, b.oof, f"{a.folder} and {b.folder}", "runs of the same table")
+    advice = "compare runs of the same folds and data"
+    _rows_of(a.oof, b, a.folder, advice)
+    _rows_of(b.oof, a, b.folder, advice)
 
 
 def check_table(frame, run):
     """The rows of the data table in the run's order; UserError if the run is of other data."""
+    return _rows_of(frame, run, "the data", "give its own --data_dir")
+
+
+def _rows_of(frame, run, name, advice):
     rows = frame.set_index("image").reindex(run.oof.image).reset_index()
     missing = rows.label.isna()
-    if missing.any():
-        raise UserError(
-            f"{run.folder} predicts {missing.sum()} images that the data do not hold "
-            f"({rows.image[missing].iloc[0]} is one): give its own --data_dir"
-        )
-    _check_labels(rows, run.oof, f"{run.folder} and the data", "its own --data_dir")
+    moved = ~missing & ((rows.label != run.oof.label) | (rows.person != run.oof.person))
+    differing = (missing, "has {} which {} lacks"), (moved, "labels {} unlike {}")
+    for bad, what in differing:
+        if bad.any():
+            images = f"{counted(bad.sum(), 'image')} ({rows.image[bad].iloc[0]} ...)"
+            raise UserError(f"{run.folder} {what.format(images, name)}: {advice}")
     return rows
-
-
-def _check_labels(a, b, who, advice):
-    moved = (a.label.astype(int) != b.label) | (a.person != b.person)
-    if moved.any():
-        raise UserError(
-            f"{who} disagree on the label of {moved.sum()} images ({b.image[moved].iloc[0]} is "
-            f"one): give {advice}"
-        )

@@ -76,13 +76,9 @@ def _in_words(task, epoch, truth):
 IN_SHORT = ("macro_f1", "accuracy", "ece")  # of a fold
 # Tag names of the baseline, where it has them.
 TAGS = {
-    "train_loss": "Train/loss",
-    "train_accuracy": "Train/accuracy",
-    "lr": "Train/lr",
-    "val_loss": "Val/loss",
-    "val_accuracy": "Val/accuracy",
-    "macro_f1": "Val/macro_f1",
+    f"{part.lower()}_{x}": f"{part}/{x}" for part in ("Train", "Val") for x in ("loss", "accuracy")
 }
+TAGS |= {"lr": "Train/lr", "macro_f1": "Val/macro_f1"}
 
 
 def import_wandb(project):

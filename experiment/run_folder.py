@@ -203,11 +203,8 @@ def resumed_args(args, argv):
     """
     recorded = _recorded_options(args.resume, args, complete=True)
     given = {word[2:].split("=")[0] for word in argv if word.startswith("--")}
-    changing = sorted(given - (options.RUNTIME_FLAGS - {"from_run", "config"}))
-    if changing:
-        raise UserError(
-            f"--{changing[0]}: a resumed run goes on with its own options; leave it out"
-        )
+    for name in sorted(given - (options.RUNTIME_FLAGS - {"from_run", "config"})):
+        raise UserError(f"--{name}: a resumed run goes on with its own options; leave it out")
     now = given | OF_A_CALL - {"name", "model_dir", "from_run", "config"}
     return Namespace(**vars(args) | {k: v for k, v in recorded.items() if k not in now})
 

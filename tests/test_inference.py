@@ -136,7 +136,7 @@ def test_decision_f1_uses_the_oof(runs, predict, capsys):
     oof = pd.read_csv(runs[0] / "oof.csv")
     weights = decision.weights(oof[PROBS].to_numpy(), oof.label.to_numpy())
     assert (answers == (probs.to_numpy() * weights).argmax(1)).all()
-    with pytest.raises(UserError, match="predict different"):
+    with pytest.raises(UserError, match=r"which .* lacks: compare runs"):
         predict("--model_dir", *runs, "--decision", "f1")
 
 

@@ -160,7 +160,7 @@ def test_training_photos_that_moved(tiny, drawn, score, tmp_path):
     shutil.copytree(drawn / "train", changed)
     table = (changed / "train.csv").read_text()
     (changed / "train.csv").write_text(table.replace(",female,", ",male,", 1))
-    with pytest.raises(UserError, match=r"label of 7 images.*--train_dir"):
+    with pytest.raises(UserError, match=r"labels 7 images .* unlike the data: .*--train_dir"):
         score(gone, "--train_dir", changed)
 
 
@@ -189,7 +189,6 @@ def test_the_report_takes_it_as_one_more_run(tiny, drawn, score, tmp_path):
     words += ["--cam_images", 1, "--model_dir", *folders]
     report.main([str(word) for word in words])
     page = (tmp_path / "report.html").read_text()
-    assert page.count("This run kept no learning curves.") == 3
     assert page.count("has no models of its own") == 3
     tables = tmp_path / "report_tables"
     runs = pd.read_csv(tables / "runs.csv", keep_default_na=False).set_index("run")
@@ -225,7 +224,7 @@ def test_what_cannot_be_scored(tiny, other, score, tmp_path):
     everybody = tiny.train("--val_ratio", "0")
     with pytest.raises(UserError, match=r"no oof\.csv"):
         score(everybody)
-    with pytest.raises(UserError, match="predict different images"):
+    with pytest.raises(UserError, match=r"which .* lacks: compare runs"):
         score(other, tiny.split)
     with pytest.raises(UserError, match=r"one fold.*--k_fold"):
         score(tiny.split, "--decision", "f1")
