@@ -90,6 +90,8 @@ OPTIONS = {
         Where("dry_run", False, None, "say all problems, try a batch of each model, tell the cost, "
               "write dry_run.png; make no run"),
         Where("device", "auto", str, "auto|cpu|cuda|cuda:1|mps ..."),
+        Where("deterministic", False, None, "on a GPU only kernels that give the same bytes each "
+              "time, which may be slower; a warning where torch has none"),
         Where("log_interval", 20, whole(1), "steps between two checks of the loss"),
         Where("valid_batch_size", 256, whole(1), "batch size of validation, on a CPU at most 32"),
     ),

@@ -52,7 +52,7 @@ def main(argv=None, on_epoch=None):
     from training.run import open_run, train_folds
 
     results.import_wandb(args.wandb)
-    device = devices.pick_device(args.device)
+    device = devices.pick_device(args.device, args.deterministic)
     with devices.process_group(device), devices.stop_on_signals() as stopping:
         run = open_run(args, device)
         try:

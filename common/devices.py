@@ -18,11 +18,15 @@ CPU_BATCH = 32  # photos; 256 at once took 1.5 GB more, and were not faster
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
 
 
-def pick_device(name):
+def pick_device(name, deterministic=False):
     """torch.device of --device, made ready: auto takes this process's GPU if there is one.
 
+    deterministic: of --deterministic, for the whole process.
     UserError if it is none on which models run, or if torch sees none of that kind.
     """
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by the first product
+        torch.use_deterministic_algorithms(True, warn_only=True)
     local, gpus = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
     if name == "auto":
         name = f"cuda:{local % gpus}" if torch.cuda.is_available() else "cpu"
