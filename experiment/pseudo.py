@@ -25,12 +25,6 @@ FLATTERS = (
 )
 
 
-def is_mean(path):
-    """True for a file of mean predictions, False for one by fold."""
-    with Path(path).open(encoding="utf-8-sig") as file:
-        return KEY not in file.readline()
-
-
 def held_out(folds):
     """{fold: SHA-256 (16 hex digits) of the people it validates} of a frame (person, fold)."""
     groups = folds[folds.fold >= 0].groupby("fold").person

@@ -17,7 +17,6 @@ import options
 from common.errors import UserError
 from common.files import HOME, atomic, locked, read_bytes, write_csv, write_json
 from common.processes import rank, world_size
-from experiment import pseudo
 from experiment.reader import read_config, read_folds
 
 # Flags that name a file, or a run, whose content is part of the run.
@@ -41,10 +40,10 @@ def file_hashes(args):
     return found
 
 
-def describe(args, tasks, table):
+def describe(args, tasks, table, labels):
     """The config.json of a run: its options, resolved, its data, and the moment.
 
-    tasks: of options.tasks_of(); table: the dataset.Table.
+    tasks: of options.tasks_of(); table: the dataset.Table; labels: what it is taught.
     """
     return stamp() | {
         "layout": options.layout_of(args),
@@ -57,7 +56,7 @@ def describe(args, tasks, table):
             "images": len(table.frame),
             "notes": table.notes,
             "files": file_hashes(args),
-            "pseudo_is_mean": bool(args.pseudo) and pseudo.is_mean(args.pseudo),
+            "pseudo_is_mean": bool(args.pseudo) and not labels.by_fold,
         },
     }
 

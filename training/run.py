@@ -59,7 +59,7 @@ def resolve(args, device):
     """
     table, folds, labels = read_inputs(args)
     tasks = options.tasks_of(args)
-    config = run_folder.describe(args, tasks, table)
+    config = run_folder.describe(args, tasks, table, labels)
     known = run_folder.find_run(config, folds)
     every = sorted({*folds.fold} - {-1}) or [0]
     for fold in args.fold or ():
@@ -142,19 +142,17 @@ def _check_batches(chosen, data):
 def _open_pixels(args, tasks, labels, device):
     """({task: Pixels}, {method: what its mattes are made with}); equal views share one store."""
     matting = matte.Matting(args.matte_dir, args.rembg_model, on_error=args.on_error)
-    opened, mattes, views_of = {}, {}, {}
+    pixels, mattes, opened, names = {}, {}, {}, labels.names
     for task, chosen in tasks.items():
         views = build_views(*(chosen[name] for name in ("bg", "bg_fill", "crop", "resize")))
-        views_of[task] = views
         if views not in opened:
-            opened[views], made = open_pixels(
-                labels.sources, views, matting, args.cache_dir, device
-            )
-            mattes |= made
-    names = labels.names
-    for name in sorted({names[row] for pixels in opened.values() for row in pixels.broken}):
+            found = open_pixels(labels.sources, views, matting, args.cache_dir, device)
+            opened[views] = found
+        pixels[task], made = opened[views]
+        mattes |= made
+    for name in sorted({names[row] for one in pixels.values() for row in one.broken}):
         say(f"left out, unreadable: {name}")
-    return {task: opened[views] for task, views in views_of.items()}, mattes
+    return pixels, mattes
 
 
 def _data_of_fold(run, fold, labels, pixels):
