@@ -16,7 +16,7 @@ import options
 from common import devices
 from common.errors import UserError
 from common.files import atomic, check_writable
-from common.processes import counted, duration, progress, say
+from common.processes import counted, duration, progress, say, world_size
 from experiment.results import import_wandb
 from training import checkpoint, run
 from training.loop import ADVICE, Steps
@@ -70,6 +70,7 @@ def _resolve(argv, parse_args):
         good += argv[low:high] if noting(parser.parse_args, argv[low:high]) else []
     args = noting(parse_args, good) or parser.parse_args(good)
     problems += options.problems(args)
+    problems += ["--dry_run is for one process: leave out torchrun"] * (world_size() > 1)
     noting(check_writable, "--model_dir", args.model_dir)
     noting(check_writable, "--cache_dir", args.cache_dir)
     noting(import_wandb, args.wandb)
