@@ -137,7 +137,10 @@ class Meter:
     def steps_left(self):
         """The numbers of the steps still to do, with a progress bar."""
         todo, total = range(self.first, len(self.steps)), len(self.steps)
-        self.bar = progress(todo, initial=self.first, total=total, desc=self.task.title())
+        left = self.task.pace.left()
+        told = {"run": f"{left} left"} if left else {}
+        how = {"initial": self.first, "total": total, "desc": self.task.title(), "postfix": told}
+        self.bar = progress(todo, **how)
         return self.bar
 
     def add(self, step, loss, logits, own):

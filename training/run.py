@@ -244,6 +244,7 @@ def describe(task):
     millions = sum(parameter.numel() for parameter in task.model.parameters()) / 1e6
     number = str(getattr(task.autocast, "fast_dtype", torch.float32)).removeprefix("torch.")
     size, steps = " x ".join(map(str, chosen["resize"])), len(Steps(photos, chosen["batch_size"]))
+    size += f" ({chosen['crop']} crop)" if chosen["crop"] != "none" else ""
     return (
         f"{chosen['model']} ({millions:.1f} million parameters, {number}), view {chosen['bg']} at "
         f"{size}, {counted(chosen['epochs'], 'epoch')} of {steps} steps"
