@@ -35,7 +35,7 @@ from training.run import check_names, read_inputs
 
 PLAN = "tune.py"  # the attribute of a study that says what it searches
 # Flags of train.py that a trial sets itself, or whose options a search would not see.
-OWN = ("--resume", "--fold", "--name", "--from_run", "--config")
+OWN = ("--resume", "--fold", "--name", "--from_run", "--config", "--dry_run")
 STARTUP = 5  # complete trials before any is pruned
 
 
