@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 
 import demo
@@ -89,6 +90,9 @@ def test_the_readmes_say_the_same():
     for pattern in (r"^(#+) ", r"^(\|---.*\|)$", r"^```(\w*)", r"([+-]?\.\d{3})\b"):
         english, korean = (re.findall(pattern, read(path), re.M) for path in (README, KOREAN))
         assert english and english == korean, pattern
+    for pattern in (r"`(tests/[^`]+)`", r"(?<![\w-])--\w+", r"\b\d+,\d{3}"):
+        english, korean = (set(re.findall(pattern, read(path))) for path in (README, KOREAN))
+        assert english and english == korean, pattern
     english, korean = (set(re.findall(r"\]\(([^)]+)\)", read(p))) for p in (README, KOREAN))
     assert english - {KOREAN.name} == korean - {README.name}
     assert KOREAN.name in english and README.name in korean
@@ -104,7 +108,8 @@ def test_the_picture_shows_photos_mattes_and_the_answer_of_a_report(drawn, tmp_p
     mattes = tmp_path / "train/mattes/rembg_grabcut"
     shutil.copytree(drawn / "mattes_true/train", mattes)
     page = tmp_path / "report.html"
-    page.write_text(f"<p>{figures.forest([('split', 0.1, 0.0, 0.2)], 'joint', 'Did it help?')}")
+    rows = pd.DataFrame({"run": ["split"], "difference": 0.1, "low": 0.0, "high": 0.2})
+    page.write_text(f"<p>{figures.forest(rows, 'joint')}")
     words = [sys.executable, "scripts/overview.py", tmp_path / "train", page]
     made = subprocess.run(words, cwd=HOME, capture_output=True, text=True, check=True).stdout
     words = [element.text for element in ElementTree.fromstring(made).iter() if element.text]
