@@ -268,7 +268,11 @@ def new_runs(home, before):
 
 
 def left_running():
-    """Processes that the commands have left; they are ended."""
+    """Processes that the commands have left, two seconds after; they are ended."""
+    end = time.monotonic() + 2
+    while engine.children() and time.monotonic() < end:
+        os.waitpid(-1, os.WNOHANG)
+        time.sleep(0.02)
     found = engine.children()
     for pid in found:
         os.kill(pid, signal.SIGKILL)
