@@ -87,6 +87,8 @@ def forget_states(place):
 
 def keep_epoch(task, model):
     """Keeps the weights of this epoch while it is among the best --average epochs."""
+    if rank():
+        return
     best = [_epoch_file(task, number) for number in best_epochs(task)]
     if _epoch_file(task, task.epoch) in best:
         with atomic(_epoch_file(task, task.epoch)) as temporary:

@@ -20,7 +20,6 @@ from common.processes import counted, duration, progress, say, world_size
 from experiment.results import import_wandb
 from training import checkpoint, run
 from training.loop import ADVICE, Steps
-from training.task import starts
 from training.teaching import NAMES
 
 PICTURE, SHOWN = "dry_run.png", 24  # of so many photos of each batch
@@ -77,7 +76,7 @@ def _resolve(argv, parse_args):
     device = noting(devices.pick_device, args.device)
     tasks = options.tasks_of(args)
     for task, chosen in tasks.items():
-        noting(run.check_models, {task: chosen}, starts(args, tasks, min(args.fold or [0])))
+        noting(run.check_models, args, {task: chosen}, min(args.fold or [0]))
     found = noting(run.read_inputs, args) if problems else noting(run.resolve, args, device)
     if problems := [*dict.fromkeys(problems)]:
         raise UserError("\n  ".join([counted(len(problems), "problem") + ":", *problems]))

@@ -21,7 +21,7 @@ from model import check_name
 from photos.views import build_views
 from training import arithmetic, checkpoint, distributed, optimization, teaching
 from training.loop import Pace, Steps, Stopped
-from training.task import Task, build, starts
+from training.task import Task, build, start_of
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def resolve(args, device):
     chosen = sorted({*(args.fold or every)})
     if args.init_from and not known:
         _check_source(args, folds, chosen)
-    normalizing = () if known else check_models(tasks, starts(args, tasks, chosen[0]))
+    normalizing = () if known else check_models(args, tasks, chosen[0])
     pixels, mattes = _open_pixels(args, tasks, labels, device)
     run = Run(args, tasks, table, folds, {}, mattes, device)
     for fold in chosen:
@@ -112,17 +112,18 @@ def _check_source(args, folds, chosen):
             raise UserError(f"--init_from {source}: its fold {fold} is not finished")
 
 
-def check_models(tasks, starts):
-    """The tasks whose models normalize over a batch; UserError if one cannot be built or optimized
-    as asked. starts: of task.starts().
+def check_models(args, tasks, fold):
+    """The tasks whose models normalize over a batch; UserError if one cannot be built in a fold, or
+    optimized, as asked.
     """
     normalizing, known = [], {}
     for task, chosen in tasks.items():
         names = ("model", "resize", "weights", "freeze", "optimizer", "drop_path", "layer_decay")
-        wanted = repr([starts[task], *(chosen[name] for name in names)])
+        start = start_of(args, fold, task)
+        wanted = repr([start, *(chosen[name] for name in names)])
         if wanted not in known:
             optimization.check_optimizer(chosen["optimizer"])
-            model, frozen = build(chosen, starts[task])
+            model, frozen = build(chosen, start)
             optimization.make_optimizer(model, chosen)
             known[wanted] = distributed.normalizes_batches(model, frozen)
         normalizing += [task] * known[wanted]

@@ -36,16 +36,16 @@ def seed_of(*parts):
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def starts(args, tasks, fold):
-    """{task: file of the weights that it starts from in a fold, by --init_from; None without}."""
+def start_of(args, fold, task):
+    """The file of the weights from which --init_from starts a task of a fold; None without."""
     place = args.init_from and reader.fold_folder(args.init_from, fold)
-    return {task: place and place / task / "best.safetensors" for task in tasks}
+    return place and place / task / "best.safetensors"
 
 
 def build(chosen, start=None):
     """(Classifier, its modules that do not learn) of a task's options, of options.tasks_of().
 
-    start: of starts(). UserError if the model cannot be made so.
+    start: of start_of(). UserError if the model cannot be made so.
     """
     drops = {name: chosen[name] for name in ("drop_rate", "drop_path", "extra")}
     places = chosen["model"], chosen["heads"], chosen["resize"]
@@ -73,6 +73,7 @@ class Task:
     def __init__(self, run, fold, name):
         self.name, self.options, self.data = name, run.tasks[name], run.data[fold][name]
         self.heads, self.extra = self.options["heads"], self.options["extra"]
+        self.truth = {head: self.data.truth[head][self.data.valid] for head in self.heads}
         self.device, self.log_interval = run.device, run.options.log_interval
         self.valid_batch_size = run.options.valid_batch_size
         self.folder = reader.fold_folder(run.folder, fold) / name
@@ -93,9 +94,9 @@ class Task:
 
     def _build_model(self, run):
         chosen = self.options
-        start = starts(run.options, run.tasks, self.key[1])[self.name]
-        resumes = (self.folder / "last.pt").exists()
-        self.model, self.frozen = build(chosen, None if resumes else start)
+        new = not (self.folder / "last.pt").exists()
+        start = start_of(run.options, *self.key[1:]) if new else None
+        self.model, self.frozen = build(chosen, start)
         self.model.to(self.device)
         if chosen["channels_last"]:
             self.model.to(memory_format=torch.channels_last)
@@ -205,13 +206,12 @@ class Task:
         self.history.append(row)
         self.epoch, self.partial = self.epoch + 1, {}
         averages = self.options["average"] and len(self.data.valid)
-        if rank() == 0:
-            if self.best["epoch"] == self.epoch:
-                self._keep(self.kept)
-            if averages:
-                checkpoint.keep_epoch(self, self.kept)
-        if self.finished and averages:
-            self._average()
+        if self.best["epoch"] == self.epoch:
+            self._keep(self.kept)
+        if averages:
+            checkpoint.keep_epoch(self, self.kept)
+            if self.finished:
+                self._average()
         if rank() == 0:
             checkpoint.save_state(self)
             if self.finished:
@@ -234,7 +234,8 @@ class Task:
 
     def _keep(self, model):
         info = replace(self.info, epoch=self.best["epoch"], score=self.best["score"])
-        models.save_model(model, self.folder / "best.safetensors", info)
+        if rank() == 0:
+            models.save_model(model, self.folder / "best.safetensors", info)
 
     def _average(self):
         """Keeps the mean of the best epochs' weights if it scores above the best of them."""
@@ -243,8 +244,7 @@ class Task:
         probs, _, score = self._predict(model)
         if score > self.best["score"]:
             self.best = {"epoch": checkpoint.best_epochs(self), "score": score, "probs": probs}
-            if rank() == 0:
-                self._keep(model)
+            self._keep(model)
 
     def _evaluate(self):
         """Scores the validation photos, if there are any; notes whether this epoch is the one to
@@ -260,7 +260,7 @@ class Task:
         last = self.options["keep"] == "last"
         if last or self.best is None or score > self.best["score"]:
             self.best = {"epoch": self.epoch + 1, "score": score, "probs": probs}
-        rows, truth = np.arange(len(self.data.valid)), self._truth()
+        rows, truth = np.arange(len(self.data.valid)), self.truth
         right = np.all([p.argmax(1) == truth[head] for head, p in seen.items()], axis=0)
         logs = [np.log(np.maximum(p[rows, truth[head]], 1e-12)) for head, p in seen.items()]
         return {
@@ -280,11 +280,8 @@ class Task:
             raise Diverged(self.title(), f"in validation {error}") from None
         mask, rows = data.truth["mask"][data.valid], np.arange(len(data.valid))
         seen = {head: p if p.ndim == 2 else p[rows, mask] for head, p in probs.items()}
-        codes, truth = {head: p.argmax(1) for head, p in seen.items()}, self._truth()
+        codes = {head: p.argmax(1) for head, p in seen.items()}
         if len(self.heads) == 1:
             head = self.heads[0]
-            return probs, seen, macro_f1(truth[head], codes[head], HEADS[head])
-        return probs, seen, macro_f1(combine(truth), combine(codes))
-
-    def _truth(self):
-        return {head: self.data.truth[head][self.data.valid] for head in self.heads}
+            return probs, seen, macro_f1(self.truth[head], codes[head], HEADS[head])
+        return probs, seen, macro_f1(combine(self.truth), combine(codes))
