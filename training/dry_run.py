@@ -19,7 +19,7 @@ from common.files import atomic, check_writable
 from common.processes import counted, duration, progress, say, world_size
 from experiment.results import import_wandb
 from training import checkpoint, run
-from training.loop import ADVICE, Steps
+from training.loop import Diverged, Steps
 from training.teaching import NAMES
 
 PICTURE, SHOWN = "dry_run.png", 24  # of so many photos of each batch
@@ -29,7 +29,7 @@ STEPS = 30  # on one batch
 def dry_run(argv, parse_args):
     """Tries the run of a command line without making its folder; says what it is and would cost.
 
-    parse_args: that of train.py. UserError with all that the run would refuse. Writes PICTURE.
+    parse_args: that of train.py. UserError for all that the run would refuse. Writes PICTURE.
     """
     trial = _resolve(argv, parse_args)
     seconds, state, kept, rows, folds = 0, 0, 0, [], len(trial.data)
@@ -55,7 +55,7 @@ def dry_run(argv, parse_args):
 
 
 def _resolve(argv, parse_args):
-    """The training.run.Run, without a folder; UserError with all problems, a line each."""
+    """The training.run.Run, without a folder; says all problems, a line each, and a UserError."""
     problems, good, parser = [], [], options.make_parser()
 
     def noting(call, *words):
@@ -74,12 +74,13 @@ def _resolve(argv, parse_args):
     noting(check_writable, "--cache_dir", args.cache_dir)
     noting(import_wandb, args.wandb)
     device = noting(devices.pick_device, args.device)
-    tasks = options.tasks_of(args)
-    for task, chosen in tasks.items():
+    for task, chosen in options.tasks_of(args).items():
         noting(run.check_models, args, {task: chosen}, min(args.fold or [0]))
     found = noting(run.read_inputs, args) if problems else noting(run.resolve, args, device)
     if problems := [*dict.fromkeys(problems)]:
-        raise UserError("\n  ".join([counted(len(problems), "problem") + ":", *problems]))
+        for number, problem in enumerate(problems, 1):
+            say(f"{number}. {problem}")
+        raise UserError(f"{counted(len(problems), 'problem')} to solve first")
     return found[0]
 
 
@@ -98,11 +99,11 @@ def _fit(task, images, targets):
         task.update()
         losses.append(float(loss.detach()))
     a_step = (time.perf_counter() - start) / (STEPS - 2)
-    told = f"{task.name}: the loss of one batch goes from {losses[0]:.3f} to {losses[-1]:.3f}"
+    told = f"the loss of one batch goes from {losses[0]:.3f} to {losses[-1]:.3f}"
     if not math.isfinite(losses[-1]):
-        raise UserError(f"{told}; {ADVICE}")
+        raise Diverged(task.name, told)
     still = ": it does NOT fall; check --lr and labels" * (losses[-1] >= 0.9 * losses[0])
-    say(f"{told} in {STEPS} steps{still}")
+    say(f"{task.name}: {told} in {STEPS} steps{still}")
     start, batch, samples = time.perf_counter(), task.options["batch_size"], task.draw_samples()
     samples.batch(slice(0, batch))
     epoch = (a_step + time.perf_counter() - start) * len(Steps(samples.count, batch))
