@@ -18,6 +18,7 @@ from common.errors import UserError
 from common.files import atomic, check_writable
 from common.processes import counted, duration, progress, say, world_size
 from experiment.results import import_wandb
+from model import check_name
 from training import checkpoint, run
 from training.loop import Diverged, Steps
 from training.teaching import NAMES
@@ -74,6 +75,8 @@ def _resolve(argv, parse_args):
     noting(check_writable, "--cache_dir", args.cache_dir)
     noting(import_wandb, args.wandb)
     device = noting(devices.pick_device, args.device)
+    for name in dict.fromkeys(args.model.values()):
+        noting(check_name, name)
     for task, chosen in options.tasks_of(args).items():
         noting(run.check_models, args, {task: chosen}, min(args.fold or [0]))
     found = noting(run.read_inputs, args) if problems else noting(run.resolve, args, device)
