@@ -25,11 +25,6 @@ def weights(probs, labels, rounds=20):
     of it is returned, which is better on others (SHRINK).
     """
     labels, logs = np.asarray(labels), np.log(np.maximum(np.asarray(probs, float), 1e-12))
-    if len(labels) != len(logs) or not len(labels):
-        raise UserError(
-            f"a decision rule needs one prediction for each label: {len(labels)} labels, "
-            f"{len(logs)} predictions"
-        )
     bias = np.zeros(len(GROUPS))
     for _ in range(rounds):
         before = bias.copy()

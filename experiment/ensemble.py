@@ -20,11 +20,16 @@ from photos.views import build_views
 
 
 def open_models(folder):
-    """{fold: {path of a model: its heads}} of the finished folds of a run; UserError if none is."""
+    """{fold: {path of a model: its heads}} of the finished folds of a run; UserError if none is, or
+    if one that is in the scores of the run is lost.
+    """
     folder = Path(folder)
     tasks = LAYOUTS[reader.read_config(folder)["layout"]]
-    folds = reader.all_folds(folder)
+    folds, scores = reader.all_folds(folder), folder / "metrics.json"
     done = [fold for fold in folds if reader.finished(folder, fold)]
+    for part in reader.read_metrics(scores).get("folds", []) if scores.exists() else []:
+        if part["fold"] not in done:
+            raise UserError(f"{folder}: fold {part['fold']} has lost its metrics.json; restore it")
     if not done:
         raise UserError(f"{folder} is not finished; go on: python train.py --resume {folder}")
     if done != folds:

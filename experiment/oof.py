@@ -57,7 +57,7 @@ def predict(run, models, names, predict_fold):
     photos, probs = pd.Index(names).get_indexer(run.oof.image), np.empty((len(run.oof), CLASSES))
     for fold, own in run.oof.groupby("fold"):
         if fold not in models:
-            raise UserError(f"{run.folder}: fold {fold} has lost its metrics.json; restore it")
+            raise UserError(f"{run.folder}: fold {fold} is not in its metrics.json; restore it")
         rows = own.index[np.argsort(photos[own.index])]  # the batches of validation, to a bit
         probs[rows] = predict_fold(models[fold], photos[rows])
     return probs

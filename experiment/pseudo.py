@@ -39,21 +39,16 @@ def write(folder, names, mean, parts):
 
     mean: (N, 18) probabilities; parts: {a value of held_out(): (N, 18)}.
     """
-    table = _table(names, mean)
-    write_csv(Path(folder, "output_probs.csv"), table)
+    write_csv(Path(folder, "output_probs.csv"), _table(names, mean))
     path = Path(folder, "output_probs_by_fold.csv")
     path.unlink(missing_ok=True)  # of other runs
     if parts:
-        tables = [_table(names, probs) for probs in parts.values()]
-        for key, table in zip(parts, tables, strict=True):
-            table.insert(1, KEY, key)
-        write_csv(path, pd.concat(tables))
+        write_csv(path, pd.concat([_table(names, p, {KEY: key}) for key, p in parts.items()]))
 
 
-def _table(names, probs):
-    table = pd.DataFrame(probs.round(7), columns=PROBS)
-    table.insert(0, "ImageID", names)
-    return table
+def _table(names, probs, more=None):
+    probs = pd.DataFrame(probs.round(7), columns=PROBS)
+    return pd.concat([pd.DataFrame({"ImageID": names} | (more or {})), probs], axis=1)
 
 
 def read(path, known, folds):

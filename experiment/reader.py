@@ -37,7 +37,7 @@ CONFIG = {
 CONFUSION = [[COUNT, CLASSES], CLASSES]
 METRICS = {  # of a run and of a fold
     **{"macro_f1?": SHARE, "accuracy?": SHARE, "ece?": SHARE, "confusion?": CONFUSION},
-    **{"seconds": Number(float, 0), "folds?": [dict], "fold?": COUNT},
+    **{"seconds": Number(float, 0), "folds?": [{"fold": COUNT}], "fold?": COUNT},
     "last_epoch?": {"macro_f1?": SHARE, "confusion?": CONFUSION},
 }
 FOLDS = {"person": str, "fold": Number(int, -1, 2**31)}
