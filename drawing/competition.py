@@ -104,7 +104,7 @@ def draw_person(person, out, seed, size):
     rng, scale = np.random.default_rng(key), render_scale(size)[0]
     portrait = draw_portrait(rng, person["gender"], person["age"], scale)
     backdrop = draw_backdrop(rng, person["background"], size)
-    masks = [*rng.choice(list(MASKS), 6), None]
+    masks = [*rng.choice(list(MASKS), 6, p=[0.4, 0.4, 0.2]), None]
     wrongly, sun = rng.choice(["nose", "chin"], p=[0.6, 0.4]), rng.uniform(0, 2 * np.pi)
     images = out / name / "images" / person["path"]
     mattes = out / "mattes_true" / name / person["path"]
