@@ -5,7 +5,6 @@ import warnings
 
 import matplotlib
 import optuna
-import pandas as pd
 from matplotlib import pyplot
 from optuna.trial import TrialState
 from optuna.visualization import matplotlib as plots
@@ -13,7 +12,6 @@ from optuna.visualization import matplotlib as plots
 from common.errors import UserError
 from common.files import atomic, write_csv
 from common.processes import say
-from options import text_of
 from search.space import to_argv
 
 ENOUGH = 5  # complete trials from which importance is drawn
@@ -22,15 +20,15 @@ SHOWN = 5  # of the best trials
 
 def finish(search):
     """Writes trials.csv, history.png and importance.png, and says which trials are the best."""
-    trials = search.study.get_trials(deepcopy=False)
-    frame = table(trials)
+    study, folder = search.study, search.folder
+    frame = table(study)
     counts = ", ".join(f"{count} {state}" for state, count in frame.state.value_counts().items())
     say(f"study {search.args.study}: {counts}")
-    write_csv(search.folder / "trials.csv", frame)
-    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    write_csv(folder / "trials.csv", frame)
+    complete = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
     if not complete:
-        raise UserError(f"no trial has a score; {search.folder}/trials.csv says why")
-    draw(search.study, len(complete), search.folder)
+        raise UserError(f"no trial has a score; {folder}/trials.csv says why")
+    draw(study, len(complete), folder)
     say("\nmacro F1  trial  flags")
     best = sorted(complete, key=lambda trial: -trial.value)[:SHOWN]
     for trial in best:
@@ -39,24 +37,16 @@ def finish(search):
     say(shlex.join(["python", "train.py", *search.fixed, *to_argv(best[0].params)]))
 
 
-def table(trials):
-    """One row a trial: trial, state, macro_f1 (if complete), last_macro_f1 (that it reported),
-    seconds, a column a key of the space (as typed), error.
+def table(study):
+    """Optuna's table of the trials: trial, state, last_macro_f1 (reported or final), macro_f1 (if
+    complete), a column a key of the space, and seconds and error where there are some.
     """
-    rows = []
-    for trial in trials:
-        reported = trial.intermediate_values
-        row = {
-            "trial": trial.number,
-            "state": trial.state.name.lower(),
-            "macro_f1": trial.value if trial.state == TrialState.COMPLETE else None,
-            "last_macro_f1": reported[max(reported)] if reported else None,
-            "seconds": trial.user_attrs.get("seconds"),
-        }
-        row |= {key: text_of(value) for key, value in trial.params.items()}
-        rows.append(row | {"error": trial.user_attrs.get("error")})
-    frame = pd.DataFrame(rows)
-    return frame[[*frame.columns.drop("error"), "error"]]
+    frame = study.trials_dataframe(("number", "state", "value", "params", "user_attrs"))
+    frame.columns = frame.columns.str.replace("^(params|user_attrs)_", "", regex=True)
+    frame = frame.rename(columns={"number": "trial", "value": "last_macro_f1"})
+    frame.state = frame.state.str.lower()
+    frame.insert(2, "macro_f1", frame.last_macro_f1.where(frame.state == "complete"))
+    return frame
 
 
 def draw(study, complete, folder):

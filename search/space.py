@@ -22,7 +22,6 @@ from training.run import check_names
 
 # No attribute may override these, but they act on training rows only: trials stay comparable.
 LABELS = ("label_fixes_level", "old_from", "drop_ages", "pseudo_min")
-FORMS = '{"low": 1, "high": 2}, with "log": true or "int": true, or {"choices": [1, 2]}'
 
 
 def to_argv(values):
@@ -41,12 +40,16 @@ def to_argv(values):
     return argv
 
 
-def suggest(trial, key, kind):
-    """The value of an optuna Trial from a distribution; the same again if asked again."""
-    if isinstance(kind, CategoricalDistribution):
-        return trial.suggest_categorical(key, kind.choices)
-    ask = trial.suggest_int if isinstance(kind, IntDistribution) else trial.suggest_float
-    return ask(key, kind.low, kind.high, log=kind.log)
+def suggest(trial, space):
+    """{key: value} of an optuna Trial; the same again if asked again."""
+    values = {}
+    for key, kind in space.items():
+        if isinstance(kind, CategoricalDistribution):
+            values[key] = trial.suggest_categorical(key, kind.choices)
+        else:
+            ask = trial.suggest_int if isinstance(kind, IntDistribution) else trial.suggest_float
+            values[key] = ask(key, kind.low, kind.high, log=kind.log)
+    return values
 
 
 def ends(kind):
@@ -103,7 +106,8 @@ def _distribution(values):
                 raise UserError(f"low {low:g} must be below high {high:g}{above}")
             kind = IntDistribution if more.get("int") else FloatDistribution
             return kind(low, high, log=more.get("log", False))
-    raise UserError(f"write {FORMS}")
+    forms = '{"low": 1, "high": 2}, with "log": true or "int": true, or {"choices": [1, 2]}'
+    raise UserError(f"write {forms}")
 
 
 def _check_values(key, space, fixed):

@@ -2,8 +2,7 @@
 
 Optuna keeps the trials, chooses their values and says which to prune. Which worker runs which
 trial is decided here, by locks that the kernel frees when a process ends: an interrupted trial
-stays RUNNING and resumes its own run at once. study.optimize() would count it as failed, and
-Optuna's heartbeat would repeat it as another trial, from the start, after a grace period.
+resumes its own run at once, which Optuna's heartbeat would start anew, and later.
 """
 
 import argparse
@@ -21,6 +20,7 @@ import numpy as np
 import optuna
 import torch
 from optuna.trial import TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 import options
 from common import devices
@@ -61,56 +61,49 @@ def open_search(args, fixed, train):
     if not base.k_fold and not base.val_ratio:
         raise UserError("--val_ratio 0 after --: a search needs people held out to score")
     check_names(base)
-    searched = spaces.read(args.space, fixed)
+    space = spaces.read(args.space, fixed)
     devices.pick_device(base.device)
     table, *_ = read_inputs(base)
     plan = {"train.csv": fingerprint(table.frame), "--seed": args.seed}
     plan |= {f"file as --{name}": content for name, content in file_hashes(base).items()}
-    plan |= {f'"{key}" in its space': str(kind) for key, kind in searched.items()}
+    plan |= {f'"{key}" in its space': str(kind) for key, kind in space.items()}
     plan |= {f"--{name} after --": value for name, value in options.training_options(base).items()}
-    epochs = [spaces.ends(kind) for key, kind in searched.items() if key.split()[0] == "epochs"]
+    epochs = [spaces.ends(kind) for key, kind in space.items() if key.split()[0] == "epochs"]
     longest = max(map(int, sum(epochs, tuple(base.epochs.values()))))
-    folder = Path(base.model_dir, args.study)
-    storage = open_storage(args.storage)
-    with locked(folder / ".study.lock", wait=True):
-        study = open_study(args, storage, json.loads(json.dumps(plan)), longest)
-    return Search(study, args, fixed, searched, folder, longest, train)
+    folder, study = Path(base.model_dir, args.study), open_study(args, plan, longest)
+    return Search(study, args, fixed, space, folder, longest, train)
 
 
-def open_storage(url):
-    """The database of the studies; UserError if there is none and none can be made."""
-    from sqlalchemy.exc import SQLAlchemyError
-
+def open_study(args, plan, longest):
+    """The study in --storage, new or continued; UserError if it has another plan."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # Workers wait for each other's writes.
-    waiting = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
-    for pause in (0.3, 0.3, None):  # while another worker makes its tables
-        try:
-            return optuna.storages.RDBStorage(url, engine_kwargs=waiting)
-        except (SQLAlchemyError, ImportError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
-        if pause:
-            time.sleep(pause)
-    raise UserError(f"--storage {url} cannot be opened ({reason}); give e.g. sqlite:///tune.db")
-
-
-def open_study(args, storage, plan, longest):
-    """The study in the storage, new or continued; UserError if it has another plan."""
+    waiting = {"timeout": 60} if args.storage.startswith("sqlite") else {}
     median = optuna.pruners.MedianPruner(STARTUP, n_warmup_steps=longest // 3)
+    for left in (2, 1, 0):  # tries, while another worker makes the tables
+        try:
+            storage = optuna.storages.RDBStorage(args.storage, {"connect_args": waiting})
+            break
+        except (SQLAlchemyError, ImportError, RuntimeError) as error:
+            where = f"--storage {args.storage} cannot be opened ({str(error).splitlines()[0]})"
+        if not left:
+            raise UserError(f"{where}; give e.g. sqlite:///tune.db")
+        time.sleep(0.3)
     study = optuna.create_study(
         storage=storage, study_name=args.study, direction="maximize", load_if_exists=True,
         pruner=median if args.pruner == "median" else optuna.pruners.NopPruner(),
     )  # fmt: skip
+    plan = json.loads(json.dumps(plan))
     if not study.user_attrs and not study.get_trials(deepcopy=False):
         study.set_user_attr(PLAN, plan)
     known = study.user_attrs.get(PLAN, {})
-    differing = [name for name in {**plan, **known} if known.get(name) != plan.get(name)]
-    if differing:
-        what = f"has another {differing[0]}" if known else "was not made by this tune.py"
-        raise UserError(
-            f"the study {args.study} in {args.storage} {what}: choose another --study, or give "
-            "the same as when it began"
-        )
+    for name in {**plan, **known}:
+        if known.get(name) != plan.get(name):
+            what = f"has another {name}" if known else "was not made by this tune.py"
+            raise UserError(
+                f"the study {args.study} in {args.storage} {what}: choose another --study, or "
+                "give the same as when it began"
+            )
     return study
 
 
@@ -142,14 +135,13 @@ def run_next(search):
 
 def run_trial(search, trial):
     """Trains a trial, or the rest of it, and tells the study how it ended."""
-    values = {key: spaces.suggest(trial, key, kind) for key, kind in search.space.items()}
-    chosen = spaces.to_argv(values)
+    chosen = spaces.to_argv(spaces.suggest(trial, search.space))
     say(f"trial {trial.number}: {shlex.join(chosen)}")
     folder = search.folder / f"trial{trial.number}"
     argv = [*search.fixed, *chosen, "--model_dir", str(search.folder), "--name", folder.name]
     try:
-        args = options.parse_args(argv)
-    except UserError as error:  # the chosen values contradict each other
+        args = options.parse_args(argv)  # refuses values that contradict each other
+    except UserError as error:
         return fail(search.study, trial, error)
     try:
         search.train(resuming(folder, args) or argv, partial(report_epoch, search, trial, args))
@@ -166,10 +158,9 @@ def run_trial(search, trial):
 
 
 def fail(study, trial, error):
-    reason = str(error).splitlines()[0]
-    trial.set_user_attr("error", reason)
+    trial.set_user_attr("error", str(error).splitlines()[0])
     study.tell(trial, state=TrialState.FAIL)
-    say(f"trial {trial.number}: failed: {reason}")
+    say(f"trial {trial.number}: failed: {trial.user_attrs['error']}")
 
 
 def resuming(folder, args):
@@ -187,19 +178,17 @@ def resuming(folder, args):
 def report_epoch(search, trial, args, fold, epoch, score):
     """Reports the score after an epoch; raises TrialPruned if the pruner gives the trial up.
 
-    Trials of 4 and of 12 epochs are compared after the same share of their epochs: each fold has
-    as many steps as the longest trial has epochs, and a shorter one fills them evenly. The value
-    is the mean over this fold and those before it.
+    Trials of 4 and of 12 epochs are compared after the same share of them: each fold has as many
+    steps as the longest trial has epochs. The value is the mean over this fold and those before.
     """
     epochs = max(chosen["epochs"] for chosen in options.tasks_of(args).values())
-    before = [fold_folder(Path(args.model_dir, args.name), number) for number in range(fold)]
-    scores = [read_json(folder / "metrics.json")["macro_f1"] for folder in before]
-    value = float(np.mean([*scores, score]))
+    run = Path(args.model_dir, args.name)
+    before = [read_json(fold_folder(run, k) / "metrics.json")["macro_f1"] for k in range(fold)]
     first = fold * search.longest
     step = first + search.longest * (epoch + 1) // epochs
     reported = search.study.get_trials(deepcopy=False)[trial.number].intermediate_values
     for missing in range(max([first, *reported]) + 1, step + 1):
-        trial.report(value, missing)
+        trial.report(float(np.mean([*before, score])), missing)
     final = step == search.longest * max(args.k_fold, 1)  # trained to the end: it gets its score
     if not final and trial.should_prune():
         raise optuna.TrialPruned

@@ -19,7 +19,7 @@ def test_default_space_only_asks_what_train_takes(fixed):
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(20):
         trial = study.ask()
-        values = {key: space.suggest(trial, key, kind) for key, kind in searched.items()}
+        values = space.suggest(trial, searched)
         args = parse_args([*fixed, *space.to_argv(values)])
         assert args.lr[""] == pytest.approx(trial.params["lr"], rel=1e-5)
         assert args.epochs[""] == trial.params["epochs"]
@@ -43,7 +43,7 @@ def test_overrides_choices_and_switches_become_flags(space_file):
     trial = optuna.trial.FixedTrial(
         given | {"cutmix_half": "off", "split_heads": "on", "drop_ages": "58 59"}
     )
-    values = {key: space.suggest(trial, key, kind) for key, kind in searched.items()}
+    values = space.suggest(trial, searched)
     argv = space.to_argv(values)
     assert shlex.join(argv) == (
         "--lr 0.142857 --resize 64 48 age=224,168 --epochs age=9 --cutmix_half off --split_heads "
