@@ -16,6 +16,7 @@ from pathlib import Path
 from common.errors import run_command
 from common.files import check_writable
 from common.flags import Option, make_parser, number, one_of
+from common.processes import quick_imports
 
 TTA = ("none", "flip", "scale", "both")  # of augment.py
 FLAGS = {
@@ -73,9 +74,10 @@ def main(argv=None):
         check_writable("--output_dir", Path(args.output_dir, "output.csv"), "file")
     check_writable("--cache_dir", args.cache_dir)
     # Torch and timm take seconds to import: by now a wrong flag has been answered.
-    from common import devices
-    from dataset import find_images, read_eval
-    from experiment import ensemble
+    with quick_imports():
+        from common import devices
+        from dataset import find_images, read_eval
+        from experiment import ensemble
 
     device = devices.pick_device(args.device)
     with devices.process_group(device):

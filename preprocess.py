@@ -8,7 +8,7 @@ from pathlib import Path
 
 from common.errors import UserError, run_command
 from common.flags import Option, make_parser, number, one_of
-from common.processes import rank, say
+from common.processes import quick_imports, rank, say
 from photos.views import METHODS
 
 
@@ -50,13 +50,14 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args = parse_args(argv)
-    import torch
+    with quick_imports():
+        import torch
 
-    from background import matte, review
-    from common import devices
-    from common.files import check_writable
-    from dataset import find_images
-    from photos.reading import default_matte_dir
+        from background import matte, review
+        from common import devices
+        from common.files import check_writable
+        from dataset import find_images
+        from photos.reading import default_matte_dir
 
     root, names = find_images(args.data_dir)
     names = names[: args.limit]

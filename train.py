@@ -12,7 +12,7 @@ import sys
 import options
 from common.errors import run_command
 from common.files import check_writable
-from common.processes import rank, say
+from common.processes import quick_imports, rank, say
 
 
 def parse_args(argv):
@@ -46,10 +46,11 @@ def main(argv=None, on_epoch=None):
     check_writable("--resume" if args.resume else "--model_dir", args.resume or args.model_dir)
     check_writable("--cache_dir", args.cache_dir)
     # Torch and timm take seconds to import: by now a wrong flag has been answered.
-    from common import devices
-    from experiment import reader, results
-    from training.loop import Stopped
-    from training.run import open_run, train_folds
+    with quick_imports():
+        from common import devices
+        from experiment import reader, results
+        from training.loop import Stopped
+        from training.run import open_run, train_folds
 
     results.import_wandb(args.wandb)
     device = devices.pick_device(args.device, args.deterministic)
