@@ -154,9 +154,13 @@ def _start(job):
             shutil.rmtree(job.folder)
         devices.barrier()
     elif old not in (None, options):
+        theirs, ours = (
+            " ".join(f"{key}={str(value)[:12]}" for key, value in some.items()) or "no meta.json"
+            for some in (old, options)
+        )
         raise UserError(
-            f"{job.folder} holds mattes made with {_in_words(old)}, not {_in_words(options)}; "
-            "make them again with --overwrite, or give another --matte_dir"
+            f"{job.folder} holds mattes made with {theirs}, not {ours}; make them again with "
+            "--overwrite, or give another --matte_dir"
         )
     if old == options:
         return read_json(job.folder / "meta.json")
@@ -183,10 +187,6 @@ def _kept_options(folder):
     meta = read_json(path) if path.exists() else {}
     options = meta.get("options") if isinstance(meta, dict) else {}
     return options if isinstance(options, dict) else {}
-
-
-def _in_words(options):
-    return " ".join(f"{key}={str(value)[:12]}" for key, value in options.items()) or "no meta.json"
 
 
 def _clean(job, todo):
@@ -278,10 +278,7 @@ def fault(matte):
 
 
 def _write_rejected(job):
-    """rejected.csv from all notes, those of other ranks and runs too; returns the table.
-
-    The last rank to end writes them all.
-    """
+    """rejected.csv from all notes, those of other ranks and runs too; returns the table."""
     rows = []
     for path in (job.folder / ".rejected").rglob("[!.]*.row"):
         rows.append(read_json(path))

@@ -38,15 +38,15 @@ class Model:
     @property
     def is_u2net(self):
         """True for the family, and for a file that rembg has no class for."""
-        return self.name in U2NET or self.name == "custom"
+        return self.name in (*U2NET, "custom")
 
 
 @dataclass
 class Net:
     """An opened model, which takes one photo a call: the files of the U-2-Nets take no more.
 
-    session: onnxruntime's, or rembg's for models beyond the U-2-Nets. turn: a lock or a
-    nullcontext, held during a call: on a GPU the calls of several workers would share its memory.
+    session: onnxruntime's, or rembg's for models beyond the U-2-Nets. turn: held during a call: a
+    lock on a GPU, whose memory the calls of several workers would share, else a nullcontext.
     """
 
     model: Model
@@ -110,19 +110,7 @@ def find_model(name):
         return Model(name, path, hashlib.file_digest(file, "sha256").hexdigest())
 
 
-def _classes():
-    """rembg's session classes by name. Imported late: rembg's first import takes half a minute."""
-    torch = sys.modules.get("torch")
-    threads = torch.get_num_threads() if torch else None
-    from rembg.sessions import sessions_class
-
-    if torch:  # pymatting, which rembg imports, sets OpenMP to all cores, torch's threads too
-        torch.set_num_threads(threads)
-    return {item.name(): item for item in sessions_class}
-
-
 def _from_rembg(name):
-    """The file in rembg's cache, downloaded if it is not there."""
     classes = _classes()
     if name not in classes or not classes[name].is_local():
         known = " ".join(sorted(key for key in classes if key not in UNFIT))
@@ -133,11 +121,22 @@ def _from_rembg(name):
     try:
         return Path(classes[name].download_models())
     except Exception as error:  # whatever rembg, pooch and requests raise without a network
-        reason = type(error).__name__
         raise UserError(
-            f"--rembg_model {name}: {name}.onnx is not here and its download failed ({reason}); "
-            f"put the file into {WEIGHTS} (bash scripts/setup.sh fetches u2netp.onnx)"
+            f"--rembg_model {name}: {name}.onnx is not here and its download failed "
+            f"({type(error).__name__}); put the file into {WEIGHTS} (bash scripts/setup.sh fetches "
+            "u2netp.onnx)"
         ) from None
+
+
+def _classes():
+    """rembg's session classes by name. Imported late: rembg's first import takes half a minute."""
+    torch = sys.modules.get("torch")
+    threads = torch.get_num_threads() if torch else None
+    from rembg.sessions import sessions_class
+
+    if torch:  # pymatting, which rembg imports, sets OpenMP to all cores, torch's threads too
+        torch.set_num_threads(threads)
+    return {item.name(): item for item in sessions_class}
 
 
 def open_net(model, device, threads=1):

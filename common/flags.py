@@ -105,7 +105,7 @@ ELSEWHERE = {
     "accumulate": "grad_accum gradient_accumulation_steps accumulation_steps",
     "val_ratio": "val_split test_size valid_ratio val_size",
     "name": "exp_name run_name experiment",
-    "model_dir": "run runs checkpoint_dir",
+    "model_dir": "run runs checkpoint_dir checkpoint ckpt weights",
     "output_dir": "output out_dir save_dir",
     "data_dir": "data dataset data_path root",
     "device": "gpu gpus cuda",
@@ -134,6 +134,7 @@ class Parser(argparse.ArgumentParser):
             name = flag.strip("-").replace("-", "_").lower()
             near = [f"--{ours}" for ours, theirs in ELSEWHERE.items() if name in theirs.split()]
             near = [ours for ours in [f"--{name}", *near] if ours in known]
+            near += [ours for ours in known if ours.startswith(flag) or flag.startswith(f"{ours}_")]
             near += difflib.get_close_matches(flag, known, 1, 0.75)
             message += f"; did you mean {near[0]}?" if near else "; --help lists the flags"
         raise UserError(message)

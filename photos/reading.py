@@ -47,7 +47,7 @@ def read_matte(path, shape=None, photo=None):
     belong to the photo of these bytes.
     """
     data = read_bytes(path)
-    matte = _decoded(data, path, cv2.IMREAD_GRAYSCALE)
+    matte = _decoded(data, path, cv2.IMREAD_GRAYSCALE, "; replace or remove it")
     if shape is not None and matte.shape != tuple(shape):
         raise UserError(f"{path}: is {matte.shape}, its photo {tuple(shape)}; replace or remove it")
     if photo is not None and not data.endswith(tie(digest(photo))):
@@ -58,13 +58,13 @@ def read_matte(path, shape=None, photo=None):
     return matte
 
 
-def _decoded(data, path, mode):
+def _decoded(data, path, mode, advice=""):
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), mode) if _bounded(data) else None
     except cv2.error:
         image = None
     if image is None:
-        raise UserError(f"{path}: is not a readable image")
+        raise UserError(f"{path}: is not a readable image{advice}")
     return image
 
 

@@ -99,6 +99,8 @@ def test_one_parse_leaves_no_trace_in_the_next():
         ("--patience 3", ["did you mean --early_stop?"]),
         ("--aug strong", ["did you mean --augmentation?"]),
         ("--pretrained", ["did you mean --weights?"]),
+        ("--weighted", ["did you mean --weighted_sampler?"]),
+        ("--freeze_backbone", ["did you mean --freeze?"]),
         ("--colour red", ["unrecognized arguments: --colour", "--help lists"]),
         ("--seed -1", ["--seed", "-1 is not at least 0"]),
         ("--name ../../x", ["--name", "is not the name of a folder"]),
