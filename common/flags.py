@@ -131,6 +131,7 @@ class Parser(argparse.ArgumentParser):
             name = flag.strip("-").replace("-", "_").lower()
             near = [f"--{ours}" for ours, theirs in ELSEWHERE.items() if name in theirs.split()]
             near = [ours for ours in [f"--{name}", *near] if ours in known]
+            near += difflib.get_close_matches(flag, known, 1, 0.9)
             near += [ours for ours in known if ours.startswith(flag) or flag.startswith(f"{ours}_")]
             near += difflib.get_close_matches(flag, known, 1, 0.75)
             message += f"; did you mean {near[0]}?" if near else "; --help lists the flags"
