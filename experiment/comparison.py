@@ -10,6 +10,7 @@ import numpy as np
 from scipy.special import ndtri, stdtrit
 
 from common.errors import UserError
+from common.processes import counted
 from labels import ATTRIBUTES, HEADS, decode
 from metrics import f1_of
 
@@ -20,6 +21,9 @@ PARTS = {name: slice(end - HEADS[name], end) for name, end in ENDS.items()}
 # With two seeds a freedom of 1 made one interval in twenty as wide as all scores; on simulated
 # pairs of 40, 120 and 421 persons 2 holds the truth as often, .89 to .995 against .905 to .995.
 LEAST_FREEDOM = 2
+MARGIN = 0.02  # a smaller difference of macro F1 is not worth an option
+SIGNIFICANT = 0.05
+FEWEST = 30  # persons: below, the intervals hang on one or two persons of a rare class
 BLOCK = 256  # bootstrap draws at a time: bounds the memory for any number of persons
 
 
@@ -182,7 +186,9 @@ def compare(labels, persons, a, b, *, draws=2000, seed=0, paired=False):
     drawn together.
 
     Returns {measure: {"a", "b" (means over seeds), "sd_a", "sd_b" (over seeds; None for one),
-    "difference" (b - a), "low", "high" (95 %), "p" (two-sided)}}.
+    "difference" (b - a), "low", "high" (95 %), "low90", "high90" (90 %), "p" (two-sided),
+    "detectable" (the smallest difference that as many persons and seeds show with 80 % power)}},
+    and under "macro_f1" also "won" and "lost" of flips().
 
     The interval is the percentile interval, widened (after Hesterberg 2015, "What Teachers Should
     Know About the Bootstrap") by Student's t with Satterthwaite's degrees of freedom, since a rare
@@ -195,8 +201,8 @@ def compare(labels, persons, a, b, *, draws=2000, seed=0, paired=False):
     where seeds differ by their mistakes alone, .93 to .99 where each also has a bias of its own;
     there one run a side held the truth of its configuration in .66 only.
     """
-    one, two = bootstrap(labels, persons, [_seeds(a), _seeds(b)], draws, seed)
-    rng = np.random.default_rng(seed + 1)
+    a, b, rng = _seeds(a), _seeds(b), np.random.default_rng(seed + 1)
+    one, two = bootstrap(labels, persons, [a, b], draws, seed)
     if paired:
         if len(one.values) != len(two.values):
             raise UserError(
@@ -206,14 +212,20 @@ def compare(labels, persons, a, b, *, draws=2000, seed=0, paired=False):
         groups, influence = [change], change.influences.mean(0)
     else:
         groups, influence = [one, two], two.influences.mean(0) - one.influences.mean(0)
-    return _rows(one.values, two.values, _samples(groups, influence, -1, rng))
+    rows = _rows(one.values, two.values, _samples(groups, influence, -1, rng))
+    rows["macro_f1"] |= flips(labels, a, b, paired)
+    return rows
 
 
 def _rows(a, b, difference):
     """The result of compare(): values (S, 5) of each side, samples (draws, 5) of the difference."""
-    low, high = np.quantile(difference, [0.025, 0.975], axis=0)
+    levels = {"low": 0.025, "high": 0.975, "low90": 0.05, "high90": 0.95}
+    ends = dict(zip(levels, np.quantile(difference, [*levels.values()], axis=0), strict=True))
+    # The quantiles of test and power, .975 and .8, in the units of these samples.
+    power = np.ptp(np.quantile(difference, [0.2, 0.8], axis=0), axis=0)
+    ends["detectable"] = (ends["high"] - ends["low"] + power) / 2
     tail = np.minimum((difference <= 0).sum(0), (difference >= 0).sum(0))
-    p = np.minimum(1, 2 * (tail + 1) / (len(difference) + 1))
+    ends["p"] = np.minimum(1, 2 * (tail + 1) / (len(difference) + 1))
     return {
         name: {
             "a": float(a[:, k].mean()),
@@ -221,9 +233,44 @@ def _rows(a, b, difference):
             "sd_a": float(a[:, k].std(ddof=1)) if len(a) > 1 else None,
             "sd_b": float(b[:, k].std(ddof=1)) if len(b) > 1 else None,
             "difference": float(b[:, k].mean() - a[:, k].mean()),
-            "low": float(low[k]),
-            "high": float(high[k]),
-            "p": float(p[k]),
         }
+        | {figure: float(values[k]) for figure, values in ends.items()}
         for k, name in enumerate(MEASURES)
     }
+
+
+def flips(labels, a, b, paired=False):
+    """{"won", "lost"}: photos whose class b alone, and a alone, has right; a mean over the pairs.
+
+    a, b: lists of (N,) predictions, of which all pairs count, or the k-th of each if `paired`.
+    """
+    before, after = (np.stack([run == np.asarray(labels) for run in side]) for side in (a, b))
+    if not paired:
+        before, after = before.mean(0, keepdims=True), after.mean(0, keepdims=True)
+    both = (before * after).sum(1)
+    return {
+        "won": float((after.sum(1) - both).mean()),
+        "lost": float((before.sum(1) - both).mean()),
+    }
+
+
+def verdict(row, people):
+    """A difference of macro F1 in words: better or worse; no difference larger than MARGIN, by two
+    one-sided tests at 5 % each (Schuirmann 1987); or undecided.
+
+    row: of compare(), and "holm", its p value among all comparisons; people: how many were
+    compared. One run a side is no evidence about its method, only about these two runs.
+    """
+    if people < FEWEST:
+        return f"nothing can be told from {counted(people, 'person', 'people')}"
+    way = "better" if row["difference"] > 0 else "worse"
+    same = row["low90"] > -MARGIN and row["high90"] < MARGIN
+    words = "undecided"
+    if row["holm"] < SIGNIFICANT:
+        words = f"{way}, by less than .02" if same else way
+    elif same:
+        words = "no difference larger than .02 either way"
+    elif row["p"] < SIGNIFICANT:
+        words = f"undecided: perhaps {way}, but one of many comparisons"
+    several = row["sd_a"] is not None or row["sd_b"] is not None
+    return words if several else f"{words} (these two runs)"

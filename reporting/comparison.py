@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 
 from experiment import pseudo
-from experiment.comparison import MEASURES
+from experiment.comparison import MEASURES, SIGNIFICANT
 from labels import ATTRIBUTES
 from reporting import figures, page, runs
 from reporting.page import html
-from reporting.runs import DIFFERENCE, SIGNIFICANT
+from reporting.runs import DIFFERENCE, FIGURES
 
 TITLES = {"macro_f1": "macro F1", "accuracy": "accuracy"} | {
     name: f"{name} (macro F1)" for name in ATTRIBUTES
@@ -52,7 +52,14 @@ def headline(evidence):
 
 def _answer(row):
     change = page.estimate(*(row[name] for name in DIFFERENCE), "+")
-    return f"{change}, {page.chance(row['p'])}: {row['verdict']}"
+    return (
+        f"{change} (detectable: {page.number(row['detectable'])}), {page.chance(row['p'])}, "
+        f"{_flips(row['won'], row['lost'])} photos won / lost: {row['verdict']}"
+    )
+
+
+def _flips(won, lost):
+    return f"{won:,.0f} / {lost:,.0f}"
 
 
 def _notes(evidence, pooled):
@@ -69,12 +76,13 @@ def _notes(evidence, pooled):
         f"Macro F1 of the attributes: {attributes}.": not several,
         "Difference of pooled macro F1 with its 95 % interval, by a bootstrap over people"
         + " and conditions" * pooled
-        + "; an interval that holds zero means: not shown, which is not the same as no "
-        "effect.": several,
+        + ". Detectable: the smallest difference that so many people and seeds show with 80 % "
+        "power. No difference larger than .02 is a finding (two one-sided tests at 5 %); undecided "
+        "is none: more people or seeds would tell.": several,
         "Of many comparisons some look good by luck: the words go by p values after Holm, the "
         "intervals and p shown are of each comparison alone.": len(groups) > 2,
-        "Where a configuration has one seed, the interval knows the chance of people, not "
-        "that of training: another seed may move the score by as much again.": several and single,
+        "These two runs: with one seed a side the interval knows the chance of people, not that of "
+        "training, and another seed may move the score by as much again.": several and single,
         "The epochs kept are the best on these very people, which flatters a score, and three "
         "models more than one: see what the last epochs score, or use --keep last.": any(
             "best" in group.options["keep"] for group in groups
@@ -106,8 +114,16 @@ def build(evidence):
     return {"title": "Comparison", "intro": intro, "blocks": blocks}
 
 
+def _said(frame):
+    """What the page shows of the comparisons in the rows of a frame."""
+    shown = pd.DataFrame({"difference, 95 % interval": page.estimates(frame[DIFFERENCE], "+")})
+    shown["detectable"], shown["p"] = frame.detectable, frame.p.map(page.chance)
+    shown["won / lost"] = [_flips(*pair) for pair in frame[["won", "lost"]].itertuples(index=False)]
+    return shown.assign(verdict=frame.verdict)
+
+
 def _ranking(evidence):
-    names, lines = runs.differing(evidence.groups), []
+    names, verdicts, lines = runs.differing(evidence.groups), evidence.verdicts, []
     for group in evidence.groups:
         scores, options = evidence.scores[group.name], group.options
         line = {"run": group.name, "seeds": len(group.runs)}
@@ -115,24 +131,22 @@ def _ranking(evidence):
         line |= dict(zip(SCORE, scores["macro_f1"], strict=True)) | {"sd_over_seeds": group.seed_sd}
         line |= {name: scores[name][0] for name in ATTRIBUTES} | {"last_epoch": group.last_epoch}
         lines.append(line | group.costs)
-    against = evidence.verdicts[["run", *DIFFERENCE, "p", "holm", "verdict"]]
-    against = against.rename(columns={"low": "difference_low", "high": "difference_high"})
-    frame = pd.DataFrame(lines).merge(against, "left", "run")
-    frame = frame.sort_values("macro_f1", ascending=False)
-    shown = frame[["run"]].copy()
-    shown["macro F1, 95 % interval"] = page.estimates(frame[SCORE])
-    difference = frame[["difference", "difference_low", "difference_high"]]
-    shown[f"difference from {evidence.baseline.name}"] = page.estimates(difference, "+")
-    shown["verdict"] = frame.verdict.fillna("baseline")
+    against = {name: f"difference_{name}" for name in ("low", "high", "low90", "high90")}
+    against = verdicts[["run", *FIGURES, "holm", "verdict"]].rename(columns=against)
+    frame = pd.DataFrame(lines).sort_values("macro_f1", ascending=False)
+    frame = frame.merge(against.rename(columns={"holm": "p_holm"}), "left", "run")
+    shown = frame[["run"]].assign(**{"macro F1, 95 % interval": page.estimates(frame[SCORE])})
+    shown = shown.merge(_said(verdicts).assign(run=verdicts.run), "left", "run")
+    shown["verdict"] = shown.verdict.fillna("baseline")
     if frame.last_epoch.notna().any():
         shown["by the last epoch"] = frame.last_epoch
     if (frame.seeds > 1).any():
         shown["sd over seeds"] = frame.sd_over_seeds
     shown[names] = frame[names]
     caption = (
-        "Runs by macro F1, and the options in which they differ. Macro F1 is of the epochs kept: "
-        "where those were the best on these very people, it flatters, and the last epoch's, which "
-        "nobody chose, is the fairer figure (--keep last)."
+        f"Runs by macro F1, compared with {evidence.baseline.name}, and the options in which they "
+        "differ. Macro F1 is of the epochs kept: where those were the best on these very people, "
+        "it flatters, and the last epoch's, which nobody chose, is the fairer figure (--keep last)."
     )
     return page.keep(evidence, "runs", frame, caption, shown)
 
@@ -160,17 +174,12 @@ def _one_option(evidence):
         return ""
     shown = frame[runs.CHANGE].copy()
     shown["macro F1"] = frame.a.map(page.number) + " → " + frame.b.map(page.number)
-    shown["difference, 95 % interval"] = page.estimates(frame[DIFFERENCE], "+")
-    shown["p"] = frame.p.map(page.chance)
-    shown["verdict"] = frame.verdict
     note = (
         "Runs that differ in one option only. Over several conditions the difference is their "
         "mean, and people and conditions are both resampled."
     )
-    heading = html.heading("One option at a time", note)
-    return heading + page.keep(
-        evidence, "one_option", frame, "Difference of macro F1.", shown=shown
-    )
+    heading, caption = html.heading("One option at a time", note), "Difference of macro F1."
+    return heading + page.keep(evidence, "one_option", frame, caption, shown.join(_said(frame)))
 
 
 def _disagreements(evidence):

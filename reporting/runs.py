@@ -10,9 +10,8 @@ import pandas as pd
 
 import metrics
 from common.errors import UserError
-from common.processes import counted
 from dataset import Table
-from experiment.comparison import compare, intervals
+from experiment.comparison import compare, intervals, verdict
 from experiment.reader import ALL, check_same, read_run
 from labels import CLASS_NAMES, decode
 from options import LAYOUT_FLAGS, RUNTIME_FLAGS, make_parser, text_of
@@ -23,8 +22,7 @@ PLAIN = {"tta": "none", "vote": "off", "decision": "argmax", "keep": "best"}
 COSTS = ["seconds", "images_per_s", "wait_share"]
 CHANGE = ["option", "from", "to", "conditions"]
 DIFFERENCE = ["difference", "low", "high"]
-SIGNIFICANT = 0.05
-FEWEST = 30  # people: below, the intervals hang on one or two persons of a rare class
+FIGURES = [*DIFFERENCE, "low90", "high90", "detectable", "p", "won", "lost"]
 
 
 # ---- groups
@@ -214,7 +212,7 @@ class Evidence:
             for pool in [pairs] if len(seeds) == 1 else [[pair] for pair in pairs]:
                 row = self._compare(*zip(*pool, strict=True), paired=len(pool) > 1)["macro_f1"]
                 lines.append(dict(zip(CHANGE, (*change, len(pool)), strict=True)) | row)
-        frame = pd.DataFrame(lines, columns=[*CHANGE, "a", "b", *DIFFERENCE, "p"])
+        frame = pd.DataFrame(lines, columns=[*CHANGE, "a", "b", "sd_a", "sd_b", *FIGURES])
         return judge(frame, self.rows.person.nunique())
 
     @cached_property
@@ -228,18 +226,10 @@ class Evidence:
 
 
 def judge(frame, people):
-    """The frame (difference, p, ...) with holm, and verdict: each difference in plain words.
-
-    people: how many were compared; of fewer than FEWEST no verdict is given.
-    """
-    better = np.where(frame.difference > 0, "better", "worse").astype(object)
-    perhaps = "perhaps " + better + ", but one of many comparisons"
-    corrected = holm(frame.p)
-    sure = [corrected < SIGNIFICANT, frame.p < SIGNIFICANT]
-    verdict = np.select(sure, [better, perhaps], "no evidence of a difference")
-    if people < FEWEST:
-        verdict = f"nothing can be told from {counted(people, 'person', 'people')}"
-    return frame.assign(holm=corrected, verdict=verdict)
+    """The frame (a row a comparison, as compare gives it) with holm, and verdict."""
+    frame = frame.assign(holm=holm(frame.p))
+    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    return frame.assign(verdict=[verdict(row, people) for row in rows])
 
 
 def holm(p):

@@ -1,8 +1,11 @@
 """Intervals and comparisons against scikit-learn on resampled people, and on simulated runs."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 from helpers import CELLS, macro_f1_sklearn
+from scipy import stats
 from sklearn.metrics import accuracy_score
 
 from common.errors import UserError
@@ -192,6 +195,61 @@ def test_pairs_of_conditions_are_drawn_together(rng):
     assert pooled["high"] - pooled["low"] < 0.5 * (loose["high"] - loose["low"])
     with pytest.raises(UserError, match="in pairs"):
         comparison.compare(labels, persons, [bad, good], better[:1], paired=True)
+
+
+def coin(rng, labels, chance):
+    """Predictions of which each is right with a chance."""
+    return np.where(rng.random(len(labels)) < chance, labels, (labels + 1) % CLASSES)
+
+
+def test_a_large_sample_has_the_t_tests_of_scipy(rng):
+    """Accuracies of one photo a person: 95 and 90 % interval, p, one-sided test, power."""
+    labels = np.arange(4000) % CLASSES
+    a, b = (coin(rng, labels, chance) for chance in (0.7, 0.72))
+    row = comparison.compare(labels, np.arange(4000), a, b, draws=20000)["accuracy"]
+    gain = (b == labels).astype(float) - (a == labels)
+    test, error = stats.ttest_1samp(gain, 0), stats.sem(gain)
+    for level, names in ((0.95, ("low", "high")), (0.9, ("low90", "high90"))):
+        found = [row[name] for name in names]
+        assert found == pytest.approx(test.confidence_interval(level), abs=0.05 * error)
+    assert row["p"] == pytest.approx(test.pvalue, rel=0.1, abs=0.002)
+    refused = stats.ttest_1samp(gain, row["high90"], alternative="less").pvalue
+    assert refused == pytest.approx(0.05, abs=0.005)  # a difference of as much is just refused
+    power = stats.norm.sf(stats.norm.ppf(0.975) - row["detectable"] / error)
+    assert power == pytest.approx(0.8, abs=0.02)
+
+
+def test_photos_won_and_lost_are_counted_pair_by_pair(rng):
+    labels, persons, runs = people_and_runs(rng, 40, [0.5, 0.6, 1.2, 1.5])
+    for paired, pairs in {True: [(0, 2), (1, 3)], False: product((0, 1), (2, 3))}.items():
+        row = comparison.compare(labels, persons, runs[:2], runs[2:], draws=10, paired=paired)
+        right = [run == labels for run in runs]
+        flips = [((right[b] & ~right[a]).sum(), (right[a] & ~right[b]).sum()) for a, b in pairs]
+        found = row["macro_f1"]["won"], row["macro_f1"]["lost"]
+        assert found == pytest.approx(np.mean(flips, 0))
+
+
+def figures(difference, half, p, holm=None, sd=0.01):
+    """Figures of a comparison; `half`: of its 90 % interval."""
+    ends = {"difference": difference, "low90": difference - half, "high90": difference + half}
+    return ends | {"p": p, "holm": p if holm is None else holm, "sd_a": None, "sd_b": sd}
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        (figures(0.05, 0.03, 0.01), "better"),
+        (figures(-0.05, 0.03, 0.01), "worse"),
+        (figures(-0.01, 0.005, 0.001), "worse, by less than .02"),
+        (figures(0.001, 0.018, 0.9), "no difference larger than .02 either way"),
+        (figures(0.001, 0.02, 0.9), "undecided"),
+        (figures(0.03, 0.02, 0.02, 0.2), "undecided: perhaps better, but one of many comparisons"),
+        (figures(0.05, 0.03, 0.01, sd=None), "better (these two runs)"),
+    ],
+)
+def test_a_comparison_has_one_of_three_verdicts(row, words):
+    assert comparison.verdict(row, 30) == words
+    assert comparison.verdict(row, 29) == "nothing can be told from 29 people"
 
 
 def test_what_cannot_be_compared():

@@ -90,4 +90,4 @@ def test_differences_are_from_the_baseline_given():
     assert list(found.verdicts.run) == ["c", "a"]
     f1 = [macro_f1_sklearn(ROWS.label, one.predictions[0]) for one in groups]
     assert found.verdicts.difference.tolist() == pytest.approx([f1[2] - f1[1], f1[0] - f1[1]])
-    assert found.verdicts.verdict.tolist() == ["better", "worse"]
+    assert found.verdicts.verdict.tolist() == ["better (these two runs)", "worse (these two runs)"]

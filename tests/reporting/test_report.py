@@ -70,6 +70,10 @@ def test_page_has_the_numbers_of_sklearn(written, runs_drawn):
     assert table.seconds["a"] == 5.5 and table.images_per_s["b"] == 100
     for text in (f"{f1['b']:.3f}", f"{f1['b'] - mean:+.3f}", "] against a 0.", ">0.015<"):
         assert text in page
+    right = {name: pair[1] == pair[0].label for name, pair in found.items()}
+    won = np.mean([(right["b"] & ~right[name]).sum() for name in ("a", "a2")])
+    assert float(table.won["b"]) == won and f"{won:,.0f} / " in page
+    assert f"(detectable: {float(table.detectable['b']):.3f})" in page
     compared = tables["comparison"].set_index("measure")
     oof, predictions = found["b"]
     assert compared.b["accuracy"] == pytest.approx(accuracy_score(oof.label, predictions))

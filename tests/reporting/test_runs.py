@@ -1,7 +1,6 @@
 """Groups of runs, and the tables of evidence about them."""
 
 import numpy as np
-import pandas as pd
 import pytest
 
 import options
@@ -56,9 +55,3 @@ def test_seeds_of_a_configuration_differ_in_the_seed_alone(runs_drawn):
     with pytest.raises(UserError, match="two have the same seed; give one of them"):
         runs.read_groups([f"{root / 'a'},{root / 'a'}"])
     assert len(runs.read_groups([f"{root / 'a'},{root / 'a2'}"])[0].runs) == 2
-
-
-def test_few_people_give_no_verdict():
-    frame = pd.DataFrame({"difference": [0.3, 0.0], "p": [0.001, 0.9]})
-    assert runs.judge(frame, 30).verdict.tolist() == ["better", "no evidence of a difference"]
-    assert set(runs.judge(frame, 29).verdict) == {"nothing can be told from 29 people"}
