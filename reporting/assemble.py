@@ -41,6 +41,8 @@ def gather(args):
     """The Evidence that the flags ask for; UserError if the runs and the data do not fit."""
     groups = runs.read_groups(args.model_dir)
     baseline = find_baseline(groups, args.baseline)
+    for group in groups:
+        group.name += group.mark
     data = read_train(args.data_dir)
     rows = reader.check_table(data.frame, groups[0].runs[0]) if groups else None
     matte_dir = find_mattes(args.matte_dir, groups, data)

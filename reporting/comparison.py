@@ -83,6 +83,9 @@ def _notes(evidence, pooled):
         "intervals and p shown are of each comparison alone.": len(groups) > 2,
         "These two runs: with one seed a side the interval knows the chance of people, not that of "
         "training, and another seed may move the score by as much again.": several and single,
+        "A run of some folds is scored over the people of these folds alone.": any(
+            run.missing for group in groups for run in group.runs
+        ),
         "The epochs kept are the best on these very people, which flatters a score, and three "
         "models more than one: see what the last epochs score, or use --keep last.": any(
             "best" in group.options["keep"] for group in groups

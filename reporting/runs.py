@@ -49,6 +49,13 @@ class Group:
         return {"layout": layout} | PLAIN | options
 
     @property
+    def mark(self):
+        """What its name is marked with if folds are missing: " (one fold)", " (2 of 5 folds)"."""
+        done, missing = self.runs[0].oof.fold.nunique(), len(self.runs[0].missing)
+        words = "one fold" if done == 1 else f"{done} of {done + missing} folds"
+        return f" ({words})" if missing else ""
+
+    @property
     def predictions(self):
         """One (N,) array a seed."""
         return [run.predictions for run in self.runs]

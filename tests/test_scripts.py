@@ -207,3 +207,22 @@ def test_fetched_backbones_load_into_timm():
     for file in files:
         model = timm.create_model(file.stem, pretrained=False)
         model.load_state_dict(load_file(file), strict=True)
+
+
+def test_simulated_configurations_differ_as_claimed(monkeypatch, capsys):
+    """Over many people and seeds, by scikit-learn; and the script prints its table."""
+    monkeypatch.syspath_prepend(HOME / "scripts")
+    import simulate
+
+    rng = np.random.default_rng(1)
+    labels, _, *sides = simulate.simulate(rng, 20_000, 12, simulate.gain_of(0.05))
+    scores = [
+        [f1_score(labels, run, labels=range(18), average="macro") for run in runs] for runs in sides
+    ]
+    assert np.mean(scores[1]) - np.mean(scores[0]) == pytest.approx(0.05, abs=0.01)
+    assert np.mean(scores[0]) == pytest.approx(0.64, abs=0.01)
+    assert np.std(scores[0]) == pytest.approx(0.01, abs=0.005)
+    simulate.main(["--pairs", "9", "--people", "40", "--seeds", "1"])
+    lines = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()]
+    assert [line[:3] for line in lines[2:]] == [["40", "1", "0.000"], ["40", "1", "0.050"]]
+    assert all(sum(map(float, line[3:7])) == pytest.approx(1, abs=0.01) for line in lines[2:])

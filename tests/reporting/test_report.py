@@ -1,6 +1,7 @@
 """report.py and its parts, on a small drawn table and runs whose mistakes are planted."""
 
 import base64
+import json
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from helpers import MISLABELLED, draw_data, draw_run, macro_f1_sklearn, read_tables
 from sklearn.metrics import accuracy_score, f1_score
 
+import metrics
 import report
 from common.errors import UserError
 from common.files import HOME
@@ -145,6 +147,32 @@ def test_mattes_are_looked_for_where_the_runs_had_them(runs_drawn, tmp_path):
     elsewhere.mkdir()
     assert assemble.find_mattes(None, groups, table) == elsewhere
     assert assemble.find_mattes(str(root), groups, table) == root
+
+
+def test_runs_of_some_folds_are_marked_and_compared_with_their_like(runs_drawn, tmp_path, capsys):
+    root, table = runs_drawn
+    for name, folds in (("a", [0]), ("b", [0]), ("c", [0, 1])):
+        folder = draw_run(tmp_path / name, table.frame, 2.0, seed=len(folds))
+        oof = pd.read_csv(folder / "oof.csv")
+        oof = oof[oof.fold.isin(folds)]
+        oof.to_csv(folder / "oof.csv", index=False)
+        scores = metrics.score(oof.label, oof[PROBS].to_numpy()) | {"folds": [], "seconds": 5.5}
+        (folder / "metrics.json").write_text(json.dumps(scores))
+    out, data = tmp_path / "report.html", ["--data_dir", str(root / "train"), "--cam_images", "0"]
+
+    def write(*names):
+        runs = [str(tmp_path / name) if name != "full" else str(root / "a") for name in names]
+        report.main([*data, "--model_dir", *runs, "--out", str(out), "--baseline", runs[-1]])
+
+    write("a", "b")
+    assert list(read_tables(out)["runs"].run) == ["a (one fold)", "b (one fold)"]
+    assert "a (one fold): macro F1 0." in capsys.readouterr().out
+    assert "scored over the people of these folds alone" in out.read_text()
+    write("c")
+    assert "c (2 of 3 folds): macro F1 0." in capsys.readouterr().out
+    for other in ("c", "full"):
+        with pytest.raises(UserError, match="compare runs of the same folds"):
+            write("a", other)
 
 
 def spoil_half(folder):
