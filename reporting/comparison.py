@@ -128,12 +128,10 @@ def _said(frame):
 def _ranking(evidence):
     names, verdicts, lines = runs.differing(evidence.groups), evidence.verdicts, []
     for group in evidence.groups:
-        scores, options = evidence.scores[group.name], group.options
-        line = {"run": group.name, "seeds": len(group.runs)}
-        line |= {name: options.get(name, "") for name in names}
-        line |= dict(zip(SCORE, scores["macro_f1"], strict=True)) | {"sd_over_seeds": group.seed_sd}
-        line |= {name: scores[name][0] for name in ATTRIBUTES} | {"last_epoch": group.last_epoch}
-        lines.append(line | group.costs)
+        scores, line = evidence.scores[group.name], {"run": group.name, "seeds": len(group.runs)}
+        line |= {name: group.options.get(name, "") for name in names}
+        line |= dict(zip(SCORE, scores["macro_f1"], strict=True))
+        lines.append(line | {name: scores[name][0] for name in ATTRIBUTES} | group.figures)
     against = {name: f"difference_{name}" for name in ("low", "high", "low90", "high90")}
     against = verdicts[["run", *FIGURES, "holm", "verdict"]].rename(columns=against)
     frame = pd.DataFrame(lines).sort_values("macro_f1", ascending=False)
@@ -141,11 +139,7 @@ def _ranking(evidence):
     shown = frame[["run"]].assign(**{"macro F1, 95 % interval": page.estimates(frame[SCORE])})
     shown = shown.merge(_said(verdicts).assign(run=verdicts.run), "left", "run")
     shown["verdict"] = shown.verdict.fillna("baseline")
-    if frame.last_epoch.notna().any():
-        shown["by the last epoch"] = frame.last_epoch
-    if (frame.seeds > 1).any():
-        shown["sd over seeds"] = frame.sd_over_seeds
-    shown[names] = frame[names]
+    shown = shown.join(frame[["last_epoch", "sd_over_seeds", *names]].dropna(axis=1, how="all"))
     caption = (
         f"Runs by macro F1, compared with {evidence.baseline.name}, and the options in which they "
         "differ. Macro F1 is of the epochs kept: where those were the best on these very people, "

@@ -61,9 +61,8 @@ def feature_map(backbone, size):
 
 
 def attribute_logits(logits, attribute):
-    """(n, K) scores of an attribute's values; of 18-class logits, the log of the summed exp.
-
-    An age that depends on the mask state is the mean over the states.
+    """(n, K) scores of an attribute's values; of 18-class logits, the log of the summed exp; of an
+    age that depends on the mask state, the mean over the states.
     """
     if attribute in logits:
         scores = logits[attribute]
@@ -113,10 +112,8 @@ def choose(rows, run, count, seed):
 
 
 def look(evidence, run, chosen, method, cache):
-    """{attribute: (pictures, maps, mattes)} of one run, on the photos in the rows `chosen`.
-
-    Each photo is shown to the model of its fold, which never saw the person. pictures and mattes:
-    of `inputs`, as arrays; maps: (n, H, W).
+    """{attribute: (pictures, maps, mattes)} of one run, arrays, on the photos in the rows `chosen`,
+    each of which the model of its fold sees, that never saw the person.
     """
     if "oof_of" in run.config:
         raise UserError("it is a score of other runs and has no models of its own")
@@ -154,10 +151,10 @@ def build(evidence, count):
                 problems.append(f"{group.name}: {error}")
                 say(f"note: Grad-CAM of {group.name} is left out: {error}")
     picked, blocks = evidence.rows.iloc[chosen].reset_index(drop=True), [html.notes(problems)]
-    if found and method:
-        blocks.append(_energy(evidence, energy(found, picked.person.to_numpy()), method))
-    elif found:
+    if not method:
         blocks.append(html.text("Without mattes (preprocess.py) no share can be measured."))
+    elif found:
+        blocks.append(_energy(evidence, energy(found, picked.person.to_numpy()), method))
     if found:
         blocks.append(_pictures(picked.label, found, count))
     intro = (

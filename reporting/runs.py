@@ -66,24 +66,19 @@ class Group:
         return [metrics.score(run.oof.label, run.probs) for run in self.runs]
 
     @property
-    def seed_sd(self):
-        """The standard deviation of the macro F1 over the seeds, NaN for one."""
-        return pd.Series([result["macro_f1"] for result in self.results]).std()
-
-    @property
-    def last_epoch(self):
-        """Macro F1 of the last epochs, not those kept: mean over the seeds, NaN if unknown."""
-        return float(np.mean([run.last_epoch for run in self.runs]))
-
-    @property
-    def costs(self):
-        """Of training, NaN if not logged: seconds of all tasks and folds, mean over the seeds; the
-        median of the epochs of images_per_s and wait_share.
+    def figures(self):
+        """Figures of no interval, NaN if unknown: sd_over_seeds, the standard deviation of macro
+        F1; last_epoch, macro F1 of the last epochs, not those kept; seconds of all tasks and folds;
+        the median over epochs of images_per_s and wait_share. Means over the seeds.
         """
         logs = [log for run in self.runs for key, log in run.logs.items() if key != ALL]
         log = pd.concat([pd.DataFrame(columns=COSTS, dtype=float), *logs])[COSTS]
-        seconds = log.seconds.sum(min_count=1) / len(self.runs)
-        return {"seconds": seconds, **log[COSTS[1:]].median()}
+        return {
+            "sd_over_seeds": pd.Series([result["macro_f1"] for result in self.results]).std(),
+            "last_epoch": float(np.mean([run.last_epoch for run in self.runs])),
+            "seconds": log.seconds.sum(min_count=1) / len(self.runs),
+            **log[COSTS[1:]].median(),
+        }
 
 
 def default_options():
@@ -93,10 +88,8 @@ def default_options():
 
 
 def read_groups(arguments):
-    """[Group] of the words after --model_dir; `a,b` is one group of two seeds.
-
-    All runs are brought to one order of images. UserError if one is not finished, or if they
-    are about different images, people or labels.
+    """[Group] of the words after --model_dir; `a,b` is one group of two seeds. UserError if a run
+    is not finished, or if they are about different images, people or labels.
     """
     groups = []
     for words in arguments:
@@ -137,8 +130,7 @@ def differing(groups):
 
 
 def matched_pairs(groups):
-    """{(option, from, to): [(group a, group b)]} of groups that differ in one option only.
-
+    """{(option, from, to): [(group a, group b)]} of groups that differ in one option only, where
     `from` is the value that comes first in the order of the groups.
     """
     pairs = {}
@@ -159,10 +151,9 @@ def matched_pairs(groups):
 class Evidence:
     """All that the sections are made of; what is costly is computed once, when it is asked for.
 
-    data: dataset.Table; matte_dir: folder of mattes, may be missing; seed: of the choice of photos;
-    groups: [Group], none for a look at the data; baseline: the one to compare with; rows: the rows
-    of data.frame in the order of the runs' images; folder: where the csv files lie, beside the
-    page; tables: {name: frame}, the csv files, which the sections fill.
+    matte_dir: may be missing; seed: of the choice of photos; groups: none for a look at the data;
+    baseline: the one to compare with; rows: those of data.frame in the order of the runs' images;
+    folder: where the csv files lie, beside the page; tables: {name: frame}, these files.
     """
 
     data: Table
@@ -240,10 +231,7 @@ def judge(frame, people):
 
 
 def holm(p):
-    """Holm's step-down p values (1979): of several comparisons, the chance of any false alarm.
-
-    A float Series of the index of `p`.
-    """
+    """Holm's step-down p values (1979), a Series as `p`: the chance of any false alarm."""
     p = pd.Series(p, dtype=float).sort_values()
     return (p * np.arange(len(p), 0, -1)).cummax().clip(upper=1).sort_index()
 

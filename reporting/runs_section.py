@@ -38,7 +38,7 @@ def build(evidence):
         ]
         title = f"{name}: macro F1 {page.estimate(*evidence.scores[name]['macro_f1'])}"
         if len(group.runs) > 1:
-            title += f", {len(group.runs)} seeds, sd {group.seed_sd:.3f}"
+            title += f", {len(group.runs)} seeds"
         blocks.append(html.details(title, parts, open=len(evidence.groups) == 1))
     intro = (
         "Out-of-fold: each image is predicted by the model that never saw that person; the score "
@@ -50,9 +50,9 @@ def build(evidence):
 
 def _measures(scores, group):
     rows = [(TITLES[name], page.estimate(*score)) for name, score in scores.items()]
-    costs = {"macro F1 by the last epoch": group.last_epoch} | group.costs
-    rows += [(name, page.number(value)) for name, value in costs.items() if value >= 0]
+    rows += [(name, page.number(value)) for name, value in group.figures.items() if value >= 0]
     frame = pd.DataFrame(rows, columns=["measure", "value, 95 % interval"])
+    frame["measure"] = frame.measure.str.replace("_", " ")
     return page.table(frame, "Scores over people; what training took.")
 
 

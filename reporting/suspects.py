@@ -18,28 +18,23 @@ SUSPECTS, MISTAKES = 30, 15  # labels to review
 
 
 def rank(rows, probs):
-    """People and photos of whom another label is likelier than not, the surest first.
+    """Labels than which another is likelier, the surest first: a frame with COLUMNS (`id` is the
+    person's folder; `confidence` the probability of `to` against all other values) and margin.
 
-    rows: frame (image, person, age, mask, gender, age_group), one row an image; probs: list of
-    (N, 18) out-of-fold probabilities, of which the mean of the logs counts.
-    For gender and age group the photos of a person vote by their mean log probability; the mask
-    state belongs to a photo. Each value's probability is divided by its mean over the images that
-    carry it, the threshold of confident learning: a model that is shy of a rare class does not
-    thereby call its members wrong. Then the votes of an attribute are tempered (Guo et al. 2017,
-    arXiv:1706.04599) to fit the labels given: where models err often, their word counts less.
-
-    Returns a frame with COLUMNS (`id` is the person's folder, which no two people share) and
-    margin. `confidence` is the probability of `to` against all other values, 0..1, by which the
-    frame is sorted.
+    rows: frame (image, person, mask, gender, age_group), one row an image; probs: list of (N, 18)
+    out-of-fold probabilities, of which the mean of the logs counts. The photos of a person vote on
+    gender and age group; the mask state belongs to a photo. Each value's probability is divided by
+    its mean over the images that carry it, the threshold of confident learning: a model that is shy
+    of a rare class does not thereby call its members wrong. Then the votes of an attribute are
+    tempered (Guo et al. 2017, arXiv:1706.04599): where models err often, their word counts less.
     """
     frames = []
     for name in ATTRIBUTES:
         given = rows["age_group" if name == "age" else name].to_numpy(int)
         votes = np.mean([_votes(marginals(run)[name], given) for run in probs], 0)
         frames.append(_disagreement(rows, name, given, votes))
-    found = pd.concat(frames, ignore_index=True)
-    order = ["confidence", "margin"]
-    return found.sort_values(order, ascending=False, kind="stable", ignore_index=True)
+    order = {"by": ["confidence", "margin"], "ascending": False, "kind": "stable"}
+    return pd.concat(frames).sort_values(**order, ignore_index=True)
 
 
 def _votes(probs, given):
@@ -82,14 +77,14 @@ def _place(name, person, image):
 
 
 def doubts(mistakes):
-    """A frame with COLUMNS: the labels that mistakes contradict, each once, in their order.
-
+    """A frame with COLUMNS: the labels that mistakes contradict, each once, in their order;
     `confidence` is the probability of the class that was predicted.
     """
     lines = []
     for row in mistakes.itertuples():
-        labels = zip(ATTRIBUTES, row.label.split(), row.prediction.split(), strict=True)
-        for name, old, new in labels:
+        for name, old, new in zip(
+            ATTRIBUTES, row.label.split(), row.prediction.split(), strict=True
+        ):
             if old != new:
                 person, field, note = _place(name, row.person, row.image)
                 lines.append((person, field, old, new, row.p_prediction, note))
