@@ -54,12 +54,8 @@ def _answer(row):
     change = page.estimate(*(row[name] for name in DIFFERENCE), "+")
     return (
         f"{change} (detectable: {page.number(row['detectable'])}), {page.chance(row['p'])}, "
-        f"{_flips(row['won'], row['lost'])} photos won / lost: {row['verdict']}"
+        f"{row['won']:,.0f} photos won, {row['lost']:,.0f} lost: {row['verdict']}"
     )
-
-
-def _flips(won, lost):
-    return f"{won:,.0f} / {lost:,.0f}"
 
 
 def _notes(evidence, pooled):
@@ -121,7 +117,8 @@ def _said(frame):
     """What the page shows of the comparisons in the rows of a frame."""
     shown = pd.DataFrame({"difference, 95 % interval": page.estimates(frame[DIFFERENCE], "+")})
     shown["detectable"], shown["p"] = frame.detectable, frame.p.map(page.chance)
-    shown["won / lost"] = [_flips(*pair) for pair in frame[["won", "lost"]].itertuples(index=False)]
+    flips = zip(frame.won, frame.lost, strict=True)
+    shown["won / lost"] = [f"{won:,.0f} / {lost:,.0f}" for won, lost in flips]
     return shown.assign(verdict=frame.verdict)
 
 

@@ -243,7 +243,7 @@ def figures(difference, half, p, holm=None, sd=0.01):
         (figures(-0.01, 0.005, 0.001), "worse, by less than .02"),
         (figures(0.001, 0.018, 0.9), "no difference larger than .02 either way"),
         (figures(0.001, 0.02, 0.9), "undecided"),
-        (figures(0.03, 0.02, 0.02, 0.2), "undecided: perhaps better, but one of many comparisons"),
+        (figures(0.03, 0.02, 0.02, 0.2), "undecided, perhaps better, but one of many comparisons"),
         (figures(0.05, 0.03, 0.01, sd=None), "better (these two runs)"),
     ],
 )
