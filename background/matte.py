@@ -21,7 +21,7 @@ from background import grabcut, rembg_net
 from background.digests import Digests, belongs, is_file
 from common import devices
 from common.errors import UserError
-from common.files import atomic, hidden, read_json, write_csv, write_json
+from common.files import atomic, hidden, read_json, remove_leftover, write_csv, write_json
 from common.processes import cores, counted, rank, say, world_size
 from photos.reading import (
     END,
@@ -195,7 +195,7 @@ def _clean(job, todo):
     paths = {hidden(path) for path in paths | {job.note(path) for path in paths}}
     for path in job.folder.rglob(".*.tmp"):
         if path.with_name(path.name.rsplit(".", 2)[0]) in paths:
-            path.unlink(missing_ok=True)
+            remove_leftover(path)
 
 
 def _make(job, todo):

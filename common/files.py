@@ -60,14 +60,18 @@ def _remove(path):
 
 
 def _remove_leftovers(path):
-    """Removes the temporary files of atomic(path) whose process has ended."""
     for stale in path.parent.glob(f"{glob.escape(hidden(path).name)}.*.tmp"):
-        try:
-            os.kill(int(stale.name.split(".")[-2]), 0)
-        except ProcessLookupError:
-            _remove(stale)
-        except (ValueError, OverflowError, PermissionError):  # another's file, or process
-            continue
+        remove_leftover(stale)
+
+
+def remove_leftover(temporary):
+    """Removes a temporary file of atomic(), unless the process that writes it is alive."""
+    try:
+        os.kill(int(temporary.name.split(".")[-2]), 0)
+    except ProcessLookupError:
+        _remove(temporary)
+    except (ValueError, OverflowError, PermissionError):  # another's file, or process
+        pass
 
 
 def hidden(path):

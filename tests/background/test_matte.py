@@ -145,7 +145,7 @@ def test_what_is_there_is_kept_and_overwritten_on_request(folder, capsys):
     good = (made / "p0/0.png").read_bytes()
     mine = {path: path.stat().st_mtime_ns for path in made.rglob("*.png")}
     (made / "p1/2.png").unlink()
-    stale = made / "p1/.2.png.123.tmp"
+    stale = made / "p1/.2.png.99999999.tmp"
     stale.write_bytes(b"half")
     make(folder, "grabcut")
     again = {path: path.stat().st_mtime_ns for path in made.rglob("*.png")}

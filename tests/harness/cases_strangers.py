@@ -161,7 +161,7 @@ add("a run within itself", "report", f"--model_dir {JOINT}", link(f"{JOINT}/fold
 
 SCRIPT = "<script>alert(1)</script>".replace("/", "\u2215")
 NAMES = {
-    "a script": SCRIPT, "an image": "<img src=x onerror=alert(1)>", "a template": "{{7*7}}{%x%}",
+    "a script": SCRIPT, "an image": "<img src=x onerror=alert(1)>", "a template": "{{7*191*733}}{%x%}",
     "a quote": "\"'><b>", "a percent": "%s%n%(x)s", "dollars": "$x^^2$ _", "a backslash": "$\\frac$",
     "an ampersand": "&amp;&lt;",
 }  # fmt: skip
@@ -173,7 +173,7 @@ def escaped(name):
     def then(box, done):
         page = next(box.folder.glob("*.html")).read_text(encoding="utf-8")
         raw = name in page and any(c in name for c in "<>")
-        return ["the page holds the name as markup"] if raw or ">49<" in page else []
+        return ["the page holds the name as markup"] if raw or "980021" in page else []
 
     return then
 
