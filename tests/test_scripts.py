@@ -1,6 +1,7 @@
 """The scripts: which commands they start, how wrong use ends, and scores as scikit-learn's."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -68,6 +69,18 @@ def test_folds_on_gpus_fails_if_one_fold_fails(home):
     words = ["bash", "scripts/folds_on_gpus.sh", "--k_fold", "3", "--name", "x"]
     done = run(*words, home=home, GPUS="broken 1")
     assert done.returncode == 1 and "1 train.py" in done.stdout
+
+
+def test_the_demo_predicts_with_the_run_that_ended_last(home):
+    (home / "scripts/setup.sh").write_text("")
+    for ended, name in enumerate(["demo", "demo3", "demo2"]):
+        (home / "runs" / name).mkdir(parents=True)
+        os.utime(home / "runs" / name, (ended, ended))
+    done = run("bash", "scripts/demo.sh", home=home)
+    assert done.returncode == 0, done.stderr
+    for command in ("inference.py", "report.py"):
+        words = next(line for line in done.stdout.splitlines() if command in line).split()
+        assert words[words.index("--model_dir") + 1] == "runs/demo2"
 
 
 def test_wrong_use_ends_in_one_line(home):
