@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole way from photos to a submission, on a drawn competition: about 4 minutes on 2 cores
+# The whole way from photos to a submission, on a drawn competition: about two minutes on 2 cores
 # after the set-up.
 #
 # DATA, RUNS and OUT name other folders than data/demo, runs and output/demo.
@@ -8,7 +8,7 @@ source "$(dirname "$0")/lib.sh"
 data=${DATA:-data/demo} runs=${RUNS:-runs} out=${OUT:-output/demo}
 
 bash scripts/setup.sh
-echo "Drawing people, training three models for about three minutes, then submission and report ..."
+echo "Drawing people, training three models for about a minute, then submission and report ..."
 
 # A small competition whose truth is known: 40 people to learn from, 15 to predict.
 $python demo.py --out "$data" --people 40 --eval_people 15
