@@ -94,7 +94,8 @@ def replace(path, data):
 
 def remove_path(path):
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+        for _ in range(5):  # a command may write there meanwhile
+            shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
 
