@@ -14,6 +14,7 @@ import torch
 from torch import distributed as dist
 
 import options
+from common import devices
 from common.errors import UserError
 from common.files import HOME, atomic, locked, read_bytes, write_csv, write_json
 from common.processes import rank, world_size
@@ -150,6 +151,7 @@ def _check_same(folder, config, folds):
 
 def stamp():
     """What config.json says of the moment: command, time, commit, versions, hardware."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return {
         "command": " ".join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -159,7 +161,7 @@ def stamp():
             "torch": torch.__version__,
             "numpy": np.__version__,
         },
-        "hardware": hardware(),
+        "hardware": f"{world_size()} x {devices.name_of(device)}",
     }
 
 
@@ -169,12 +171,6 @@ def _git_commit():
         return subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def hardware():
-    if torch.cuda.is_available():
-        return f"{world_size()} x {torch.cuda.get_device_name()}"
-    return f"{platform.machine()}, {torch.get_num_threads()} threads"
 
 
 def _recorded_options(folder, args, complete):
@@ -233,16 +229,23 @@ def _words_of(path):
     import yaml
 
     try:
+        node = yaml.compose(read_bytes(path), yaml.BaseLoader)
         table = yaml.load(read_bytes(path), yaml.BaseLoader)  # all values as they are written
     except (yaml.YAMLError, RecursionError) as error:
         raise UserError(f"{path} is not valid YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(table, dict):
+        raise UserError(f"{path} has no lines like `lr: 3e-4 age=1e-4`")
+    if len(node.value) > len(table):
+        raise UserError(f"{path} gives a flag twice: leave one out")
     words = []
-    for name, value in table.items() if isinstance(table, dict) else [("", {})]:
+    for name, value in table.items():
+        if name in ("help", "dry_run", "resume", "config"):
+            raise UserError(f"{path}: {name} belongs on the command line")
         row = options.ROWS.get(name)
         if isinstance(value, str):
             one = row and row.count == 1 and not row.by_attribute
             value = [value] if one and value else value.split()
         if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
-            raise UserError(f"{path}: {name or 'all'} is not like `lr: 3e-4 age=1e-4`")
+            raise UserError(f"{path}: {name} is not like `lr: 3e-4 age=1e-4`")
         words += [f"--{name}", *value]
     return words

@@ -12,6 +12,7 @@ import torch
 import options
 from background import matte
 from background.pixels import open_pixels
+from common import devices
 from common.errors import UserError
 from common.files import locked
 from common.processes import counted, rank, say, world_size
@@ -227,7 +228,7 @@ def train_fold(run, fold, stopping, on_epoch=None):
 def _introduce(run, fold, tasks):
     """Says who trains in a fold, and before the first one what they train and where."""
     if not run.pace.seconds:
-        say(f"run {run.folder}, on {run.device} ({run_folder.hardware()})")
+        say(f"run {run.folder}, on {run.device} ({devices.name_of(run.device)})")
         for task in tasks:
             say(f"{task.name}: {describe(task)}")
         say("an epoch: loss of training/validation, learning rate, macro F1; * is the best so far")
