@@ -33,6 +33,8 @@ wait_for_all() {
 #   SEEDS  seeds of each condition   ("42")          FOLDS  folds of each run   (5)
 #   EPOCHS epochs of each run        (8)             SIZE   height and width    ("128 96")
 #   GPUS   GPUs for the folds        (none: one process, on what --device auto finds)
+#   PROCESSES  runs side by side on a CPU, each on one core; two on two cores finish earlier than
+#              one after the other on both         (1)
 #   EXTRA  more flags for train.py   (none)          KEEP   last or best epoch  (last)
 #
 # KEEP is the last epoch because the best one is chosen on the validation people, which flatters
@@ -40,7 +42,24 @@ wait_for_all() {
 batch() {
     DATA=${DATA:-data/train} RUNS=${RUNS:-runs} SEEDS=${SEEDS:-42} FOLDS=${FOLDS:-5}
     EPOCHS=${EPOCHS:-8} SIZE=${SIZE:-128 96} GPUS=${GPUS:-} EXTRA=${EXTRA:-} KEEP=${KEEP:-last}
-    conditions=()
+    PROCESSES=${PROCESSES:-1} conditions=()
+    trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
+}
+
+# start COMMAND...: runs it; in the background, as soon as fewer than PROCESSES run, if there may be
+# several. Fails if one has failed.
+start() {
+    if [ "$PROCESSES" -le 1 ]; then
+        "$@"
+    else
+        while [ "$(jobs -rp | wc -l)" -ge "$PROCESSES" ]; do wait -n; done
+        OMP_NUM_THREADS=1 "$@" &
+    fi
+}
+
+# wait_for_runs: until all that were started have ended.
+wait_for_runs() {
+    for pid in $(jobs -p); do wait "$pid"; done
 }
 
 # train NAME FLAGS...: one run, in $RUNS/NAME.
@@ -52,10 +71,10 @@ train() {
     if [ -f "$run/metrics.json" ] && [ "$done" -ge "$FOLDS" ]; then
         echo "$run: finished already"
     elif [ -f "$run/config.json" ] && [ -z "$GPUS" ]; then
-        $python train.py --resume "$run"
+        start $python train.py --resume "$run"
     else
         # shellcheck disable=SC2086
-        "${command[@]}" --data_dir "$DATA" --model_dir "$RUNS" --name "$name" \
+        start "${command[@]}" --data_dir "$DATA" --model_dir "$RUNS" --name "$name" \
             --k_fold "$FOLDS" --resize $SIZE --epochs $EPOCHS --keep "$KEEP" $EXTRA "$@"
     fi
 }
@@ -73,5 +92,6 @@ condition() {
 
 # report PAGE: compares all conditions with the first of them.
 report() {
+    wait_for_runs
     $python report.py --data_dir "$DATA" --model_dir "${conditions[@]}" --out "$1"
 }

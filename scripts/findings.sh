@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# The two questions of the project, answered with fair controls: docs/findings.md is its result.
+#
+#   DATA=data/train RUNS=runs/findings bash scripts/findings.sh
+#
+# Three models take three times the steps of one, and two views twice. So the rivals of three
+# models are one model of three times the epochs and three joint models averaged; the rival of two
+# views is the photo alone with twice the epochs. SEEDS (1 2 3) change the folds too. About 4 hours
+# on 2 cores for 421 people. First the whole of the first answers, seed by seed, then the other
+# layouts; stopped and started again it goes on where it was. Other variables: lib.sh.
+set -euo pipefail
+source "$(dirname "$0")/lib.sh"
+SEEDS=${SEEDS:-1 2 3} FOLDS=${FOLDS:-3} EPOCHS=${EPOCHS:-6} SIZE=${SIZE:-96 72}
+PROCESSES=${PROCESSES:-2} EXTRA=${EXTRA:---crop center}
+batch
+view=rembg_grabcut
+
+first() {
+    condition joint-none
+    condition split-none --split_heads
+    condition joint-$view --bg $view
+    condition joint-both --bg none+$view
+    condition joint-none-twice --epochs $((EPOCHS * 2))
+    condition joint-none-thrice --epochs $((EPOCHS * 3))
+    averaged
+}
+
+# averaged: for each seed, the mean of its joint model and of two more.
+averaged() {
+    local seed more folders=""
+    for seed in $SEEDS; do
+        for more in 1 2; do
+            train "joint-none-s$seed-$more" --seed "$((seed * 100 + more))"
+        done
+    done
+    wait_for_runs
+    for seed in $SEEDS; do
+        local run=$RUNS/joint-none-s$seed
+        [ -f "$run-averaged/metrics.json" ] ||
+            $python inference.py --model_dir "$run" "$run-1" "$run-2" --oof "$run-averaged"
+        folders+=${folders:+,}$run-averaged
+    done
+    conditions+=("$folders")
+}
+
+others() {
+    condition shared-none --shared_backbone
+    condition shared-$view --shared_backbone --bg $view
+    condition shared-both --shared_backbone --bg none+$view
+    condition split-$view --split_heads --bg $view
+    condition split-both --split_heads --bg none+$view
+}
+
+all=$SEEDS
+for part in first others; do
+    for seed in $all; do SEEDS=$seed $part; done
+done
+wait_for_runs
+conditions=() SEEDS=$all
+first
+others
+report "${PAGE:-findings.html}"
