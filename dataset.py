@@ -285,7 +285,8 @@ class Epoch:
         return images, own, targets
 
     def _extra(self, photos):
-        result = {"years": self._target("years", photos)} if "years" in self.extra else {}
+        asked = {"years", "dldl", "corn"} & {*self.extra}
+        result = {"years": self._target("years", photos)} if asked else {}
         if "given_mask" in self.extra:
             result["given"] = self._one_hot("mask", photos)
         return result

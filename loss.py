@@ -8,8 +8,10 @@ from torch import distributed as dist
 from torch.nn import functional as F
 
 from common.flags import weighted_sum
+from labels import YEARS
 
-YEARS = (40.0, 12.0)  # centre and scale in years of the age that a model predicts
+CENTRE, SCALE = 40.0, 12.0  # in years, of the age that a model predicts
+SPREAD = 2.0  # years, of the distribution around an age that is learned
 GAMMA = 2.0  # of the focal loss, the paper's choice
 
 
@@ -64,11 +66,12 @@ TERMS = (*PER_SAMPLE, "f1")
 parse = weighted_sum(TERMS)  # "f1*0.4+focal*0.6" -> [("f1", 0.4), ("focal", 0.6)]
 
 
-def criterion(name, classes, label_smoothing=0.0, class_weights=None):
+def criterion(name, classes, label_smoothing=0.0, class_weights=None, adjustment=None):
     """A function loss(logits, targets, total=None) -> scalar tensor.
 
     name: one of TERMS or a weighted sum of them, as in "f1*0.4+focal*0.6"; label_smoothing: 0..1;
     class_weights: (classes,), see class_weights(). Both act on cross_entropy and focal alone.
+    adjustment: (classes,) added to the logits in training, see adjustment().
 
     logits: (n, classes), any float type, taken as float32. targets: (n,) int64, or (n, classes)
     probabilities whose rows sum to 1. A one-hot row costs the same as its hard label, class
@@ -84,6 +87,8 @@ def criterion(name, classes, label_smoothing=0.0, class_weights=None):
 
     def loss(logits, targets, total=None):
         logits = logits.float()
+        if adjustment is not None:
+            logits = logits + adjustment.to(logits.device)
         total = len(logits) if total is None else total
         weights = None if class_weights is None else class_weights.to(logits.device)
         value = 0.0
@@ -110,12 +115,40 @@ def class_weights(counts, power):
     return (weights / (share * weights).sum()).float()
 
 
+def adjustment(counts, tau):
+    """(C,) float32 tau * log(class frequency), of counts (C,); a class without an image has one.
+
+    A model that learns with it predicts as if all classes were equally frequent (tau 1): Menon et
+    al. 2021 (arXiv:2007.07314).
+    """
+    counts = torch.as_tensor(counts, dtype=torch.float64).clamp_min(1)
+    return (tau * (counts / counts.sum()).log()).float()
+
+
 def years_error(predicted, years, total):
-    """Sum of squared errors of the age over `total` samples; both ages standardised by YEARS.
+    """Sum of squared errors of the age over `total` samples; both ages standardised.
 
     predicted: (n,) as the model gives it; years: (n,) float32, NaN where unknown, which counts 0.
     """
-    centre, scale = YEARS
     known = torch.isfinite(years)
-    wanted = torch.where(known, (years - centre) / scale, predicted.detach().float())
+    wanted = torch.where(known, (years - CENTRE) / SCALE, predicted.detach().float())
     return (predicted.float() - wanted).square().sum() / total
+
+
+def bins_error(log_p, years, total, kind):
+    """Loss of a distribution over labels.YEARS, its sum over `total` samples.
+
+    log_p: (n, bins) log-probabilities; years: (n,) float32, NaN where unknown, which counts 0.
+    "dldl": KL divergence from a normal distribution around the age, and the distance in SCALE
+    between the mean and the age (DLDL-v2, Gao et al. 2018). "corn": -log p of the age itself,
+    which is the sum of its conditional losses (Shi et al. 2021, arXiv:2111.08851).
+    """
+    known = torch.isfinite(years)
+    log_p, years = log_p[known], years[known].clamp(YEARS.start, YEARS.stop - 1)
+    if kind == "corn":
+        return F.nll_loss(log_p, years.round().long() - YEARS.start, reduction="sum") / total
+    bins = torch.arange(YEARS.start, YEARS.stop, device=log_p.device, dtype=torch.float32)
+    wanted = (-((bins - years[:, None]) ** 2) / (2 * SPREAD**2)).log_softmax(1)
+    mean = log_p.exp() @ bins
+    apart = F.kl_div(log_p, wanted, reduction="sum", log_target=True)
+    return (apart + (mean - years).abs().sum() / SCALE) / total

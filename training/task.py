@@ -57,7 +57,7 @@ def build(chosen, start=None):
         except RuntimeError:
             raise UserError(
                 f"--init_from: {start} ({info.model}, {' x '.join(map(str, info.size))}) does not "
-                "fit: give its --model, --age_mse and --age_given, and perhaps its --resize"
+                "fit: give its --model, --age_head, --age_mse, --age_given, perhaps its --resize"
             ) from None
     return model, optimization.freeze(model.backbone, chosen["freeze"])
 
@@ -130,11 +130,15 @@ class Task:
 
     def _criterion(self, head):
         weights, power = None, self.options["class_weights"][head]
+        adjustment, tau = None, self.options["logit_adjustment"][head]
+        classes = self.data.targets[head][self.data.train]
+        counts = np.bincount(classes, minlength=HEADS[head])
         if power:
-            classes = self.data.targets[head][self.data.train]
-            weights = loss.class_weights(np.bincount(classes, minlength=HEADS[head]), power)
+            weights = loss.class_weights(counts, power)
+        if tau:
+            adjustment = loss.adjustment(counts, tau)
         name, smoothing = self.options["criterion"][head], self.options["label_smoothing"][head]
-        return loss.criterion(name, HEADS[head], smoothing, weights)
+        return loss.criterion(name, HEADS[head], smoothing, weights, adjustment)
 
     # ---- what train_epoch() needs
 
@@ -178,6 +182,8 @@ class Task:
         if "years" in self.extra:
             error = loss.years_error(logits["years"], targets["years"], total)
             value = value + self.options["age_mse"] * error
+        if kind := self.model.bins:
+            value = value + loss.bins_error(logits["bins"], targets["years"], total, kind)
         return value
 
     def update(self):
