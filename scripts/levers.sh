@@ -39,5 +39,7 @@ lever strong --augmentation strong
 lever ema --ema 0.99
 lever mixup --mixup 0.2
 lever drop --drop_rate 0.3
+lever slow --lr 3e-4
+lever layers --layer_decay 0.75
 
 report "${PAGE:-levers.html}"
