@@ -12,8 +12,6 @@ from photos.reading import default_matte_dir
 from reporting import comparison, data_section, runs, runs_section, suspects
 from reporting.page import html
 
-LARGEST = 8  # MB of a page
-
 
 def write_report(args, argv):
     """Writes args.out and, in a folder beside it, every table. args: of report.parse_args(argv)."""
@@ -29,12 +27,10 @@ def write_report(args, argv):
     for name, frame in evidence.tables.items():
         write_csv(Path(args.out).parent / evidence.folder / f"{name}.csv", frame)
     write_text(args.out, text)
-    size = len(text.encode()) / 1e6
     for line in (headline["main"], *headline["points"]):
         say(line)
-    say(f"wrote {args.out} ({size:.1f} MB) and {len(evidence.tables)} tables beside it")
-    if size > LARGEST:
-        say(f"note: the page is above {LARGEST} MB; give fewer runs or a smaller --cam_images")
+    size = f"{len(text.encode()) / 1e6:.1f} MB"
+    say(f"wrote {args.out} ({size}) and {len(evidence.tables)} tables beside it")
 
 
 def gather(args):

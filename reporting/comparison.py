@@ -17,7 +17,6 @@ TITLES = {"macro_f1": "macro F1", "accuracy": "accuracy"} | {
 }
 SCORE = ["macro_f1", "low", "high"]
 POINTS = 5  # comparisons in the headline
-SIDES = 6  # runs whose classes are drawn side by side
 SHOWN = 4  # comparisons whose photos are shown
 CARDS = 6  # photos that one run gets right and the other wrong, each way
 
@@ -97,17 +96,11 @@ def build(evidence):
         f"Each configuration against {baseline}, over the same people. Intervals by a "
         "cluster bootstrap over people, and over seeds where a configuration has several."
     )
-    sides = {
-        group.name: np.mean([result["per_class_f1"] for result in group.results], 0)
-        for group in evidence.groups[:SIDES]
-    }
-    note = "The first six runs; all are in per_class_f1.csv."
     blocks = [
         _ranking(evidence),
-        html.figure(figures.forest(evidence.verdicts, baseline)),
+        html.figure(*figures.forest(evidence.verdicts, baseline)),
         _differences(evidence),
         _one_option(evidence),
-        html.figure(figures.per_class(sides), note if len(evidence.groups) > SIDES else ""),
         _disagreements(evidence),
     ]
     return {"title": "Comparison", "intro": intro, "blocks": blocks}

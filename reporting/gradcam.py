@@ -17,8 +17,8 @@ from experiment import predictions
 from experiment.reader import fold_folder
 from labels import ATTRIBUTES, CLASS_NAMES, LAYOUTS
 from photos import store
-from photos.views import build_views
-from reporting import data_section, page
+from photos.views import METHODS, build_views
+from reporting import page
 from reporting.page import html
 from reporting.runs import DIFFERENCE
 
@@ -139,7 +139,8 @@ def look(evidence, run, chosen, method, cache):
 
 def build(evidence, count):
     """Section "Where it looks", of the first seed of each group. count: photos shown a class."""
-    method = next(iter(data_section.matte_methods(evidence.matte_dir)), None)
+    made = [method for method in METHODS if (evidence.matte_dir / method).is_dir()]
+    method = made[-1] if made else None  # the last is the best
     first = evidence.groups[0].runs[0]
     chosen = choose(evidence.rows, first, max(count, COUNTED), evidence.seed)
     found, problems = {}, []

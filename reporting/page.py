@@ -60,17 +60,15 @@ def data_uri(image, quality=72):
     return "data:image/webp;base64," + base64.b64encode(coded.tobytes()).decode()
 
 
-def small_photo(path):
-    """(128, 96, 3) RGB uint8; a grey card if the photo cannot be read."""
-    try:
-        return cv2.resize(read_photo(path), SMALL, interpolation=cv2.INTER_AREA)
-    except UserError:
-        return np.full((*SMALL[::-1], 3), 128, np.uint8)
-
-
 def photo(data, image):
-    """(data URI, alternative text) of a photo of a dataset.Table, as `card` takes it."""
-    return data_uri(small_photo(data.root / image)), image
+    """(data URI, alternative text) of a photo of a dataset.Table, as `card` takes it; a grey card
+    if the photo cannot be read.
+    """
+    try:
+        small = cv2.resize(read_photo(data.root / image), SMALL, interpolation=cv2.INTER_AREA)
+    except UserError:
+        small = np.full((*SMALL[::-1], 3), 128, np.uint8)
+    return data_uri(small), image
 
 
 # ---- blocks

@@ -14,12 +14,11 @@ from dataset import Table
 from experiment.comparison import compare, intervals, verdict
 from experiment.reader import ALL, check_same, read_run
 from labels import CLASS_NAMES, decode
-from options import LAYOUT_FLAGS, RUNTIME_FLAGS, make_parser, text_of
+from options import LAYOUT_FLAGS, RUNTIME_FLAGS, text_of
 
 # Options that some folders do not have, and what was done there: those of inference.py --oof are
 # unknown to a run of train.py, --keep to an older one.
 PLAIN = {"tta": "none", "vote": "off", "decision": "argmax", "keep": "best"}
-COSTS = ["seconds", "images_per_s", "wait_share"]
 CHANGE = ["option", "from", "to", "conditions"]
 DIFFERENCE = ["difference", "low", "high"]
 FIGURES = [*DIFFERENCE, "low90", "high90", "detectable", "p", "won", "lost"]
@@ -68,23 +67,16 @@ class Group:
     @property
     def figures(self):
         """Figures of no interval, NaN if unknown: sd_over_seeds, the standard deviation of macro
-        F1; last_epoch, macro F1 of the last epochs, not those kept; seconds of all tasks and folds;
-        the median over epochs of images_per_s and wait_share. Means over the seeds.
+        F1; last_epoch, macro F1 of the last epochs, not those kept; seconds of all tasks and folds.
+        Means over the seeds.
         """
         logs = [log for run in self.runs for key, log in run.logs.items() if key != ALL]
-        log = pd.concat([pd.DataFrame(columns=COSTS, dtype=float), *logs])[COSTS]
+        log = pd.concat([pd.DataFrame(columns=["seconds"], dtype=float), *logs])
         return {
             "sd_over_seeds": pd.Series([result["macro_f1"] for result in self.results]).std(),
             "last_epoch": float(np.mean([run.last_epoch for run in self.runs])),
             "seconds": log.seconds.sum(min_count=1) / len(self.runs),
-            **log[COSTS[1:]].median(),
         }
-
-
-def default_options():
-    """{flag: text} of train.py's flags, as Group.options."""
-    texts = {flag: text_of(value) for flag, value in vars(make_parser().parse_args([])).items()}
-    return texts | {"layout": "joint"} | PLAIN
 
 
 def read_groups(arguments):

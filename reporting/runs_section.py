@@ -1,11 +1,10 @@
-"""The sections of the report on each run: options, scores, confusion, curves, mistakes."""
+"""The section of the report on each run: scores, confusion, mistakes by age, curves."""
 
 import numpy as np
 import pandas as pd
 
-import metrics
 from labels import ATTRIBUTES, CLASS_NAMES
-from reporting import figures, page, runs
+from reporting import figures, page
 from reporting.comparison import TITLES
 from reporting.page import html
 
@@ -13,30 +12,21 @@ from reporting.page import html
 def build(evidence):
     """Section "Each run"."""
     ages = {name: error_by_age(frame) for name, frame in evidence.outcomes.items()}
-    mistakes = {group.name: evidence.mistakes(group.name) for group in evidence.groups}
-    evidence.tables["per_class_f1"] = per_class_f1(evidence.groups)
-    evidence.tables["mistakes"] = pd.concat(mistakes.values(), ignore_index=True)
+    wrong = [evidence.mistakes(group.name) for group in evidence.groups]
+    evidence.tables["mistakes"] = pd.concat(wrong, ignore_index=True)
     frames = [frame.assign(run=name) for name, frame in ages.items()]
     evidence.tables["error_by_age"] = pd.concat(frames, ignore_index=True)
-    defaults, blocks = runs.default_options(), []
+    blocks = [_per_class(evidence)]
     for group in evidence.groups:
-        name, result, first = group.name, group.results[0], group.runs[0]
-        curves = figures.learning_curves(first.logs) if first.logs else "No learning curves."
-        bins = metrics.reliability(first.oof.label.to_numpy(), first.probs)
+        scores, first = evidence.scores[group.name], group.runs[0]
         parts = [
-            _measures(evidence.scores[name], group),
-            _options(group.options, defaults),
-            _folds(first),
-            _kinds(mistakes[name]),
-            _confusions(result),
-            html.figure(figures.errors_by_age(ages[name]), "Lines: the mean over five years."),
-            html.figure(curves, "A line a fold."),
-            html.figure(
-                figures.reliability(*bins, result["ece"]),
-                "Below the line the model is surer than it should be; above, too modest.",
-            ),
+            _measures(scores, group),
+            _confusions(group.results[0]),
+            html.figure(*figures.errors_by_age(ages[group.name]), "Lines: the mean over 5 years."),
         ]
-        title = f"{name}: macro F1 {page.estimate(*evidence.scores[name]['macro_f1'])}"
+        if first.logs:
+            parts.append(html.figure(*figures.learning_curves(first.logs), "A line a fold."))
+        title = f"{group.name}: macro F1 {page.estimate(*scores['macro_f1'])}"
         if len(group.runs) > 1:
             title += f", {len(group.runs)} seeds"
         blocks.append(html.details(title, parts, open=len(evidence.groups) == 1))
@@ -48,32 +38,21 @@ def build(evidence):
     return {"title": "Each run", "intro": intro, "blocks": blocks}
 
 
+def _per_class(evidence):
+    frame = per_class_f1(evidence.groups)
+    wide = frame.pivot_table("f1", ["kind", "class"], "run", sort=False).droplevel("kind")
+    shown = wide.map(lambda f1: html.shade(f"{f1:.3f}", f1)).reset_index()
+    caption = "F1 of the 18 classes, and of the values of each attribute."
+    return page.keep(evidence, "per_class_f1", frame, caption, shown, kind="heat")
+
+
 def _measures(scores, group):
     rows = [(TITLES[name], page.estimate(*score)) for name, score in scores.items()]
     rows += [(name, page.number(value)) for name, value in group.figures.items() if value >= 0]
+    rows.append(("calibration error", page.number(np.mean([one["ece"] for one in group.results]))))
     frame = pd.DataFrame(rows, columns=["measure", "value, 95 % interval"])
     frame["measure"] = frame.measure.str.replace("_", " ")
     return page.table(frame, "Scores over people; what training took.")
-
-
-def _options(options, defaults):
-    frame = pd.DataFrame({"value": options, "default": defaults}, index=list(options)).fillna("")
-    frame = frame[frame.value != frame.default].reset_index(names="option")
-    return page.table(frame, "Options that differ from the defaults.", empty="All by default.")
-
-
-def _folds(run):
-    folds = run.oof.assign(prediction=run.predictions).groupby("fold")
-    frame = folds.agg(people=("person", "nunique")).reset_index()
-    frame["macro F1"] = [metrics.macro_f1(fold.label, fold.prediction) for _, fold in folds]
-    name = f"Folds of {run.folder.name}; their mean is not the pooled score."
-    return page.table(frame, name) if len(frame) > 1 else ""
-
-
-def _kinds(mistakes):
-    kinds = mistakes.wrong.value_counts().rename_axis("what is wrong").reset_index(name="images")
-    kinds["share"] = kinds.images / len(mistakes)
-    return page.table(kinds, f"What is wrong in {len(mistakes):,} mistakes.", empty="No mistakes.")
 
 
 def _confusions(result):
@@ -100,10 +79,8 @@ def error_by_age(outcomes):
     """A frame with a row a year of age: age, people, images, the share of images wrong in label,
     mask, gender and age_group. outcomes: of runs.outcomes().
     """
-    years, wrong = outcomes.groupby("age"), outcomes.wrong
-    frame = years.agg(people=("person", "nunique"), images=("image", "size"))
-    for column in ("label", *ATTRIBUTES):
-        differ = wrong != "" if column == "label" else wrong.str.contains(column)
-        name = "age_group" if column == "age" else column
-        frame[name] = differ.groupby(outcomes.age).mean()
-    return frame.reset_index()
+    words = {"label": ".", "mask": "mask", "gender": "gender", "age_group": "age"}
+    wrong = {column: outcomes.wrong.str.contains(word) for column, word in words.items()}
+    how = {"person": "nunique", "image": "size"} | dict.fromkeys(words, "mean")
+    frame = outcomes.assign(**wrong).groupby("age", as_index=False).agg(how)
+    return frame.rename(columns={"person": "people", "image": "images"})

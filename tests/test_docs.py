@@ -1,17 +1,12 @@
 """The documents: their commands and flags are real, their links lead somewhere, and the two
 READMEs say the same."""
 
-import base64
 import re
 import shlex
 import shutil
 import subprocess
 import sys
-from xml.etree import ElementTree
 
-import cv2
-import numpy as np
-import pandas as pd
 import pytest
 
 import demo
@@ -21,7 +16,6 @@ import preprocess
 import report
 import tune
 from common.files import HOME
-from reporting import figures
 
 README, KOREAN, FLAGS = (HOME / name for name in ("README.md", "README.ko.md", "docs/flags.md"))
 WRITTEN = (README, KOREAN, HOME / "docs/guide.md")
@@ -101,25 +95,6 @@ def test_the_readmes_say_the_same():
 def test_the_readmes_stay_short_and_their_picture_small():
     assert max(len(read(path).splitlines()) for path in (README, KOREAN)) <= 180
     assert (HOME / "docs/overview.svg").stat().st_size <= 300_000
-
-
-def test_the_picture_shows_photos_mattes_and_the_answer_of_a_report(drawn, tmp_path):
-    shutil.copytree(drawn / "train", tmp_path / "train", ignore=shutil.ignore_patterns("._*"))
-    mattes = tmp_path / "train/mattes/rembg_grabcut"
-    shutil.copytree(drawn / "mattes_true/train", mattes)
-    page = tmp_path / "report.html"
-    rows = pd.DataFrame({"run": ["split"], "difference": 0.1, "low": 0.0, "high": 0.2})
-    page.write_text(f"<p>{figures.forest(rows, 'joint')}")
-    words = [sys.executable, "scripts/overview.py", tmp_path / "train", page]
-    made = subprocess.run(words, cwd=HOME, capture_output=True, text=True, check=True).stdout
-    words = [element.text for element in ElementTree.fromstring(made).iter() if element.text]
-    assert {"split", "Did it help?"} <= {text.strip() for text in words}
-    jpeg = base64.b64decode(re.search(r"base64,([^\"]+)", made)[1])
-    picture = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_GRAYSCALE)
-    photos, masks, rest = np.split(picture[: len(picture) // 3 * 3].astype(float), 3)
-    inside, outside = masks > 250, masks < 5
-    assert inside.mean() > 0.2 and outside.mean() > 0.2
-    assert np.abs(photos - rest)[inside].mean() < 12 and np.abs(rest[outside] - 225).mean() < 3
 
 
 def test_git_ignores_the_pages_tables_and_pictures_of_photos(tmp_path):

@@ -25,7 +25,7 @@ CUT = """
 const page = document.documentElement, cut = page.scrollWidth > page.clientWidth ? ['page'] : [];
 let scrolled = 0;
 for (const part of document.querySelectorAll('details')) part.open = true;
-for (const part of document.querySelectorAll('table, figure svg')) {
+for (const part of document.querySelectorAll('table, figure img')) {
   const box = part.closest('.scroll');
   const hidden = box ? box.scrollWidth - box.clientWidth : 1;
   const bar = box && ['auto', 'scroll'].includes(getComputedStyle(box).overflowX)
