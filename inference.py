@@ -34,7 +34,7 @@ FLAGS = {
         Option("oof", None, str, "score the held-out training photos instead; this folder is one "
                "more run for report.py"),
         Option("train_dir", None, str, "the photos that the runs were trained on, for --oof and "
-               "--decision f1", unset="the --data_dir of the first run"),
+               "--decision", unset="the --data_dir of the first run"),
     ],
     "how": [
         Option("tta", "none", one_of(*TTA), "|".join(TTA) + ": average over flips, zooms of .9, 1 "
@@ -42,8 +42,9 @@ FLAGS = {
         Option("ensemble_weights", None, number(float, 1e-6, 1e6), "one weight a run", count="+",
                unset="equal"),
         Option("vote", False, None, "each model votes for a class, instead of the average"),
-        Option("decision", "argmax", one_of("argmax", "f1"),
-               "argmax|f1: f1 takes class weights that maximise macro F1 on the runs' OOF"),
+        Option("decision", "argmax", one_of("argmax", "f1", "prior"), "argmax|f1|prior: f1 "
+               "takes class weights that maximise macro F1 on the runs' OOF; prior those of "
+               "(class frequency)^-1/2"),
         Option("batch_size", 256, number(int, 1), "photos a batch, on a CPU at most 32"),
         Option("device", "auto", str, "auto|cpu|cuda|cuda:1|mps ..."),
         Option("cache_dir", "cache", str, "folder of the decoded photos"),

@@ -100,7 +100,7 @@ def write_submission(args, runs, source, device):
     predictions.csv, with --save_probs the probabilities. runs: [open_models()], in the order of
     --model_dir.
     """
-    weights = decision_weights(args, runs, device) if args.decision == "f1" else 1
+    weights = decision_weights(args, runs, device) if args.decision != "argmax" else 1
     matting = matte.Matting(args.matte_dir, on_error=args.on_error)
     photos, names = Photos(source, matting, args, device), source[1]
     parts = [{fold: photos.predict(own) for fold, own in models.items()} for models in runs]
@@ -158,14 +158,15 @@ def fill_unreadable(tables, broken, names):
 
 
 def decision_weights(args, runs, device):
-    """(18,) weights of --decision f1, from OOF probabilities as the photos themselves get them."""
+    """(18,) weights of --decision, from OOF probabilities as the photos themselves get them."""
     known = oof.read_runs(args.model_dir, args.decision)
     if args.tta == "none" and not args.vote:
         probs = average(args, [run.probs for run in known])
     else:
         probs = predict_oof(args, known, runs, device)
-    oof.nested(probs, known[0].oof)
-    return decision.weights(probs, known[0].oof.label.to_numpy())
+    oof.nested(probs, known[0].oof, args.decision)
+    labels = known[0].oof.label.to_numpy()
+    return decision.prior(labels) if args.decision == "prior" else decision.weights(probs, labels)
 
 
 def write_oof(args, runs, device):
@@ -173,8 +174,8 @@ def write_oof(args, runs, device):
     oof.check_target(args.oof)
     start, known = time.perf_counter(), oof.read_runs(args.model_dir, args.decision)
     probs = predict_oof(args, known, runs, device)
-    if args.decision == "f1":
-        probs = oof.nested(probs, known[0].oof)
+    if args.decision != "argmax":
+        probs = oof.nested(probs, known[0].oof, args.decision)
     if rank() == 0:
         oof.write(args.oof, known, probs, args, time.perf_counter() - start)
 

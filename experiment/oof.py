@@ -32,8 +32,8 @@ def read_runs(folders, decision="argmax"):
     for folder in map(Path, folders):
         known.append(reader.read_run(folder))
         reader.check_same(known[0], known[-1])
-    if decision == "f1" and known[0].oof.fold.nunique() < 2:
-        raise UserError(f"{known[0].folder} has one fold: --decision f1 needs runs with --k_fold")
+    if decision != "argmax" and known[0].oof.fold.nunique() < 2:
+        raise UserError(f"{known[0].folder} has one fold: --decision {decision} needs --k_fold")
     return known
 
 
@@ -63,13 +63,13 @@ def predict(run, models, names, predict_fold):
     return probs
 
 
-def nested(probs, oof):
+def nested(probs, oof, rule):
     """(N, 18) probabilities after weights that the other folds have picked; says what they gain."""
     labels = oof.label.to_numpy()
-    weighted = probs * decision.nested_weights(probs, labels, oof.fold.to_numpy())
+    weighted = probs * decision.nested_weights(probs, labels, oof.fold.to_numpy(), rule)
     say(
         f"OOF macro F1: argmax {metrics.macro_f1(labels, probs.argmax(1)):.4f}, "
-        f"decision f1 {metrics.macro_f1(labels, weighted.argmax(1)):.4f} (nested by fold)"
+        f"decision {rule} {metrics.macro_f1(labels, weighted.argmax(1)):.4f} (nested by fold)"
     )
     return weighted / weighted.sum(1, keepdims=True)
 

@@ -105,18 +105,23 @@ def test_runs_are_averaged_as_for_eval(tiny, other, score):
     assert config["options"]["vote"] is True
 
 
-def test_decision_weights_of_a_fold_know_the_others_only(tiny, score, capsys):
+@pytest.mark.parametrize("rule", ["f1", "prior"])
+def test_decision_weights_of_a_fold_know_the_others_only(tiny, score, capsys, rule):
     stored = read_oof(tiny.joint)
-    found, result, _ = score(tiny.joint, "--decision", "f1")
+    found, result, _ = score(tiny.joint, "--decision", rule)
     for fold in (0, 1):
         held = stored.fold == fold
         rest = stored[~held]
         weights = decision.weights(rest[PROBS].to_numpy(), rest.label.to_numpy())
+        if rule == "prior":  # one image in place of none
+            counts = rest.label.value_counts().reindex(range(18), fill_value=1)
+            weights = 1 / np.sqrt(counts.to_numpy())
         expected = stored.loc[held, PROBS].to_numpy() * weights
         expected /= expected.sum(1, keepdims=True)
         np.testing.assert_allclose(found.loc[held, PROBS], expected, rtol=0, atol=2e-5)
     out = capsys.readouterr().out
-    plain, nested = map(float, re.search(r"argmax (\S+), decision f1 (\S+) \(nested", out).groups())
+    said = re.search(rf"argmax (\S+), decision {rule} (\S+) \(nested", out)
+    plain, nested = map(float, said.groups())
     assert nested == pytest.approx(result["macro_f1"], abs=6e-5)
     assert plain == pytest.approx(
         json.loads((tiny.joint / "metrics.json").read_text())["macro_f1"], abs=6e-5
