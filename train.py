@@ -7,6 +7,7 @@ python train.py --from_run runs/exp --lr 3e-4
 python train.py --resume runs/exp
 """
 
+import signal
 import sys
 
 import options
@@ -33,8 +34,7 @@ def main(argv=None, on_epoch=None):
     """Trains the run that the flags describe, and returns its folder (None after --dry_run).
 
     on_epoch: called as on_epoch(fold, epoch, macro F1 of the 18 classes) after each epoch of all
-    tasks of a validated fold, both numbers from 0. It may raise to stop the run, whose state is
-    then saved.
+    tasks of a validated fold, both numbers from 0, with the state saved. It may raise to stop.
     """
     argv = sys.argv[1:] if argv is None else argv
     if "--dry_run" in argv:
@@ -49,16 +49,16 @@ def main(argv=None, on_epoch=None):
     with quick_imports():
         from common import devices
         from experiment import reader, results
-        from training.loop import Stopped
         from training.run import open_run, train_folds
 
     results.import_wandb(args.wandb)
     device = devices.pick_device(args.device, args.deterministic)
-    with devices.process_group(device), devices.stop_on_signals() as stopping:
+    with devices.process_group(device):
         run = open_run(args, device)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
         try:
-            train_folds(run, stopping, on_epoch)
-        except Stopped:
+            train_folds(run, on_epoch)
+        except KeyboardInterrupt:
             say(f"stopped; go on with: python train.py --resume {run.folder}")
             sys.exit(130)
         if rank() == 0:

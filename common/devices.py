@@ -5,14 +5,13 @@ import ctypes
 import os
 import platform
 import re
-import signal
 from pathlib import Path
 
 import torch
 from torch import distributed as dist
 
 from common.errors import UserError
-from common.processes import counted, say, world_size
+from common.processes import counted, world_size
 
 CPU_BATCH = 32  # photos; 256 at once took 1.5 GB more, and were not faster
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
@@ -98,31 +97,3 @@ def sum_over_ranks(tensor):
     if world_size() > 1:
         dist.all_reduce(tensor)
     return tensor
-
-
-@contextlib.contextmanager
-def stop_on_signals():
-    """Yields stopping(): True once SIGINT or SIGTERM came to any process; a second one kills."""
-    came = []
-
-    def handler(number, frame):
-        if came:
-            raise KeyboardInterrupt
-        came.append(number)
-        say("stopping after this step (once more to stop at once) ...")
-
-    def stopping():
-        if world_size() == 1:
-            return bool(came)
-        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-        flag = torch.tensor([float(bool(came))], device=device)
-        dist.all_reduce(flag)
-        return bool(flag.item())
-
-    signals = signal.SIGINT, signal.SIGTERM
-    previous = {number: signal.signal(number, handler) for number in signals}
-    try:
-        yield stopping
-    finally:
-        for number, old in previous.items():
-            signal.signal(number, old)

@@ -48,7 +48,7 @@ def report_epoch(place, fold, epoch, tasks, labels):
         *before, score = [row["macro_f1"] for row in log[: epoch + 1]]
         if "label" not in (task.name for task in tasks):
             parts.append(f"18 classes F1 {score:.3f}{'*' * (score > max(before, default=-1))}")
-    say(" | ".join([*parts, f"{tasks[0].pace.left()} left"]))
+    say(" | ".join([*parts, f"{tasks[0].run.pace.left()} left"]))
     return score
 
 
@@ -184,7 +184,7 @@ def finish_fold(place, fold, rows, tasks, logger):
     if len(rows):
         oof = rows[["image", "person", "label"]].reset_index(drop=True)
         oof.insert(2, "fold", fold)
-        probs = {head: p for task in tasks for head, p in task.best["probs"].items()}
+        probs = {head: p.numpy() for task in tasks for head, p in task.best["probs"].items()}
         probs = pd.DataFrame(joint(probs).astype(np.float64).round(7), columns=PROBS)
         write_csv(place / "oof.csv", pd.concat([oof, probs], axis=1))
         result |= in_short(oof.label, probs.to_numpy())

@@ -130,7 +130,7 @@ def epoch(bench, people, flags=()):
 
     def work():
         for task in tasks:
-            train_epoch(task, stopping=lambda: False)
+            train_epoch(task)
 
     work()  # warms up
     return lambda: count / seconds(work), bare_steps(tasks)
@@ -162,7 +162,7 @@ def first_epoch(bench, people):
 
     def work():
         [task] = bench.tasks(people, "--cache_dir", bench.fresh())
-        train_epoch(task, stopping=lambda: False)
+        train_epoch(task)
 
     return lambda: len(known[0].data.train) / seconds(work), bare_steps(known)
 

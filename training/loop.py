@@ -1,8 +1,7 @@
 """The training loop: one epoch of one model.
 
 train_epoch() is the place to change what a step does (a second forward, an auxiliary loss, SAM);
-the loss itself is Task.loss(), the update of the weights Task.update(). What makes a stopped
-epoch end with the same bytes as one that was not stands in Steps and Meter.
+the loss itself is Task.loss(), the update of the weights Task.update().
 """
 
 import math
@@ -15,12 +14,6 @@ import torch
 from common import devices
 from common.errors import UserError
 from common.processes import duration, progress, rank, say, world_size
-from training import checkpoint
-
-
-class Stopped(Exception):
-    """A signal asked to stop; the state is saved."""
-
 
 ADVICE = "lower --lr, set --clip_grad 1 or --amp off"
 EXPLODES = 10  # times the loss of the first batch, as the mean of the first epoch
@@ -45,10 +38,11 @@ class Pace:
         self.epochs, self.seconds = {}, {}
 
     def time(self, task, seconds):
-        """Notes what an epoch of a task takes; says the first estimate of the run."""
-        first, self.seconds[task] = not self.seconds, seconds
+        """Notes what an epoch of a Task takes; says the first estimate of the run."""
+        first, self.seconds[task.name] = not self.seconds, seconds
+        self.epochs[task.key[1:]] = task.epochs_left
         if first:
-            say(f"an epoch of {task} takes about {duration(seconds)}, the run {self.left()}")
+            say(f"an epoch of {task.name} takes about {duration(seconds)}, the run {self.left()}")
 
     def left(self, since=0.0):
         """The time left in words, once `since` seconds of an epoch are over; "" if unknown."""
@@ -59,16 +53,16 @@ class Pace:
         return duration(max(total - since, 0))
 
 
-def train_epoch(task, stopping):
-    """Trains the next epoch of a Task, or the rest of one; returns its part of the log's row.
+def train_epoch(task):
+    """Trains the next epoch of a Task; returns its part of the log's row.
 
-    stopping: see Task.run_epoch(). The device is waited for every --log_interval steps only.
+    The device is waited for every --log_interval steps only.
     """
     samples = task.draw_samples()
     steps = Steps(samples.count, task.options["batch_size"], task.options["accumulate"])
     meter = Meter(task, samples, steps)
     task.train_mode()
-    for step in meter.steps_left():
+    for step in meter.bar:
         task.start_step(step, steps.middle(step))  # the seed of dropout, the learning rate
         images, own, targets = samples.batch(steps.share(step))
         with task.gradients_kept_local(not steps.updates(step)):
@@ -79,8 +73,6 @@ def train_epoch(task, stopping):
         if steps.updates(step):
             task.update()
         meter.add(step, loss, logits, own)
-        if meter.may_stop(step) and stopping():
-            meter.stop(step + 1)
     return meter.row()
 
 
@@ -124,24 +116,16 @@ class Steps:
 
 
 class Meter:
-    """The losses and hits of an epoch, kept on the device; goes on where a stopped epoch was."""
+    """The losses and hits of an epoch, kept on the device, and its progress bar."""
 
     def __init__(self, task, samples, steps):
-        self.task, self.samples, self.steps = task, samples, steps
-        device, partial = task.device, task.partial
-        self.losses = partial.get("losses", torch.zeros(len(steps), device=device))
-        self.hits = partial.get("hits", torch.zeros((), device=device))
-        self.first = partial.get("step", 0)
-        self.start = time.perf_counter()
-
-    def steps_left(self):
-        """The numbers of the steps still to do, with a progress bar."""
-        todo, total = range(self.first, len(self.steps)), len(self.steps)
-        left = self.task.pace.left()
+        self.task, self.samples, self.steps, self.pace = task, samples, steps, task.run.pace
+        self.losses = torch.zeros(len(steps), device=task.device)
+        self.hits = torch.zeros((), device=task.device)
+        left = self.pace.left()
         told = {"run": f"{left} left"} if left else {}
-        how = {"initial": self.first, "total": total, "desc": self.task.title(), "postfix": told}
-        self.bar = progress(todo, **how)
-        return self.bar
+        self.bar = progress(range(len(steps)), desc=task.title(), postfix=told)
+        self.start = time.perf_counter()
 
     def add(self, step, loss, logits, own):
         """Notes a batch. loss: its part of the update's loss; own: {head: labels} of its photos."""
@@ -149,39 +133,23 @@ class Meter:
         self.losses[step] = loss.detach() * (self.steps.samples_an_update(step) / (high - low))
         right = torch.stack([logits[head].argmax(1) == own[head] for head in self.task.heads])
         self.hits += right.all(0).sum()
-        if self._checks(step):
-            self._check(step)
+        interval = self.task.run.options.log_interval
+        if (step + 1) % interval == 0 or step + 1 == len(self.steps):
+            self._check(self.losses[: step + 1].cpu(), interval)
 
-    def _checks(self, step):
-        return (step + 1) % self.task.log_interval == 0 or step + 1 == len(self.steps)
-
-    def _check(self, step):
-        """Waits for the device: shows the loss; Diverged if it is not finite."""
-        losses, edges = self.losses[: step + 1].cpu(), self.steps.edges
+    def _check(self, losses, interval):
+        """Shows the loss; Diverged if one is not finite."""
+        edges = self.steps.edges
         for bad in torch.nonzero(~losses.isfinite()).flatten().tolist():
             photos = self.samples.photos[edges[bad] : edges[bad + 1]][:3]
             names = ", ".join(self.task.data.names[photo] for photo in photos)
             reason = f"the loss is {float(losses[bad])} in batch {bad + 1} ({names}, ...)"
             raise Diverged(self.task.title(), reason)
-        mean = float(losses[-self.task.log_interval :].mean())
-        passed, pace = time.perf_counter() - self.start, self.task.pace
-        if self.task.name not in pace.seconds:
-            pace.time(self.task.name, passed / (step + 1 - self.first) * len(self.steps))
-        self.bar.set_postfix(loss=f"{mean:.3f}", run=f"{pace.left(passed)} left", refresh=False)
-
-    def may_stop(self, step):
-        """Whether stopping() may be asked: several processes must agree, which costs a message."""
-        asks = self._checks(step) or world_size() == 1
-        return asks and self.steps.updates(step) and step + 1 < len(self.steps)
-
-    def stop(self, step):
-        """Saves the state in the middle of the epoch, before `step`, and raises Stopped."""
-        seconds = time.perf_counter() - self.start + self.task.partial.get("seconds", 0.0)
-        losses, hits = (devices.sum_over_ranks(t.clone()) for t in (self.losses, self.hits))
-        self.task.partial = {"step": step, "losses": losses, "hits": hits, "seconds": seconds}
-        if rank() == 0:
-            checkpoint.save_state(self.task)
-        raise Stopped
+        passed, mean = time.perf_counter() - self.start, float(losses[-interval:].mean())
+        if self.task.name not in self.pace.seconds:
+            self.pace.time(self.task, passed / len(losses) * len(self.steps))
+        left = f"{self.pace.left(passed)} left"
+        self.bar.set_postfix(loss=f"{mean:.3f}", run=left, refresh=False)
 
     def row(self):
         """What the log says of the epoch's training.
@@ -189,19 +157,19 @@ class Meter:
         lr: the mean of the learning rates of its updates; train_loss, train_accuracy: means over
         the samples, as they were trained; wait_share: of the seconds, those spent on pixels.
         """
-        steps, count, edges = self.steps, self.samples.count, self.steps.edges
-        rates = [self.task.rate(steps.middle(k)) for k in range(len(steps)) if steps.updates(k)]
+        steps, count, task = self.steps, self.samples.count, self.task
+        rates = [task.rate(steps.middle(k)) for k in range(len(steps)) if steps.updates(k)]
         seconds = time.perf_counter() - self.start
         losses, hits = devices.sum_over_ranks(self.losses), devices.sum_over_ranks(self.hits)
-        sizes = torch.tensor(np.diff(edges), device=losses.device)
+        sizes = torch.tensor(np.diff(steps.edges), device=losses.device)
         loss, first = float((losses * sizes).sum() / count), float(losses[0])
-        if self.task.epoch == 0 and loss > EXPLODES * max(first, 1):
+        if task.epoch == 0 and loss > EXPLODES * max(first, 1):
             rose = f"the loss rose from {first:,.2f} to {loss:,.0f}"
-            say(f"warning: {self.task.title()}: {rose}; {ADVICE}")
+            say(f"warning: {task.title()}: {rose}; {ADVICE}")
         return {
             "lr": statistics.mean(rates),
             "train_loss": loss,
             "train_accuracy": float(hits / count),
-            "images_per_s": (count - edges[self.first]) / seconds,
+            "images_per_s": count / seconds,
             "wait_share": self.samples.waited / seconds,
         }

@@ -21,7 +21,7 @@ from experiment import reader, results, run_folder
 from model import check_name
 from photos.views import build_views
 from training import arithmetic, checkpoint, distributed, optimization, teaching
-from training.loop import Pace, Steps, Stopped
+from training.loop import Pace, Steps
 from training.task import Task, build, start_of
 
 
@@ -180,8 +180,8 @@ def _data_of_fold(run, fold, labels, pixels):
 # ---- folds
 
 
-def train_folds(run, stopping, on_epoch=None):
-    """Trains the folds of a Run that are not finished; arguments as of train_fold()."""
+def train_folds(run, on_epoch=None):
+    """Trains the folds of a Run that are not finished; on_epoch: as of train.main."""
     done = [fold for fold in run.data if reader.finished(run.folder, fold)]
     if done:
         say(f"finished already: fold {', '.join(map(str, done))}")
@@ -191,20 +191,17 @@ def train_folds(run, stopping, on_epoch=None):
     for fold in left:
         run.pace.epochs |= {(fold, task): chosen["epochs"] for task, chosen in run.tasks.items()}
     for fold in left:
-        train_fold(run, fold, stopping, on_epoch)
+        _train_fold(run, fold, on_epoch)
 
 
-def train_fold(run, fold, stopping, on_epoch=None):
-    """Trains one fold of a Run and writes its predictions and scores.
-
-    stopping: a function without arguments, true once the run should stop; on_epoch: as of
-    train.main. Stopped is raised with the state saved; UserError if another process trains it.
-    """
+def _train_fold(run, fold, on_epoch):
+    """Trains a fold and writes its predictions and scores; UserError if another process does."""
     place = reader.fold_folder(run.folder, fold)
     with locked(place / ".lock", wait=False) if rank() == 0 else nullcontext(True) as free:
         if not free:
             raise UserError(f"{place} is being trained by another process; leave it to it")
         tasks = make_tasks(run, fold)
+        run.pace.epochs |= {(fold, task.name): task.epochs_left for task in tasks}
         _introduce(run, fold, tasks)
         valid, truth = tasks[0].data.valid, tasks[0].data.truth["label"]
         with closing(results.Logger(place, tasks, run.options)) as logger:
@@ -212,14 +209,12 @@ def train_fold(run, fold, stopping, on_epoch=None):
                 epoch = min(task.epoch for task in waiting)
                 for task in waiting:
                     if task.epoch == epoch:
-                        task.run_epoch(stopping)
+                        task.run_epoch()
                         logger.add(task)
                 score = results.report_epoch(place, fold, epoch, tasks, truth[valid])
                 logger.add_score(epoch, score)
                 if on_epoch and score is not None:
                     on_epoch(fold, epoch, score)
-                if stopping():
-                    raise Stopped
             if rank() == 0:
                 results.finish_fold(place, fold, run.table.frame.iloc[valid], tasks, logger)
                 checkpoint.forget_states(place)

@@ -67,33 +67,27 @@ class Task:
 
     run: a training.run.Run; fold: its number; name: a key of run.tasks. It starts where the state
     in its folder left it. `history` has one row an epoch, `best` the epoch to keep (several, if
-    averaged) with its probabilities, and `predictions` the {head: (photos,) codes} of every epoch.
+    averaged) with its probabilities, and `predictions` the {head: (photos,) codes} of every epoch,
+    both as tensors; `weights` has those of the best --average epochs.
     """
 
     def __init__(self, run, fold, name):
-        self.name, self.options, self.data = name, run.tasks[name], run.data[fold][name]
+        self.run, self.name, self.device = run, name, run.device
+        self.options, self.data = run.tasks[name], run.data[fold][name]
         self.heads, self.extra = self.options["heads"], self.options["extra"]
         self.truth = {head: self.data.truth[head][self.data.valid] for head in self.heads}
-        self.device, self.log_interval = run.device, run.options.log_interval
-        self.valid_batch_size = run.options.valid_batch_size
         self.folder = reader.fold_folder(run.folder, fold) / name
         self.key = (run.options.seed, fold, name)
         torch.manual_seed(seed_of(*self.key))
-        self._build_model(run)
+        self._build_model()
         self._build_optimizer()
         self.criteria = {head: self._criterion(head) for head in self.heads}
-        self.epoch, self.history, self.predictions, self.best = 0, [], [], None
-        self.partial, self.updates = {}, 0  # the first is of an epoch that was interrupted
+        self.epoch, self.updates, self.best, self.weights = 0, 0, None, {}
+        self.history, self.predictions = [], []
         checkpoint.load_state(self)
-        self.pace = run.pace
-        self._count_epochs()
 
-    def _count_epochs(self):
-        left = 0 if self.finished else self.options["epochs"] - self.epoch
-        self.pace.epochs[self.key[1:]] = left
-
-    def _build_model(self, run):
-        chosen = self.options
+    def _build_model(self):
+        chosen, run = self.options, self.run
         new = not (self.folder / "last.pt").exists()
         start = start_of(run.options, *self.key[1:]) if new else None
         self.model, self.frozen = build(chosen, start)
@@ -159,10 +153,7 @@ class Task:
             module.eval()
 
     def start_step(self, step, position):
-        """Seeds dropout, alike whether the epoch was interrupted or not; sets the learning rate.
-
-        position: of the step in the epoch, 0..1.
-        """
+        """Seeds dropout and sets the learning rate; position: of the step in the epoch, 0..1."""
         torch.manual_seed(seed_of(*self.key, self.epoch, step, rank()))
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(position) * group.get("lr_scale", 1.0)
@@ -200,36 +191,29 @@ class Task:
 
     # ---- an epoch from its start to the saved state
 
-    def run_epoch(self, stopping):
-        """Trains the next epoch, evaluates it, and saves the state.
-
-        stopping: a function without arguments; where it is true between two steps, the state is
-        saved there and Stopped is raised.
-        """
+    def run_epoch(self):
+        """Trains the next epoch, evaluates it, and saves the state."""
         start = time.perf_counter()
-        row = {"epoch": self.epoch + 1} | train_epoch(self, stopping) | self._evaluate()
-        row["seconds"] = time.perf_counter() - start + self.partial.get("seconds", 0.0)
+        row = {"epoch": self.epoch + 1} | train_epoch(self) | self._evaluate()
+        row["seconds"] = time.perf_counter() - start
         self.history.append(row)
-        self.epoch, self.partial = self.epoch + 1, {}
-        averages = self.options["average"] and len(self.data.valid)
+        self.epoch += 1
         if self.best["epoch"] == self.epoch:
             self._keep(self.kept)
-        if averages:
-            checkpoint.keep_epoch(self, self.kept)
-            if self.finished:
-                self._average()
+        if self.options["average"] and len(self.data.valid):
+            self._average()
         if rank() == 0:
             checkpoint.save_state(self)
-            if self.finished:
-                checkpoint.forget_epochs(self)
-        self.pace.time(self.name, row["seconds"])
-        self._count_epochs()
-        return row
+        self.run.pace.time(self, row["seconds"])
 
     @property
     def kept(self):
         """The model that is evaluated and kept."""
         return self.ema.module if self.ema else self.model
+
+    @property
+    def epochs_left(self):
+        return 0 if self.finished else self.options["epochs"] - self.epoch
 
     @property
     def finished(self):
@@ -244,13 +228,27 @@ class Task:
             models.save_model(model, self.folder / "best.safetensors", info)
 
     def _average(self):
-        """Keeps the mean of the best epochs' weights if it scores above the best of them."""
-        model = copy.deepcopy(self.kept)
-        model.load_state_dict(checkpoint.average(self))
+        """Keeps the weights of the best --average epochs, of equal ones the earlier; after the last
+        epoch their mean, if it scores above the best of them (Izmailov et al. 2018,
+        arXiv:1803.05407, without new batch statistics, which are averaged too).
+        """
+        state = self.kept.state_dict()
+        self.weights[self.epoch] = {key: value.cpu().clone() for key, value in state.items()}
+        ranked = sorted(self.history, key=lambda row: (-row["macro_f1"], row["epoch"]))
+        best = sorted(row["epoch"] for row in ranked[: self.options["average"]])
+        self.weights = {epoch: self.weights[epoch] for epoch in best}
+        if not self.finished:
+            return
+        model, kept = copy.deepcopy(self.kept), self.weights.values()
+        for key, value in state.items():
+            mean = torch.stack([weights[key].double() for weights in kept]).mean(0)
+            state[key] = mean.to(value.dtype)
+        model.load_state_dict(state)
         probs, _, score = self._predict(model)
         if score > self.best["score"]:
-            self.best = {"epoch": checkpoint.best_epochs(self), "score": score, "probs": probs}
+            self.best = {"epoch": best, "score": score, "probs": probs}
             self._keep(model)
+        self.weights = {}
 
     def _evaluate(self):
         """Scores the validation photos, if there are any; notes whether this epoch is the one to
@@ -262,7 +260,8 @@ class Task:
             self.best = {"epoch": self.epoch + 1, "score": 0.0, "probs": {}}
             return {}
         probs, seen, score = self._predict(self.kept)
-        self.predictions.append({head: p.argmax(-1).astype(np.uint8) for head, p in probs.items()})
+        codes = {head: p.numpy().argmax(-1).astype(np.uint8) for head, p in probs.items()}
+        self.predictions.append({head: torch.from_numpy(code) for head, code in codes.items()})
         last = self.options["keep"] == "last"
         if last or self.best is None or score > self.best["score"]:
             self.best = {"epoch": self.epoch + 1, "score": score, "probs": probs}
@@ -276,17 +275,18 @@ class Task:
         }
 
     def _predict(self, model):
-        """(probabilities, the same with the age at the true mask state, macro F1 of the task) of
-        the validation photos; of several heads the score is that of the 18 classes.
+        """(probabilities as tensors, the same as arrays with the age at the true mask state, macro
+        F1 of the task) of the validation photos; of several heads that of the 18 classes.
         """
-        data = self.data
+        data, size = self.data, self.run.options.valid_batch_size
         try:
-            probs = predict(model.eval(), data.pixels, data.valid, self.info, self.valid_batch_size)
+            probs = predict(model.eval(), data.pixels, data.valid, self.info, size)
         except NotFinite as error:
             raise Diverged(self.title(), f"in validation {error}") from None
         mask, rows = data.truth["mask"][data.valid], np.arange(len(data.valid))
         seen = {head: p if p.ndim == 2 else p[rows, mask] for head, p in probs.items()}
         codes = {head: p.argmax(1) for head, p in seen.items()}
+        probs = {head: torch.from_numpy(p) for head, p in probs.items()}
         if len(self.heads) == 1:
             head = self.heads[0]
             return probs, seen, macro_f1(self.truth[head], codes[head], HEADS[head])

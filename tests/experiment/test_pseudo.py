@@ -17,7 +17,6 @@ from experiment import reader
 from labels import ATTRIBUTES, HEADS, PROBS
 from model import load_model, save_model
 from training import run as folds
-from training.loop import Stopped
 from training.task import Task
 
 
@@ -200,9 +199,9 @@ def test_a_resumed_run_ends_with_the_same_bytes_and_wants_the_same_file(
 
     run_epoch = Task.run_epoch
 
-    def stop(task, stopping):
-        run_epoch(task, stopping)
-        raise Stopped
+    def stop(task):
+        run_epoch(task)
+        raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
         patch.setattr(Task, "run_epoch", stop)
