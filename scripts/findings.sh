@@ -51,6 +51,38 @@ others() {
     condition split-both --split_heads --bg none+$view
 }
 
+# control BIAS: trains on drawn people, of whom so many have a background of their gender and age,
+# and scores others, whose background tells nothing, with and without it.
+control() {
+    local data=$RUNS/drawn-$1 seed view run
+    [ -d "$data" ] || $python demo.py --out "$data" --people 120 --background_bias "$1"
+    for seed in $SEEDS; do
+        for view in none $view; do
+            run=drawn-$1-$view-s$seed
+            [ -f "$RUNS/$run/metrics.json" ] ||
+                start $python train.py --data_dir "$data/train" --model_dir "$RUNS" --name "$run" \
+                    --seed "$seed" --bg "$view" --val_ratio 0 --epochs 10 --resize 64 48
+        done
+    done
+    wait_for_runs
+    for run in "$RUNS/drawn-$1-"*-s*; do
+        $python inference.py --model_dir "$run" --data_dir "$data/eval" --output_dir "$run/eval"
+        $python scripts/score.py "$run/eval/output.csv" "$data/truth.csv"
+    done
+}
+
+# against RIVAL OURS: the page of two conditions, $RUNS/RIVAL-OURS.html.
+against() {
+    local groups=() name seed folders
+    for name in "$@"; do
+        folders=""
+        for seed in $all; do folders+=${folders:+,}$RUNS/${name/-SEED/-s$seed}; done
+        groups+=("$folders")
+    done
+    conditions=("${groups[@]}")
+    report "$RUNS/${1/-SEED/}-${2/-SEED/}.html"
+}
+
 all=$SEEDS
 for part in first others; do
     for seed in $all; do SEEDS=$seed $part; done
@@ -60,3 +92,14 @@ conditions=() SEEDS=$all
 first
 others
 report "${PAGE:-findings.html}"
+
+# Each idea against its fair rivals.
+for rival in joint-none-SEED joint-none-thrice-SEED joint-none-SEED-averaged; do
+    against $rival split-none-SEED
+done
+for rival in joint-none-SEED joint-none-twice-SEED joint-$view-SEED; do
+    against $rival joint-both-SEED
+done
+against joint-none-SEED joint-$view-SEED
+control 0
+control 0.9
