@@ -172,19 +172,14 @@ def _one_option(evidence):
 def _disagreements(evidence):
     """Photos that the baseline gets right and another run wrong, or the other way round."""
     note = "Photos that one run gets right and the other wrong, the surest mistakes first."
-    blocks, every = html.heading("Where they disagree", note), []
-    baseline = evidence.baseline.name
+    blocks, baseline = html.heading("Where they disagree", note), evidence.baseline.name
     ours = evidence.mistakes(baseline)
-    for k, run in enumerate(evidence.verdicts.run):
+    for run in evidence.verdicts.run[:SHOWN]:
         theirs = evidence.mistakes(run)
         won, lost = ours[~ours.image.isin(theirs.image)], theirs[~theirs.image.isin(ours.image)]
-        every += [lost.assign(change="lost"), won.assign(run=run, change="won")]
-        if k < SHOWN:
-            title = f"{run}: {len(won):,} photos won from {baseline}, {len(lost):,} lost"
-            sides = {f"{run} right, {baseline} wrong": won, f"{baseline} right, {run} wrong": lost}
-            parts = [html.heading(t) + _cards(evidence.data, side) for t, side in sides.items()]
-            blocks += html.details(title, parts, open=k == 0)
-    evidence.tables["discordant"] = pd.concat(every, ignore_index=True)
+        sides = {f"{len(won):,} photos won": won, f"{len(lost):,} photos lost": lost}
+        parts = [html.heading(title) + _cards(evidence.data, side) for title, side in sides.items()]
+        blocks += html.details(f"{run} against {baseline}", parts)
     return blocks
 
 

@@ -45,18 +45,19 @@ def difference_hash(photo):
     return (grid[:, 1:] > grid[:, :-1]).ravel()
 
 
-def look_alikes(hashes, limit=38, most=200):
-    """A frame (a, b, bits) of pairs of people whose hashes differ in at most `limit` of 256 bits,
-    nearest first. Unrelated portraits differ in about 100; a recompressed or resized copy in a few.
+def look_alikes(hashes, limit=38):
+    """A frame (a, b, bits) of pairs of people whose hashes, a Series by person, differ in at most
+    `limit` of 256 bits, nearest first. Unrelated portraits differ in about 100; a recompressed or
+    resized copy in a few.
     """
-    people, pairs = sorted(hashes), []
+    pairs, people = [], hashes.index
     if len(people) > 1:
-        bits = np.array([hashes[person] for person in people], float)
+        bits = np.stack(hashes).astype(float)
         near = radius_neighbors_graph(bits, limit, mode="distance", metric="sqeuclidean").tocoo()
-        found = zip(near.row, near.col, near.data, strict=True)
-        pairs = [(people[i], people[j], round(distance)) for i, j, distance in found if i < j]
+        found = zip(near.row, near.col, near.data.round().astype(int), strict=True)
+        pairs = [(people[i], people[j], bits) for i, j, bits in found if i < j]
     frame = pd.DataFrame(pairs, columns=["a", "b", "bits"])
-    return frame.sort_values(["bits", "a", "b"], ignore_index=True)[:most]
+    return frame.sort_values(["bits", "a", "b"], ignore_index=True)
 
 
 def build(evidence):
@@ -87,15 +88,11 @@ def build(evidence):
 
 
 def _look_alikes(evidence, files):
-    data, items = evidence.data, []
     bare = files[files["mask"] == NORMAL].drop_duplicates("person").set_index("person")
-    pairs = look_alikes(bare["hash"].dropna().to_dict())
-    ours, theirs = (bare.loc[pairs[side], ["gender", "age"]].to_numpy() for side in "ab")
-    pairs["labels_differ"] = np.where((ours != theirs).any(1), "yes", "")
-    for pair in pairs.head(PAIRS).itertuples():
-        images = [page.photo(data, bare.image[name]) for name in (pair.a, pair.b)]
-        title = "labels differ" if pair.labels_differ else "same labels"
-        items.append(html.card(images, title, [pair.a, pair.b, f"{pair.bits} of 256 bits differ"]))
+    pairs, items = look_alikes(bare["hash"].dropna()), []
+    for a, b, bits in pairs.head(PAIRS).itertuples(index=False):
+        images = [page.photo(evidence.data, bare.image[person]) for person in (a, b)]
+        items.append(html.card(images, f"{bits} of 256 bits differ", [a, b]))
     words = "Pairs whose bare-faced photos are nearly the same picture (difference hash)."
     nobody = "No two people share nearly the same bare-faced photo."
     table = page.keep(evidence, "near_duplicates", pairs, words, limit=PAIRS, empty=nobody)

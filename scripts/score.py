@@ -10,22 +10,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from common.errors import UserError, run_command
-from common.files import read_rows
 from common.flags import Parser
+from common.processes import counted
 from labels import CLASSES
-
-
-def read(path):
-    """{ImageID: class 0..17} of a csv with the columns ImageID and ans."""
-    answers = {}
-    for line, row in read_rows(path, ("ImageID", "ans")):
-        name, answer = row["ImageID"], row["ans"]
-        if answer not in map(str, range(CLASSES)):
-            raise UserError(f"{path} line {line}: ans {answer} is not a class, 0 to {CLASSES - 1}")
-        if name in answers:
-            raise UserError(f"{path} line {line}: {name} is listed for the second time")
-        answers[name] = int(answer)
-    return answers
 
 
 def main(argv=None):
@@ -33,15 +20,20 @@ def main(argv=None):
     parser.add_argument("submission", help="csv with ImageID, ans")
     parser.add_argument("truth", help="csv with the true ImageID, ans")
     args = parser.parse_args(argv)
-    answers, truth = read(args.submission), read(args.truth)
-    missing = [name for name in truth if name not in answers]
-    if missing:
-        photos = "1 photo" if len(missing) == 1 else f"{len(missing)} photos, the first"
-        raise UserError(f"{args.submission} has no answer for {photos}: {missing[0]}")
     import metrics
+    from experiment import reader
 
-    probs = np.eye(CLASSES)[[answers[name] for name in truth]]
-    scores = metrics.score(list(truth.values()), probs)
+    columns, tables = {"ImageID": str, "ans": reader.OOF["label"]}, []
+    for path in (args.submission, args.truth):
+        table = reader.read_table(path, columns)
+        reader.stop_at(path, table.ImageID.duplicated(), "this ImageID occurs twice")
+        tables.append(table.set_index("ImageID").ans)
+    answers, truth = tables
+    missing = truth.index.difference(answers.index, sort=False)
+    if len(missing):
+        photos = counted(len(missing), "photo") + ", the first" * (len(missing) > 1)
+        raise UserError(f"{args.submission} has no answer for {photos}: {missing[0]}")
+    scores = metrics.score(truth, np.eye(CLASSES)[answers[truth.index]])
     attributes = " ".join(f"{n} {v['macro_f1']:.3f}" for n, v in scores["attributes"].items())
     print(
         f"{args.submission}: macro F1 {scores['macro_f1']:.4f}, accuracy "

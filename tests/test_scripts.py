@@ -156,8 +156,8 @@ def test_score_is_that_of_scikit_learn(tmp_path):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("ImageID,ans\na.jpg,18\n", "line 2: ans 18"),
-        ("ImageID,ans\na.jpg,1\na.jpg,2\n", "line 3: a.jpg is listed"),
+        ("ImageID,ans\na.jpg,18\n", "line 2: ans is not"),
+        ("ImageID,ans\na.jpg,1\na.jpg,2\n", "line 3: this ImageID occurs twice"),
         ("ImageID\na.jpg\n", "column ans is missing"),
         ("ImageID,ans\na.jpg,1\n", "no answer for 1 photo: b.jpg"),
     ],

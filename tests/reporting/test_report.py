@@ -49,7 +49,7 @@ def test_page_stands_alone(written, runs_drawn):
         assert (runs_drawn[0] / "out" / link).is_file(), link
     anchors = {link[1:] for link in links if link.startswith("#") and link != "#"}
     ids = re.findall(r' id="([^"]*)"', page)
-    assert anchors <= set(ids) and len(ids) == len(set(ids)) and len(anchors) == 5
+    assert anchors <= set(ids) and len(ids) == len(set(ids)) and len(anchors) == 4
     pictures = [link for link in links if link.startswith("data:image/webp")]
     assert len(pictures) > 60
     for link in set(pictures):
@@ -97,8 +97,7 @@ def test_page_shows_who_is_wrong(written, runs_drawn):
     assert set(mistakes.image) == set(oof.image[oof.label != predictions])
     assert (np.diff(mistakes.p_prediction) <= 0).all()
     right_a = oof_of(root / "a")[1] == oof.label
-    won = tables["discordant"].query("change == 'won'")
-    assert set(won.image) == set(oof.image[~right_a & (predictions == oof.label)])
+    assert f"{(~right_a & (predictions == oof.label)).sum()} photos won" in page
     by_age = tables["error_by_age"].query("run == 'b'").set_index("age")
     ages = table.frame.set_index("image").age[oof.image].to_numpy()
     gender = decode(oof.label.to_numpy())["gender"] != decode(predictions)["gender"]
@@ -131,7 +130,7 @@ def test_data_alone(runs_drawn, capsys):
     assert broken.image[0] in page
     pairs = tables["near_duplicates"]
     assert [(a[:6], b[:6]) for a, b in zip(pairs.a, pairs.b, strict=True)] == [("000030", "000031")]
-    assert pairs.labels_differ[0] == "yes"
+    assert pairs.bits[0] <= 38
 
 
 def test_mattes_are_looked_for_where_the_runs_had_them(runs_drawn, tmp_path):
