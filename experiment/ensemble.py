@@ -34,11 +34,11 @@ def open_models(folder):
         raise UserError(f"{folder} is not finished; go on: python train.py --resume {folder}")
     if done != folds:
         say(f"{folder}: {results.progress_of(done, folds)}")
-    places = {fold: reader.fold_folder(folder, fold) for fold in done}
-    return {
-        fold: {place / task / "best.safetensors": heads for task, heads in tasks.items()}
-        for fold, place in places.items()
-    }
+
+    def path(fold, task):
+        return reader.fold_folder(folder, fold, task, "best.safetensors")
+
+    return {fold: {path(fold, task): heads for task, heads in tasks.items()} for fold in done}
 
 
 class Photos:

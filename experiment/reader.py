@@ -31,7 +31,7 @@ CONFIG = {
         "pseudo_is_mean?": bool,
     },
     "git?": (str, None),
-    "tasks?": {str: dict},
+    "tasks?": {str: {"amp?": {"auto", "off", "bf16", "fp16"}, "compile?": (bool, {"auto"})}},
     "oof_of?": [str],
 }
 CONFUSION = [[COUNT, CLASSES], CLASSES]
@@ -89,9 +89,7 @@ def stop_at(path, bad, reason):
 
 
 def read_config(folder, models=True):
-    """The config.json of a run, checked. UserError if the folder is none; without `models` it may
-    also be one of inference.py --oof, which has scores alone.
-    """
+    """The config.json of a run; without `models` perhaps of inference.py --oof, without models."""
     path = Path(folder, "config.json")
     if not path.is_file():
         raise UserError(f"{folder} is not a run of train.py: it has no config.json")
@@ -113,10 +111,8 @@ def read_config(folder, models=True):
 
 
 def read_folds(folder):
-    """The folds.csv of a run, as dataset.split_people() made it: a frame (person, fold).
-
-    UserError unless it has as many people as the data of the run, each in one of the folds
-    0 .. k - 1, or in -1 if they always train beside a fold 0.
+    """The folds.csv of a run, as of dataset.split_people(); UserError unless all its people are in
+    one of the folds 0 .. k - 1, or in -1 if they always train beside a fold 0.
     """
     path = Path(folder, "folds.csv")
     frame, config = read_table(path, FOLDS), read_config(folder, models=False)
@@ -146,10 +142,8 @@ def read_metrics(path, *needed):
 
 
 def read_oof(path, folds, scores):
-    """An oof.csv, sorted by image; UserError if it is not what the run predicted.
-
-    folds: the frame (person, fold) of those whom it holds; scores: of read_metrics(), which must
-    be those of the table.
+    """An oof.csv, sorted by image; UserError if it is not what the run predicted: people of the
+    frame `folds`, with the scores of read_metrics().
     """
     oof = read_table(path, OOF)
     probs = oof[PROBS].to_numpy(float)
@@ -169,28 +163,23 @@ def read_oof(path, folds, scores):
 
 def finished(folder, fold):
     """True if that fold of the run is trained and its predictions are written."""
-    return (fold_folder(folder, fold) / "metrics.json").exists()
+    return fold_folder(folder, fold, "metrics.json").exists()
 
 
-def fold_folder(folder, fold):
-    return Path(folder) / f"fold{fold}"
+def fold_folder(folder, fold, *below):
+    return Path(folder, f"fold{fold}", *below)
 
 
 @dataclass
 class FinishedRun:
-    """One run folder: its config.json, its oof.csv sorted by image, and its learning curves.
-
-    missing: the folds that are not trained yet, whose people oof.csv does not have.
-    logs: {ALL or a task: frame of all folds, with the columns of log.csv and `fold`}.
-    last_epoch: macro F1 of the last epochs instead of the kept ones, NaN if unknown.
-    """
+    """What report and inference know of one run folder."""
 
     folder: Path
     config: dict
-    oof: pd.DataFrame
-    missing: list = field(default_factory=list)
-    logs: dict = field(default_factory=dict)
-    last_epoch: float = math.nan
+    oof: pd.DataFrame  # sorted by image
+    missing: list = field(default_factory=list)  # folds not trained yet, whose people oof lacks
+    logs: dict = field(default_factory=dict)  # {ALL or a task: log.csv of all folds, with `fold`}
+    last_epoch: float = math.nan  # macro F1 of the last epochs instead of the kept ones, if known
 
     @property
     def probs(self):
@@ -224,7 +213,7 @@ def _read_logs(folder, folds):
     parts = {}
     for key in (ALL, *TASKS):
         for fold in sorted(folds):
-            path = fold_folder(folder, fold) / ("" if key == ALL else key) / "log.csv"
+            path = fold_folder(folder, fold, "" if key == ALL else key, "log.csv")
             if path.exists():
                 parts.setdefault(key, []).append(read_table(path, LOG).assign(fold=fold))
     return {key: pd.concat(frames, ignore_index=True) for key, frames in parts.items()}

@@ -64,9 +64,8 @@ def describe(args, tasks, table, labels):
 
 def find_run(config, folds):
     """The folder of a run that exists and is meant, by --resume, by --fold together with --name, or
-    because torchrun has restarted this process; else None. UserError if it is another run.
-
-    config: of describe(); folds: the frame (person, fold) of the run that is asked for.
+    because torchrun has restarted this process; else None. UserError if it is another run than
+    that of describe() and of the frame (person, fold).
     """
     asked = config["options"]
     first, folder = Path(asked["model_dir"], asked["name"]), None
@@ -83,24 +82,22 @@ def find_run(config, folds):
     return folder
 
 
-def make_run(config, folds):
+def make_run(config, folds, known):
     """The folder of this run with config.json and folds.csv in it, the same on every process.
 
-    A new run takes the first free name of exp, exp2, exp3 ...; one that find_run() finds is joined.
+    known: of find_run(); without it a new run takes the first free name of exp, exp2, exp3 ...
     """
-    folder = None
-    if rank() == 0:
+    shared = [known]
+    if rank() == 0 and not known:
         try:
-            folder = find_run(config, folds) or _make(config, folds)
+            shared = [_make(config, folds)]
         except UserError as error:
-            folder = error  # every process raises it, none waits for the others
+            shared = [error]  # every process raises it, none waits for the others
     if world_size() > 1:
-        shared = [folder]
         dist.broadcast_object_list(shared)
-        folder = shared[0]
-    if isinstance(folder, UserError):
-        raise folder
-    return folder
+    if isinstance(shared[0], UserError):
+        raise shared[0]
+    return shared[0]
 
 
 def _make(config, folds):
@@ -191,10 +188,8 @@ def _recorded_options(folder, args, complete):
 
 
 def resumed_args(args, argv):
-    """The options of the run that --resume names; `args` are those of the command line `argv`.
-
-    Only RUNTIME_FLAGS may be given besides: they replace the recorded ones. UserError if another
-    flag was given, and as of _recorded_options().
+    """The options of the run that --resume names, with the RUNTIME_FLAGS of the command line, whose
+    options are `args`; UserError for any other flag.
     """
     recorded = _recorded_options(args.resume, args, complete=True)
     given = {word[2:].split("=")[0] for word in argv if word.startswith("--")}

@@ -1,8 +1,7 @@
 """The arithmetic of a model in training where --amp or --compile is auto: the fastest, by trying.
 
-A few steps of the real model, at its size and batch, on random photos. Their times are kept in the
-cache folder by device, model, size, batch and versions; what was chosen stands in the `tasks` of
-the run's config.json, from which every process and a resumed run take it.
+The times of a few steps on random photos are kept in the cache folder; what was chosen stands in
+the `tasks` of the run's config.json, from which every process and a resumed run take it.
 """
 
 import hashlib
@@ -14,7 +13,6 @@ import timm
 import torch
 
 import model as models
-import options
 from common import devices
 from common.files import cached
 from common.processes import say, world_size
@@ -75,15 +73,9 @@ def _name(way):
 
 
 def recorded(folder, tasks, device):
-    """The tasks with the arithmetic that the run's config.json says, checked."""
-    config, result = read_config(folder), {}
-    for task, of in tasks.items():
-        said = config.get("tasks", {}).get(task, {})
-        said = {name: said.get(name, "auto") for name in NAMES}
-        recorded = {name: {"": value} for name, value in said.items()}
-        options.check_recorded(recorded, Path(folder, "config.json"))
-        result[task] = of | usual(said, device)
-    return result
+    """The tasks with the arithmetic that the run's config.json says; auto where it says none."""
+    said, default = read_config(folder).get("tasks", {}), dict.fromkeys(NAMES, "auto")
+    return {task: of | usual(default | said.get(task, {}), device) for task, of in tasks.items()}
 
 
 def remembered_time(of, device, cache_dir):

@@ -1,7 +1,5 @@
-"""One run in several processes (torchrun), with the results of one process.
-
-The batch is cut among the processes, gradients are averaged by DistributedDataParallel, and the
-batch statistics of normalisation layers are those of the whole batch.
+"""One run in several processes (torchrun), with the results of one: the batch is cut among them,
+gradients are averaged, and normalisation layers have the statistics of the whole batch.
 """
 
 import types

@@ -28,9 +28,8 @@ STEPS = 30  # on one batch
 
 
 def dry_run(argv, parse_args):
-    """Tries the run of a command line without making its folder; says what it is and would cost.
-
-    parse_args: that of train.py. UserError for all that the run would refuse. Writes PICTURE.
+    """Tries the run of a command line without making its folder; says what it is and would cost,
+    writes PICTURE. parse_args: that of train.py. UserError for all that the run would refuse.
     """
     trial = _resolve(argv, parse_args)
     seconds, state, kept, rows, folds = 0, 0, 0, [], len(trial.data)

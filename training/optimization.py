@@ -58,6 +58,7 @@ def make_optimizer(model, options):
     arXiv:2003.10555); a group's "lr_scale" holds its factor.
     """
     name, decay, rate = options["optimizer"], options["weight_decay"], options["layer_decay"]
+    check_optimizer(name)
     groups, backbone = model, model.backbone
     if rate < 1:
         skip = getattr(backbone, "no_weight_decay", tuple)()

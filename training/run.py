@@ -22,41 +22,34 @@ from model import check_name
 from photos.views import build_views
 from training import arithmetic, checkpoint, distributed, optimization, teaching
 from training.loop import Pace, Steps
-from training.task import Task, build, start_of
+from training.task import Task, build
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of train.py, its input read and checked.
-
-    options: the Namespace of options.py; tasks: of options.tasks_of(); table: its photos; folds:
-    frame (person, fold); data: {fold: {task: dataset.Data}} of the folds that are asked for;
-    mattes: {method: what the mattes are made with}; folder: of the run, once it is made; pace: the
-    time that it takes.
-    """
+    """One run of train.py, its input read and checked."""
 
     options: Namespace
-    tasks: dict
+    tasks: dict  # of options.tasks_of()
     table: Table
-    folds: pd.DataFrame
-    data: dict
-    mattes: dict
+    folds: pd.DataFrame  # (person, fold)
+    data: dict  # {fold: {task: dataset.Data}} of the folds that are asked for
+    mattes: dict  # {method: what the mattes are made with}
     device: torch.device
-    folder: Path = None
+    folder: Path = None  # once it is made
     pace: Pace = field(default_factory=Pace)
 
 
 def open_run(args, device):
     """The Run of these options. All that can be wrong is found before its folder is made."""
     run, config = resolve(args, device)
-    folder = run_folder.make_run(config, run.folds)
+    folder = run_folder.make_run(config, run.folds, run.folder)
     return replace(run, folder=folder, tasks=arithmetic.recorded(folder, run.tasks, device))
 
 
 def resolve(args, device):
-    """(Run without a folder, its config.json); UserError for all that can be wrong.
-
-    The `tasks` of the config say the arithmetic that a new run takes.
+    """(Run, with the folder of one to go on with, and its config.json, with the arithmetic that a
+    new run takes in `tasks`); UserError for all that can be wrong.
     """
     table, folds, labels = read_inputs(args)
     tasks = options.tasks_of(args)
@@ -71,7 +64,7 @@ def resolve(args, device):
         _check_source(args, folds, chosen)
     normalizing = () if known else check_models(args, tasks, chosen[0])
     pixels, mattes = _open_pixels(args, tasks, labels, device)
-    run = Run(args, tasks, table, folds, {}, mattes, device)
+    run = Run(args, tasks, table, folds, {}, mattes, device, known)
     for fold in chosen:
         run.data[fold] = _data_of_fold(run, fold, labels, pixels)
         for task in normalizing:
@@ -120,10 +113,10 @@ def check_models(args, tasks, fold):
     normalizing, known = [], {}
     for task, chosen in tasks.items():
         names = ("model", "resize", "weights", "freeze", "optimizer", "drop_path", "layer_decay")
-        start = start_of(args, fold, task)
+        source = args.init_from
+        start = source and reader.fold_folder(source, fold, task, "best.safetensors")
         wanted = repr([start, *(chosen[name] for name in names)])
         if wanted not in known:
-            optimization.check_optimizer(chosen["optimizer"])
             model, frozen = build(chosen, start)
             optimization.make_optimizer(model, chosen)
             known[wanted] = distributed.normalizes_batches(model, frozen)
@@ -148,8 +141,7 @@ def _open_pixels(args, tasks, labels, device):
     for task, chosen in tasks.items():
         views = build_views(*(chosen[name] for name in ("bg", "bg_fill", "crop", "resize")))
         if views not in opened:
-            found = open_pixels(labels.sources, views, matting, args.cache_dir, device)
-            opened[views] = found
+            opened[views] = open_pixels(labels.sources, views, matting, args.cache_dir, device)
         pixels[task], made = opened[views]
         mattes |= made
     for name in sorted({names[row] for one in pixels.values() for row in one.broken}):

@@ -1,7 +1,6 @@
 """One model in training: its parts, its loss, the evaluation of an epoch, the epoch to keep.
 
-Everything random derives from (seed, fold, task, epoch), so a run that is killed and resumed
-ends with the same bytes as one that was not.
+Everything random derives from (seed, fold, task, epoch), so that a resumed run ends the same.
 """
 
 import contextlib
@@ -36,20 +35,13 @@ def seed_of(*parts):
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def start_of(args, fold, task):
-    """The file of the weights from which --init_from starts a task of a fold; None without."""
-    place = args.init_from and reader.fold_folder(args.init_from, fold)
-    return place and place / task / "best.safetensors"
-
-
 def build(chosen, start=None):
-    """(Classifier, its modules that do not learn) of a task's options, of options.tasks_of().
-
-    start: of start_of(). UserError if the model cannot be made so.
+    """(Classifier, its modules that do not learn) of a task's options, of options.tasks_of(), with
+    the weights of the file `start`, one of --init_from; UserError if it cannot be made so.
     """
-    drops = {name: chosen[name] for name in ("drop_rate", "drop_path", "extra")}
-    places = chosen["model"], chosen["heads"], chosen["resize"]
-    model = models.create(*places, "none" if start else chosen["weights"], **drops)
+    how = {name: chosen[name] for name in ("heads", "drop_rate", "drop_path", "extra")}
+    how |= {"size": chosen["resize"], "weights": "none" if start else chosen["weights"]}
+    model = models.create(chosen["model"], **how)
     if start:
         state, info = load(start, chosen["heads"])
         try:
@@ -88,8 +80,9 @@ class Task:
 
     def _build_model(self):
         chosen, run = self.options, self.run
-        new = not (self.folder / "last.pt").exists()
-        start = start_of(run.options, *self.key[1:]) if new else None
+        source = None if (self.folder / "last.pt").exists() else run.options.init_from
+        place = self.folder.relative_to(run.folder)
+        start = source and Path(source, place, "best.safetensors")
         self.model, self.frozen = build(chosen, start)
         self.model.to(self.device)
         if chosen["channels_last"]:
@@ -100,12 +93,10 @@ class Task:
         asked = options.tasks_of(run.options)[self.name]["amp"]
         amp = asked if chosen["amp"] == usual_amp(self.device) else chosen["amp"]
         same = ("model", "heads", "extra", "bg", "bg_fill", "crop", "channels_last")
-        self.info = models.ModelInfo(
-            **{name: chosen[name] for name in same} | {"amp": amp},
-            **{"size": tuple(chosen["resize"]), "mean": tuple(mean), "std": tuple(std)},
-            **{"rembg_model": run.options.rembg_model, "mattes": run.mattes},
-            place="/".join(self.folder.parts[-2:]),
-        )
+        said = {"amp": amp, "rembg_model": run.options.rembg_model, "mattes": run.mattes}
+        said |= {"size": tuple(chosen["resize"]), "mean": tuple(mean), "std": tuple(std)}
+        said |= {"place": place.as_posix()}
+        self.info = models.ModelInfo(**{name: chosen[name] for name in same}, **said)
         if chosen["freeze"] == "all":
             frozen, cache = self.model.backbone.eval(), Path(run.options.cache_dir)
             seen = features.load(self.data.pixels, frozen, self.info, cache)
@@ -123,16 +114,14 @@ class Task:
         self.autocast, self.scaler = precision(chosen["amp"], self.device)
 
     def _criterion(self, head):
-        weights, power = None, self.options["class_weights"][head]
-        adjustment, tau = None, self.options["logit_adjustment"][head]
+        of = {name: self.options[name][head] for name in options.PER_HEAD}
         classes = self.data.targets[head][self.data.train]
         counts = np.bincount(classes, minlength=HEADS[head])
-        if power:
-            weights = loss.class_weights(counts, power)
-        if tau:
-            adjustment = loss.adjustment(counts, tau)
-        name, smoothing = self.options["criterion"][head], self.options["label_smoothing"][head]
-        return loss.criterion(name, HEADS[head], smoothing, weights, adjustment)
+        weights = loss.class_weights(counts, of["class_weights"]) if of["class_weights"] else None
+        tau = of["logit_adjustment"]
+        adjustment = loss.adjustment(counts, tau) if tau else None
+        how = of["label_smoothing"], weights, adjustment
+        return loss.criterion(of["criterion"], HEADS[head], *how)
 
     # ---- what train_epoch() needs
 
@@ -141,11 +130,9 @@ class Task:
 
     def draw_samples(self):
         """The samples of the next epoch, all that is random about them drawn."""
-        seed, size = seed_of(*self.key, self.epoch), optimization.size(self.options, self.epoch)
-        normalization = (self.mean, self.std)
-        return Epoch(
-            self.data, self.heads, self.options, seed, normalization, size=size, extra=self.extra
-        )
+        seed, normalization = seed_of(*self.key, self.epoch), (self.mean, self.std)
+        how = {"size": optimization.size(self.options, self.epoch), "extra": self.extra}
+        return Epoch(self.data, self.heads, self.options, seed, normalization, **how)
 
     def train_mode(self):
         self.network.train()
