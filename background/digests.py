@@ -8,17 +8,9 @@ from common.files import locked, read_bytes, read_json, write_json
 from photos.reading import digest, stamp, tie
 
 
-def is_file(path):
-    """Whether it is one; False for a name that is too long to exist."""
-    return os.path.isfile(path)  # noqa: PTH113
-
-
 def belongs(path, photo):
-    """Whether a file is a whole matte of the photo of this digest; only its end is read.
-
-    A photo that cannot be read has None, and no matte.
-    """
-    if photo is None or not is_file(path):  # a pipe would never end
+    """Whether a file is a whole matte of the photo of this digest, None without one."""
+    if photo is None or not os.path.isfile(path):  # noqa: PTH113  False for a name that is too long
         return False
     end = tie(photo)
     with contextlib.suppress(OSError), path.open("rb") as file:  # it may be too short
@@ -28,9 +20,8 @@ def belongs(path, photo):
 
 
 class Digests:
-    """Digests of photos, remembered in a file by size and times of change.
-
-    Reading all photos at each start would take longer than all else that is checked there.
+    """Digests of photos, remembered in a file by size and times of change: reading all photos at
+    each start would take longer than all else that is checked there.
     """
 
     def __init__(self, path):

@@ -1,9 +1,8 @@
 """The person in a portrait by colour, place and shape: GrabCut with a head-and-shoulders prior.
 
-No network is needed. At low resolution, expectation-maximisation finds where the person is: each
-pixel's probability joins a shape prior (a bank of head-and-shoulders silhouettes, weighted by how
-well they and their faces fit), the colours of the two regions and, if given, another method's
-matte, trusted as far as it agrees with the rest. GrabCut then cuts along the edges.
+At low resolution, expectation-maximisation joins a shape prior (silhouettes, weighted by how well
+they and their faces fit), the colours of the two regions and, if given, another method's matte,
+trusted as far as it agrees with the rest. GrabCut then cuts along the edges.
 """
 
 from functools import lru_cache
@@ -33,10 +32,8 @@ HAIR = (0.0, 0.15)
 def grabcut(photo, matte=None):
     """The matte of one photo: uint8 (H, W), 255 where the person is.
 
-    photo: uint8 (H, W, 3), RGB. matte: uint8 (H, W) of another method, for instance a network's,
-    to start from: what it surely found is kept and what it missed is won back.
-    Deterministic: the random numbers of OpenCV's clustering are seeded for every photo.
-    GrabCut: Rother, Kolmogorov and Blake, SIGGRAPH 2004.
+    photo: uint8 (H, W, 3), RGB. matte: uint8 (H, W) of another method to start from: what it surely
+    found is kept. Deterministic. GrabCut: Rother, Kolmogorov and Blake, SIGGRAPH 2004.
     """
     height, width = photo.shape[:2]
     scale = SIDE / max(height, width)
@@ -78,9 +75,8 @@ def cut(small, chance):
 def person_probability(tiny, hint=None):
     """Where the person is: float32 probabilities (H, W) of a small RGB photo (H, W, 3).
 
-    hint: float32 (H, W) in 0..1, a matte to weigh in. How often it misses the person or takes
-    background for the person is estimated along with the rest, as STAPLE does (Warfield, Zou and
-    Wells, IEEE TMI 2004): a matte of the face alone then says little about the shoulders.
+    hint: float32 (H, W) in 0..1, a matte to weigh in, whose rates of error are estimated along with
+    the rest, as STAPLE does (Warfield, Zou and Wells, IEEE TMI 2004).
     """
     shape = tiny.shape[:2]
     bank, weight, odds, floor, faces = silhouettes(*shape)

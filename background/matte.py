@@ -18,22 +18,13 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from background import grabcut, rembg_net
-from background.digests import Digests, belongs, is_file
+from background.digests import Digests, belongs
 from common import devices
 from common.errors import UserError
 from common.files import atomic, hidden, read_json, remove_leftover, write_csv, write_json
 from common.processes import cores, counted, rank, say, world_size
-from photos.reading import (
-    END,
-    SKIP,
-    decode_photo,
-    default_matte_dir,
-    matte_path,
-    on_all_cores,
-    read_matte,
-    tie,
-)
-from photos.views import METHODS
+from common.schema import check
+from photos import reading
 
 VERSION = 1  # raise it when the same request would give other mattes
 # A matte is rejected beyond these; people in portraits cover a third to nine tenths.
@@ -46,45 +37,34 @@ LEAST_CONTRAST = 4.0  # standard deviation of grey levels below which a photo sh
 class Matting:
     """How mattes are made, and where they are kept.
 
-    matte_dir: a folder; None is the one beside the images folder. rembg_model: a model of rembg
-    by name, or an .onnx file. device: for the network, "cpu"; "cuda" or "cuda:N", a UserError if
-    onnxruntime cannot use that GPU; "auto" or "auto:N", that GPU if it can, else the CPU. Without
-    N it is the process's own GPU. on_error: "stop" at a broken photo, or "skip" it (counted,
-    without a matte). workers: threads; None is one a core. overwrite: make all mattes again.
+    device: for the network, "cpu"; "cuda" or "cuda:N", a UserError if onnxruntime cannot use that
+    GPU; "auto" or "auto:N", that GPU if it can, else the CPU. Without N it is the process's own.
     """
 
-    matte_dir: Path | str | None = None
-    rembg_model: str = "u2netp"
+    matte_dir: Path | str | None = None  # None is the one beside the images folder
+    rembg_model: str = "u2netp"  # a model of rembg by name, or an .onnx file
     device: str = "auto"
-    on_error: str = "stop"
-    workers: int | None = None
+    on_error: str = "stop"  # at a broken photo, or "skip" it: counted, without a matte
+    workers: int | None = None  # threads; None is one a core
     overwrite: bool = False
 
 
 @dataclass
 class Job:
-    """One method on one folder of photos; paths: {name: its matte's file}.
-
-    broken, shares: names of photos that were skipped and foreground shares, 0 to 1, of the mattes
-    made, which the workers fill.
-    """
+    """One method on one folder of photos."""
 
     root: Path
     folder: Path
-    paths: dict
+    paths: dict  # {name: its matte's file}
     model: rembg_net.Model | None
     how: Matting
     digests: Digests
-    broken: list = field(default_factory=list)
-    shares: list = field(default_factory=list)
+    broken: list = field(default_factory=list)  # names of photos that the workers skipped
+    shares: list = field(default_factory=list)  # foreground shares, 0 to 1, of the mattes made
 
     @property
     def method(self):
         return self.folder.name
-
-    def fits(self, name):
-        """Whether there is a matte of this very photo."""
-        return belongs(self.paths[name], self.digests.of(self.root / name))
 
     def note(self, path):
         """Where a row of rejected.csv is kept, as JSON; its name is no longer than the matte's."""
@@ -98,16 +78,15 @@ def ensure(root, names, method, matting):
     Under torchrun each rank makes its share of `names`; the caller waits for the others.
     UserError for wrong input, naming it, and for two photos that would share one matte.
     """
-    if method not in METHODS:
-        raise UserError(f"--bg {method}: choose from {' '.join(METHODS)}")
-    matte_dir = Path(matting.matte_dir or default_matte_dir(root))
+    matte_dir = Path(matting.matte_dir or reading.default_matte_dir(root))
     model = rembg_net.find_model(matting.rembg_model) if method != "grabcut" else None
     paths, known = _paths(root, names, matte_dir, method), Digests(matte_dir / "photos.json")
     job = Job(Path(root), matte_dir / method, paths, model, matting, known)
     meta = _start(job)
     mine, start = list(paths)[rank() :: world_size()], time.perf_counter()
-    todo = [name for name in mine if matting.overwrite or not job.fits(name)]
-    foreign = sum(is_file(paths[name]) for name in todo)
+    every = matting.overwrite
+    todo = [n for n in mine if every or not belongs(paths[n], known.of(job.root / n))]
+    foreign = sum(os.path.isfile(paths[name]) for name in todo)  # noqa: PTH113
     if foreign and not matting.overwrite:
         say(
             f"made again: {counted(foreign, 'matte')} in {job.folder} of other photos with these "
@@ -117,15 +96,14 @@ def ensure(root, names, method, matting):
         _clean(job, todo)
         _make(job, todo)
     known.save()
-    seconds = time.perf_counter() - start
-    _summary(job, len(mine) - len(todo), _write_rejected(job), seconds)
+    _summary(job, len(mine) - len(todo), _write_rejected(job), time.perf_counter() - start)
     return meta
 
 
 def _paths(root, names, matte_dir, method):
     """{name: its matte's file}; UserError if two photos would share one."""
     names, first = dict.fromkeys(str(PurePosixPath(name)) for name in names), {}
-    paths = {name: matte_path(matte_dir, method, name) for name in names}
+    paths = {name: reading.matte_path(matte_dir, method, name) for name in names}
     for name, path in paths.items():
         if first.setdefault(path, name) != name:
             raise UserError(
@@ -210,10 +188,10 @@ def _make(job, todo):
         path = job.paths[name]
         try:
             data, digest = job.digests.read(job.root / name)
-            photo = decode_photo(data, job.root / name)
+            photo = reading.read_photo(job.root / name, data)
         except UserError as error:
             if job.how.on_error == "stop":
-                raise UserError(f"{error}; {SKIP}") from None
+                raise UserError(f"{error}; {reading.SKIP}") from None
             job.broken.append(name)
             with contextlib.suppress(OSError):  # those of the photo as it was, if there are any
                 job.note(path).unlink(missing_ok=True)
@@ -224,13 +202,13 @@ def _make(job, todo):
         _finish(job, name, photo, found, sure, digest)
 
     with threadpool_limits(1, "blas"):
-        on_all_cores(one, todo, job.method, workers)
+        reading.on_all_cores(one, todo, job.method, workers)
 
 
 def _kept(path, photo, data):
     """The network's matte that the method rembg has kept of a photo; None if it was rejected."""
     try:
-        kept = read_matte(path, photo.shape[:2], data)
+        kept = reading.read_matte(path, photo.shape[:2], data)
     except UserError:
         return None
     return None if kept.min() == 255 else kept
@@ -238,11 +216,11 @@ def _kept(path, photo, data):
 
 def _finish(job, name, photo, matte, sure, digest):
     """Cuts, checks and writes one matte."""
-    reason = "the photo is blank" if photo.std() < LEAST_CONTRAST else None
-    if not reason and sure < LEAST_SURE:
+    reason = None if matte is None else fault(matte)  # which GrabCut cannot fix
+    if sure < LEAST_SURE:
         reason = f"the network found nothing (its highest probability is {sure:.2f})"
-    if not reason and matte is not None:  # what the network got wrong, GrabCut cannot fix
-        reason = fault(matte)
+    if photo.std() < LEAST_CONTRAST:
+        reason = "the photo is blank"
     if not reason and job.method != "rembg":
         matte = grabcut.grabcut(photo, matte)
         reason = fault(matte)
@@ -259,7 +237,7 @@ def _finish(job, name, photo, matte, sure, digest):
     packed += [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
     png = cv2.imencode(".png", matte, packed)[1].tobytes()
     with atomic(job.paths[name], sync=False) as temporary:
-        temporary.write_bytes(png.removesuffix(END) + tie(digest))
+        temporary.write_bytes(png.removesuffix(reading.END) + reading.tie(digest))
     job.shares.append(share)
 
 
@@ -279,11 +257,8 @@ def fault(matte):
 
 def _write_rejected(job):
     """rejected.csv from all notes, those of other ranks and runs too; returns the table."""
-    rows = []
-    for path in (job.folder / ".rejected").rglob("[!.]*.row"):
-        rows.append(read_json(path))
-        if not isinstance(rows[-1], dict) or not isinstance(rows[-1].get("image"), str):
-            raise UserError(f"{path} is not a row of rejected.csv; remove it")
+    notes = (job.folder / ".rejected").rglob("[!.]*.row")
+    rows = [check(read_json(path), {"image": str}, path) for path in notes]
     table = pd.DataFrame(rows, columns=["image", "reason", "foreground"]).sort_values("image")
     path = job.folder / "rejected.csv"
     if job.shares or not path.exists():  # mattes that are all there may be on a read-only disk

@@ -11,12 +11,11 @@ from photos.views import matte_methods
 
 
 def open_pixels(sources, views, matting, cache_dir, device):
-    """(store.Pixels, {method: what its mattes were made with}): the one way to photos' pixels.
+    """(store.Pixels, {method: what its mattes were made with}).
 
     sources: [(images folder, names below it)], one behind the other; views: of build_views();
-    matting: a background.matte.Matting, whose device follows `device`. Missing mattes are made,
-    under torchrun by each process its share, then all wait for one another. UserError if photos of
-    two sources would share a matte.
+    matting: a background.matte.Matting, whose device follows `device`. UserError if photos of two
+    sources would share a matte.
     """
     where = f"auto:{device.index}" if device.type == "cuda" else "cpu"
     matting, made, methods = replace(matting, device=where), {}, matte_methods(views)

@@ -1,7 +1,5 @@
-"""rembg's matting networks, run by onnxruntime: found, opened, and their output as mattes.
-
-The U-2-Net family runs here with rembg's own arithmetic, in threads; every other model
-goes through rembg's session classes, since each normalises photos in its own way.
+"""rembg's matting networks, run by onnxruntime: the U-2-Nets with rembg's own arithmetic, in
+threads; every other through rembg's session classes, since each normalises photos in its own way.
 """
 
 import hashlib
@@ -43,20 +41,15 @@ class Model:
 
 @dataclass
 class Net:
-    """An opened model, which takes one photo a call: the files of the U-2-Nets take no more.
-
-    session: onnxruntime's, or rembg's for models beyond the U-2-Nets. turn: held during a call: a
-    lock on a GPU, whose memory the calls of several workers would share, else a nullcontext.
-    """
+    """An opened model, which takes one photo a call: the files of the U-2-Nets take no more."""
 
     model: Model
-    session: Any
-    turn: Any
+    session: Any  # onnxruntime's, or rembg's for models beyond the U-2-Nets
+    turn: Any  # held during a call: a lock on a GPU, whose memory the workers would share
 
     def matte(self, photo):
-        """(matte, sure) of a photo, uint8 (H, W, 3) RGB.
-
-        matte: uint8 (H, W). sure: the network's highest probability, 1 for models that give none.
+        """(matte, uint8 (H, W), highest probability, 1 for models that give none) of a photo, uint8
+        (H, W, 3) RGB.
         """
         if not self.model.is_u2net:
             with self.turn:
@@ -76,10 +69,8 @@ class Net:
 
 
 def stretched(found, shape):
-    """(matte, sure): the network's output, float32 (h, w), as uint8 of `shape`, and its highest.
-
-    The matte is stretched to the full range, as rembg does; `sure` tells whether there was
-    anything to stretch. Nothing is found in a constant or NaN.
+    """(the network's output, float32 (h, w), as uint8 of `shape`, stretched to the full range as
+    rembg does, its highest). Nothing is found in a constant or NaN.
     """
     low, high = found.min(), found.max()
     if not high > low:
@@ -140,11 +131,9 @@ def _classes():
 
 
 def open_net(model, device, threads=1):
-    """An opened Net, which any number of workers may use at the same time.
-
-    device: as in matte.Matting. threads: of one call, on the CPU; one is fastest where there are
-    as many workers as cores. UserError if onnxruntime cannot use the GPU that was asked for, or
-    the file is not a network.
+    """An opened Net, which any number of workers may use at the same time; device: of Matting;
+    threads: of one call, on the CPU. UserError if onnxruntime cannot use the GPU that was asked
+    for, or the file is not a network.
     """
     import onnxruntime
 

@@ -8,7 +8,7 @@ import numpy as np
 from common.errors import UserError
 from common.files import atomic, read_bytes
 from common.processes import progress, say
-from photos.reading import decode_photo, matte_path, read_matte
+from photos.reading import matte_path, read_matte, read_photo
 
 PEOPLE = 12  # in the preview
 CELL = 192  # height of a photo there
@@ -27,7 +27,7 @@ def preview(root, names, methods, matte_dir):
         paths = {method: matte_path(matte_dir, method, people[pick]) for method in methods}
         if all(path.exists() for path in paths.values()):  # else a broken photo that was skipped
             data = read_bytes(root / people[pick])
-            photo = decode_photo(data, root / people[pick])
+            photo = read_photo(root / people[pick], data)
             mattes = {m: read_matte(path, photo.shape[:2], data) for m, path in paths.items()}
             rows.append(_row(photo, mattes))
     if not rows:

@@ -20,7 +20,6 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
 def pick_device(name, deterministic=False):
     """torch.device of --device, made ready: auto takes this process's GPU if there is one.
 
-    deterministic: of --deterministic, for the whole process.
     UserError if it is none on which models run, or if torch sees none of that kind.
     """
     if deterministic:

@@ -26,15 +26,14 @@ def atomic(path, sync=True):
     """Yields a temporary path beside `path`, for a file or a folder; renames it to `path` if the
     block ends well.
 
-    A crash leaves the old file as it was; an exception also removes the temporary one, and the next
-    write those of processes that were killed. So does a power cut, if the file is synced to the
-    disk: leave that out for files of which there are many, which are checked when they are read and
-    can be made again.
+    A crash leaves the old file as it was, with `sync` also a power cut: leave it out for files of
+    which there are many, which are checked when they are read and can be made again.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if sync:
-        _remove_leftovers(path)
+        for stale in path.parent.glob(f"{glob.escape(hidden(path).name)}.*.tmp"):
+            remove_leftover(stale)
     temporary = hidden(path).with_name(f"{hidden(path).name}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -57,11 +56,6 @@ def _remove(path):
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def _remove_leftovers(path):
-    for stale in path.parent.glob(f"{glob.escape(hidden(path).name)}.*.tmp"):
-        remove_leftover(stale)
 
 
 def remove_leftover(temporary):
@@ -89,9 +83,8 @@ def _sync(path):
 
 
 def check_writable(flag, path, kind="folder"):
-    """UserError unless `path`, which need not exist, can be written: a "folder", or a "file".
-
-    To be called before any work; flag: the one that named the path.
+    """UserError unless `path`, of this flag, which need not exist, can be written: a "folder", or a
+    "file". To be called before any work.
     """
     path = Path(path)
     try:
@@ -125,11 +118,10 @@ def locked(path, wait):
 
 
 def cached(path, make):
-    """The note of the file `path` in a cache: what make(temporary path) returns, once it has
-    written the file where that is missing or damaged.
+    """The note of the file `path` in a cache, the dict that make(temporary path) returns, which
+    writes the file where that is missing or damaged; other processes wait.
 
-    The note, a dict, is kept as .json with a CRC-32 of the file and of itself, which is checked
-    once a process. One process makes the file, others wait for it.
+    It is kept as .json with a CRC-32 of the file and of itself, which is checked once a process.
     """
     path = Path(path)
     if (found := _intact(path)) is not None:
@@ -203,15 +195,13 @@ def read_json(path):
 
 
 def write_csv(path, frame):
-    """Writes a pandas table without its index, atomically."""
     with atomic(path) as temporary:
         frame.to_csv(temporary, index=False)
 
 
 def read_rows(path, columns):
-    """[(line number, row as a dict)] of a csv; the cells of `columns` are stripped.
-
-    UserError for a file, a column or a cell that is missing.
+    """[(line number, row as a dict)] of a csv; the cells of `columns` are stripped. UserError for a
+    file, a column or a cell that is missing.
     """
     try:
         reader = csv.DictReader(io.StringIO(read_bytes(path).decode("utf-8-sig"), newline=""))

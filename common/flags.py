@@ -14,25 +14,18 @@ from common.errors import UserError
 
 @dataclass(frozen=True)
 class Option:
-    """A flag as one row of a table.
-
-    parse: word -> value, or a UserError that says what is wrong with it; None is a switch. bare:
-    the value of the flag without a value; None if it needs one. count: how many values make one,
-    which is then a list; "+" is one or more. by_attribute: `--lr BASE age=X` overrides it for the
-    age model (see PerTask). runtime: it says where and how to run, not what is learned. env: an
-    environment variable that holds the default. unset: what --help calls a default of None.
-    """
+    """A flag as one row of a table."""
 
     name: str
     default: Any
-    parse: Any
+    parse: Any  # word -> value, or a UserError that says what is wrong with it; None is a switch
     help: str
-    bare: Any = None
-    count: Any = 1
-    by_attribute: bool = False
-    runtime: bool = False
-    env: str = ""
-    unset: str = "none"
+    bare: Any = None  # the value of the flag without a value; None if it needs one
+    count: Any = 1  # how many values make one, which is then a list; "+" is one or more
+    by_attribute: bool = False  # `--lr BASE age=X` overrides it for the age model (see PerTask)
+    runtime: bool = False  # it says where and how to run, not what is learned
+    env: str = ""  # an environment variable that holds the default
+    unset: str = "none"  # what --help calls a default of None
 
     def add_to(self, group, attributes=()):
         """Adds the flag to an argparse parser or group."""

@@ -1,7 +1,5 @@
-"""Intervals of scores, and the comparison of runs, by resampling persons.
-
-The unit of chance is the person: the seven photos of one person succeed or fail together, so
-intervals resample persons, never photos.
+"""Intervals of scores, and the comparison of runs, by resampling persons: the photos of one person
+succeed or fail together.
 """
 
 from typing import NamedTuple
@@ -37,8 +35,7 @@ class Bootstrap(NamedTuple):
 
 def person_counts(labels, person, people, predictions):
     """(people, 26, 3) float32: true positives, predicted and true images of each person, for the
-    18 classes, then mask, gender and age. All that the measures need, so that a bootstrap draw is
-    one row of weights times this table.
+    18 classes, then mask, gender and age: a bootstrap draw is one row of weights times this.
     """
     if len(predictions) != len(labels):
         raise UserError(f"a run has {len(predictions)} predictions for {len(labels)} labels")
@@ -49,12 +46,8 @@ def person_counts(labels, person, people, predictions):
         right = true[name] == predicted[name]
         at_true = person * classes + true[name]
         at_predicted = person * classes + predicted[name]
-        cells = people * classes
-        counts = [
-            np.bincount(at_true, right, minlength=cells),
-            np.bincount(at_predicted, minlength=cells),
-            np.bincount(at_true, minlength=cells),
-        ]
+        columns = (at_true, right), (at_predicted,), (at_true,)
+        counts = [np.bincount(*column, minlength=people * classes) for column in columns]
         parts.append(np.stack(counts, -1).reshape(people, classes, 3))
     return np.concatenate(parts, 1).astype(np.float32)
 
@@ -119,9 +112,8 @@ def _seed_part(groups):
     """(variance (5,), spread (5,), freedom) that the choice of seeds adds to a difference of means,
     or to one mean; freedom is 0 where no configuration has two seeds.
 
-    The spread over seeds is pooled over the groups. Seeds also differ because each errs on persons
-    of its own; resampling persons covers that already, so it is subtracted, else it would count
-    twice; `spread` still has it.
+    Seeds also differ because each errs on persons of its own; resampling persons covers that
+    already, so it is subtracted from the variance; `spread` still has it.
     """
     freedom = sum(len(group.values) - 1 for group in groups)
     if not freedom:
@@ -134,11 +126,9 @@ def _seed_part(groups):
 
 
 def _freedom(influence, seed_part):
-    """(5,) degrees of freedom of the variance behind an interval (Satterthwaite 1946).
-
-    influence: (people, 5) of the statistic; the freedom of persons falls with the few who carry a
-    rare class. The spread of the seeds, of which the chance of persons was subtracted, is what
-    makes their variance uncertain; but the sum is never less certain than the seeds alone.
+    """(5,) degrees of freedom of the variance behind an interval (Satterthwaite 1946), from the
+    influence (people, 5) of the statistic: few if few persons carry a rare class. The sum is never
+    less certain than the seeds alone.
     """
     squares, (variance, spread, of_seeds) = influence**2, seed_part
     persons = squares.sum(0)
@@ -249,10 +239,8 @@ def flips(labels, a, b, paired=False):
 
 def verdict(row, people):
     """A difference of macro F1 in words: better or worse; no difference larger than MARGIN, by two
-    one-sided tests at 5 % each (Schuirmann 1987); or undecided.
-
-    row: of compare(), and "holm", its p value among all comparisons; people: how many were
-    compared. One run a side is no evidence about its method, only about these two runs.
+    one-sided tests at 5 % each (Schuirmann 1987); or undecided. row: of compare(), and "holm", its
+    p value among all comparisons. One run a side is evidence about these two runs alone.
     """
     if people < FEWEST:
         return f"nothing can be told from {counted(people, 'person', 'people')}"

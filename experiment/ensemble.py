@@ -42,10 +42,8 @@ def open_models(folder):
 
 
 class Photos:
-    """The photos to predict; their pixels are opened as each model wants them.
-
-    source: (images folder, names below it); matting: a background.matte.Matting, whose network is
-    that of each model; broken: {row: message} of what could not be read.
+    """The photos of a source, (images folder, names below it), opened as each model wants them,
+    with the matting network of its run; broken: {row: message} of what could not be read.
     """
 
     def __init__(self, source, matting, args, device):
@@ -96,9 +94,8 @@ def average(args, parts):
 
 
 def write_submission(args, runs, source, device):
-    """Predicts the photos of `source` with all runs and writes output.csv, with --images also
-    predictions.csv, with --save_probs the probabilities. runs: [open_models()], in the order of
-    --model_dir.
+    """Predicts the photos of `source` with runs, [open_models()], and writes output.csv, with
+    --images also predictions.csv, with --save_probs the probabilities.
     """
     weights = decision_weights(args, runs, device) if args.decision != "argmax" else 1
     matting = matte.Matting(args.matte_dir, on_error=args.on_error)
@@ -124,10 +121,7 @@ def write_submission(args, runs, source, device):
 
 
 def in_words(probs, answers):
-    """Frame of ans, then of each attribute its value in words and the probability of that value.
-
-    probs: (N, 18); answers: (N,) classes.
-    """
+    """Frame of classes, then of each attribute its value in words and its probability."""
     table = {"ans": answers}
     for name, codes in decode(answers).items():
         table[name] = [IN_WORDS[name][code] for code in codes]
@@ -181,10 +175,8 @@ def write_oof(args, runs, device):
 
 
 def predict_oof(args, known, runs, device):
-    """float64 (N, 18) probabilities of the held-out photos, averaged over the runs.
-
-    known: of oof.read_runs(); runs: of open_models(). Photos that training left out as unreadable
-    are no part of it; UserError if another one is unreadable now.
+    """float64 (N, 18) probabilities of the held-out photos, averaged over the runs: known, of
+    oof.read_runs(), and runs, of open_models(). UserError if one that was readable is not now.
     """
     table = oof.training_photos(known[0], args.train_dir)
     mattes = (args.oof and args.matte_dir) or known[0].config["options"].get("matte_dir")

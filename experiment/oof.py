@@ -1,8 +1,7 @@
 """The out-of-fold score of whatever inference can do: TTA, votes, ensembles, decision rules.
 
-Each run predicts a held-out person by the models of that run's fold that never saw them, so runs
-may be dealt to different folds as long as all together hold out the same people. Where a rule is
-learnt fold by fold, the folds are those of the first run.
+Runs may have different folds if all together hold out the same people. Where a rule is learnt fold
+by fold, the folds are those of the first run.
 """
 
 from pathlib import Path
@@ -23,10 +22,8 @@ FILES = ("config.json", "folds.csv", "oof.csv", "metrics.json")
 
 
 def read_runs(folders, decision="argmax"):
-    """[FinishedRun] whose out-of-fold predictions can be averaged, all in one order of images.
-
-    UserError if one was trained on everybody, if two hold out different people, or if the first
-    has too few folds for the decision.
+    """[FinishedRun] whose out-of-fold predictions can be averaged, all in one order of images;
+    UserError if they cannot, or if the first has too few folds for the decision.
     """
     known = []
     for folder in map(Path, folders):
@@ -49,10 +46,8 @@ def training_photos(run, train_dir=None):
 
 
 def predict(run, models, names, predict_fold):
-    """float64 (N, 18) probabilities in the order of run.oof.
-
-    models: {fold: its models}; names: of the photos that predict_fold(models of a fold, rows of
-    names, int64 (n,)) -> (n, 18) is asked for.
+    """float64 (N, 18) probabilities in the order of run.oof. models: {fold: its models}; names: of
+    all photos; predict_fold(models of a fold, rows of names, int64 (n,)) gives (n, 18).
     """
     photos, probs = pd.Index(names).get_indexer(run.oof.image), np.empty((len(run.oof), CLASSES))
     for fold, own in run.oof.groupby("fold"):
@@ -107,10 +102,8 @@ def write(folder, known, probs, args, seconds):
 
 
 def describe(known, args):
-    """The config.json of a folder of --oof.
-
-    Its options are those of training and of inference together; one in which the runs differ has
-    the values of all of them. `oof_of`: the folders of the runs.
+    """The config.json of a folder of --oof: options of training, where the runs differ all values,
+    and of inference.
     """
     first, every = known[0].config, [run.config["options"] for run in known]
     options = dict(every[0])

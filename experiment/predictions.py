@@ -50,8 +50,7 @@ def predict(model, pixels, photos, info, batch_size=256, tta=augment.TTA["none"]
     """{head: (n, classes) float32 probabilities} of photos, averaged over views and TTA.
 
     photos: int64 (n,) indices into pixels; info: the model's ModelInfo; tta: a value of
-    augment.TTA. Under torchrun each process predicts its share, and all get the whole. NotFinite
-    if a probability is none: all that a run or a submission holds comes from here.
+    augment.TTA. Under torchrun each process predicts its share, and all get the whole.
     """
     autocast, _ = precision(info.amp, pixels.device)
     mean, std = (torch.tensor(value, device=pixels.device) for value in (info.mean, info.std))

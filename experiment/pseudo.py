@@ -35,27 +35,25 @@ def held_out(folds):
 
 
 def write(folder, names, mean, parts):
-    """Writes both files; without the second if there are no parts.
-
-    mean: (N, 18) probabilities; parts: {a value of held_out(): (N, 18)}.
+    """Writes both files, the second if there are parts, {a value of held_out(): (N, 18)}; mean: of
+    all, (N, 18).
     """
     write_csv(Path(folder, "output_probs.csv"), _table(names, mean))
     path = Path(folder, "output_probs_by_fold.csv")
     path.unlink(missing_ok=True)  # of other runs
     if parts:
-        write_csv(path, pd.concat([_table(names, p, {KEY: key}) for key, p in parts.items()]))
+        write_csv(path, pd.concat([_table(names, p, **{KEY: key}) for key, p in parts.items()]))
 
 
-def _table(names, probs, more=None):
+def _table(names, probs, **more):
     probs = pd.DataFrame(probs.round(7), columns=PROBS)
-    return pd.concat([pd.DataFrame({"ImageID": names} | (more or {})), probs], axis=1)
+    return pd.concat([pd.DataFrame({"ImageID": names} | more), probs], axis=1)
 
 
 def read(path, known, folds):
-    """(names, {fold: float64 (M, 18)}) of either file; the mean of all models has the key None.
-
-    known: names of the photos that there are; folds: frame (person, fold) of the run to train.
-    UserError that names the line of what is wrong, or the fold that the file cannot teach.
+    """(names, {fold: float64 (M, 18)}) of either file, of photos in `known`, for a run of the frame
+    (person, fold); the mean of all models has the key None. UserError that names the line of what
+    is wrong, or the fold that the file cannot teach.
     """
     parts = _parts(path, known)
     wanted = {None: None} if None in parts else held_out(folds)

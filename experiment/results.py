@@ -17,9 +17,8 @@ from options import text_of, training_options
 
 
 def fold_log(tasks, labels):
-    """One row an epoch: the scores of the 18 classes, of all tasks together.
-
-    A task that is done before the others keeps its last predictions.
+    """One row an epoch: the scores of the 18 classes, of all tasks together. A task that is done
+    before the others keeps its last predictions.
     """
     rows = []
     for epoch in range(max(len(task.predictions) for task in tasks)):
@@ -27,16 +26,14 @@ def fold_log(tasks, labels):
         for task in tasks:
             codes |= task.predictions[min(epoch, len(task.predictions) - 1)]
         predicted = combine(codes)
-        accuracy = float((predicted == labels).mean())
-        row = {"epoch": epoch + 1, "macro_f1": metrics.macro_f1(labels, predicted)}
-        rows.append(row | {"accuracy": accuracy})
-    return rows
+        scores = metrics.macro_f1(labels, predicted), float((predicted == labels).mean())
+        rows.append((epoch + 1, *scores))
+    return pd.DataFrame(rows, columns=["epoch", "macro_f1", "accuracy"])
 
 
 def report_epoch(place, fold, epoch, tasks, labels):
-    """Prints one line on an epoch of all tasks, and writes the fold's log.csv.
-
-    Returns the macro F1 of the 18 classes; None if nobody is held out.
+    """Prints one line on an epoch of all tasks, and writes the fold's log.csv. Returns the macro F1
+    of the 18 classes; None if nobody is held out.
     """
     parts = [f"fold {fold} epoch {epoch + 1}/{max(task.options['epochs'] for task in tasks)}"]
     parts += [_in_words(task, epoch, decode(labels)) for task in tasks]
@@ -44,8 +41,8 @@ def report_epoch(place, fold, epoch, tasks, labels):
     if len(labels):
         log = fold_log(tasks, labels)
         if rank() == 0:
-            write_csv(place / "log.csv", pd.DataFrame(log))
-        *before, score = [row["macro_f1"] for row in log[: epoch + 1]]
+            write_csv(place / "log.csv", log)
+        *before, score = log.macro_f1[: epoch + 1].tolist()
         if "label" not in (task.name for task in tasks):
             parts.append(f"18 classes F1 {score:.3f}{'*' * (score > max(before, default=-1))}")
     say(" | ".join([*parts, f"{tasks[0].run.pace.left()} left"]))
@@ -90,10 +87,8 @@ def import_wandb(project):
 
 
 class Logger:
-    """TensorBoard events of a fold: of each task beside its weights, of the 18 classes in the
-    fold's folder. With --wandb the same as a run of Weights & Biases.
-
-    options: the Namespace of the run. Ranks other than 0 log nothing.
+    """TensorBoard events of a fold, of each task beside its weights, of the 18 classes in the
+    fold's folder; with --wandb also a run of Weights & Biases. Ranks other than 0 log nothing.
     """
 
     def __init__(self, place, tasks, options):
@@ -116,7 +111,6 @@ class Logger:
                 raise UserError(f"--wandb: {error}; or set WANDB_MODE=offline") from None
 
     def add(self, task):
-        """Adds the last epoch of a task."""
         row = task.history[-1]
         self._add(task.name, {tag: row[key] for key, tag in TAGS.items() if key in row}, task.epoch)
 
@@ -139,17 +133,16 @@ class Logger:
         from torch.utils.tensorboard.summary import hparams
 
         scores = {f"Fold/{name}": scores[name] for name in IN_SHORT if name in scores}
-        figures = {} if table is None else {"Fold/confusion": confusion_figure(table)}
         self._add("", scores, epoch)
         for summary in hparams(self.options, scores):
             self.writers[""].file_writer.add_summary(summary)
-        for tag, figure in figures.items():
-            self.writers[""].add_figure(tag, figure, close=False)
-        if self.wandb:
-            self.wandb.log({tag: self.wandb.Image(figure) for tag, figure in figures.items()})
+        if table is not None:
+            figure = confusion_figure(table)
+            self.writers[""].add_figure("Fold/confusion", figure, close=False)
+            if self.wandb:
+                self.wandb.log({"Fold/confusion": self.wandb.Image(figure)})
 
     def close(self):
-        """Ends the thread and the file of each writer."""
         for writer in self.writers.values():
             writer.close()
         if self.wandb:
@@ -171,9 +164,8 @@ def confusion_figure(table):
 
 
 def finish_fold(place, fold, rows, tasks, logger):
-    """Writes fold<k>/oof.csv and, last, fold<k>/metrics.json, from the best epoch of each task.
-
-    rows: the table of the validation photos; logger: of the fold.
+    """Writes oof.csv and, last, metrics.json of a fold, from the best epoch of each task; rows: the
+    table of its validation photos.
     """
     result = {
         "fold": fold,
@@ -205,9 +197,7 @@ def in_short(labels, probs):
 
 def collect(folder):
     """Writes oof.csv and metrics.json of the run, of the folds that are finished so far; returns
-    the latter.
-
-    Any of several processes that train the folds may come last; one of them at a time gets here.
+    the latter. Of several processes that train the folds one at a time gets here.
     """
     folder, parts, tables = Path(folder), [], []
     with locked(folder / ".lock", wait=True):

@@ -12,10 +12,7 @@ from common.processes import progress
 
 
 class Features:
-    """Takes the place of store.Pixels for a model whose backbone does not learn.
-
-    values: float32 (V, N, F).
-    """
+    """Takes the place of store.Pixels if the backbone does not learn; values: float32 (V, N, F)."""
 
     def __init__(self, values, pixels):
         self.values = torch.from_numpy(values).to(pixels.device)
@@ -28,10 +25,8 @@ class Features:
 
 
 def load(pixels, backbone, info, cache_dir, batch_size=256):
-    """Features of all photos of a store.Pixels, from the cache folder or made now.
-
-    backbone: in eval mode on the device of the pixels; info: the ModelInfo. Photos
-    are neither augmented nor mixed; a random fill shows its mean colour.
+    """Features of all photos of a store.Pixels, from the cache folder or made now, by a backbone in
+    eval mode on their device; info: the ModelInfo.
     """
     key = hashlib.sha256(pixels.key.encode())
     key.update(repr((info.model, info.mean, info.std, info.size)).encode())

@@ -1,8 +1,7 @@
 """Photos and their mattes as files: where they lie, how they are decoded, which belong together.
 
-The digest of a photo's bytes stands in its matte's PNG, so that the two are one file, written whole
-or not at all: a photo that was replaced, or one of equal name from another data set, is told from
-the one that the matte was made of.
+The digest of a photo's bytes stands in its matte's PNG: a photo that was replaced, or one of equal
+name from another data set, is told from the one that the matte was made of.
 """
 
 import hashlib
@@ -27,24 +26,16 @@ SKIP += " prediction"
 END = b"\x00\x00\x00\x00IEND\xae\x42\x60\x82"  # of each PNG
 
 
-def read_photo(path):
-    """Decodes a photo to RGB uint8 (H, W, 3), turned upright by its EXIF tag, without alpha.
-
-    UserError if the file is missing or is not an image.
+def read_photo(path, data=None):
+    """RGB uint8 (H, W, 3) of a photo, turned upright by its EXIF tag, without alpha; data: its
+    bytes, if they are known. UserError if it is missing or is not an image.
     """
-    return decode_photo(read_bytes(path), path)
-
-
-def decode_photo(data, path):
-    """As read_photo(), of the bytes of the file."""
-    return _decoded(data, path, cv2.IMREAD_COLOR_RGB)
+    return _decoded(read_bytes(path) if data is None else data, path, cv2.IMREAD_COLOR_RGB)
 
 
 def read_matte(path, shape=None, photo=None):
-    """A matte, or any mask file, as uint8 (H, W): 255 is foreground.
-
-    UserError if the file is missing, is not an image, is not of the (H, W) asked for, or does not
-    belong to the photo of these bytes.
+    """A matte, or any mask file, as uint8 (H, W): 255 is foreground. UserError if it is missing, is
+    not an image, not of the (H, W) asked for, or does not belong to the photo of these bytes.
     """
     data = read_bytes(path)
     matte = _decoded(data, path, cv2.IMREAD_GRAYSCALE, "; replace or remove it")
@@ -89,9 +80,8 @@ def tie(photo):
 
 
 def stamp(path):
-    """The size and the times of change of a file, as text; "" if there is none.
-
-    That of the inode tells a file whose other time was set back, as `cp -p` does.
+    """The size and the times of change of a file, as text; "" if there is none. That of the inode
+    tells a file whose other time was set back, as `cp -p` does.
     """
     try:
         stat = os.stat(path)  # noqa: PTH116

@@ -1,9 +1,7 @@
 """The pixel store: every photo decoded, composited, cropped and resized once, kept as uint8.
 
-Resizing costs more than decoding, and both cost more than anything else on the host; so each
-(photos, view, crop, size) is one .npy file of shape (N, C, H, W) in the cache folder, from which
-batches are read. Folds, epochs, models and runs share it; on a GPU with room it is copied there
-once. Its checksum is checked when it is opened.
+Each (photos, view, crop, size) is one .npy file of shape (N, C, H, W) in the cache folder, from
+which the batches of all folds, models and runs are read; on a GPU with room it is copied there.
 """
 
 import hashlib
@@ -21,16 +19,7 @@ import torch
 
 from common.errors import UserError
 from common.files import cached, read_bytes
-from photos import crops
-from photos.reading import (
-    SKIP,
-    decode_photo,
-    default_matte_dir,
-    matte_path,
-    on_all_cores,
-    read_matte,
-    stamp,
-)
+from photos import crops, reading
 from photos.views import METHODS, matte_methods
 
 VERSION = 2  # raise it when the same request would give other pixels
@@ -41,10 +30,9 @@ RANDOM = {"pixels": "mean", "photo": "none", "matte": "matte", "background": "ba
 
 class Rows:
     """A uint8 (N, C, H, W) array in .npy files, one behind the other, of which rows are read as
-    they are asked for.
+    they are asked for. counts: the rows of each file; shape: (C, H, W).
 
     A memory map would be slower, and end the process where somebody truncates the file.
-    paths: of the files; counts: the rows of each; shape: (C, H, W).
     """
 
     device = torch.device("cpu")
@@ -87,8 +75,7 @@ class Pixels:
     """The pixels of N photos in V views, as batches on a device.
 
     layers: of each view, {name: a Rows, or a uint8 (N, C, H, W) array}; broken: {index: message}
-    of photos that could not be read (their pixels are zero); key: names what the pixels were made
-    from; count: photos.
+    of unreadable photos, whose pixels are zero; key: names what the pixels were made from.
     """
 
     def __init__(self, layers, broken, device, key=""):
@@ -138,10 +125,9 @@ class Pixels:
 def load(sources, views, cache_dir, *, matte_dir=None, on_error="stop", device="cpu"):
     """The Pixels of photos; what the cache lacks is made first.
 
-    sources: [(images folder, names below it)], one behind the other. The mattes that the views need
-    must be there: background/pixels.py makes them first. A photo that cannot be read is a
-    UserError, or with on_error="skip" stands in Pixels.broken; a matte that is missing, or that of
-    another photo, is a UserError.
+    sources: [(images folder, names below it)], one behind the other. A photo that cannot be read is
+    a UserError, or with on_error="skip" stands in Pixels.broken; a matte that is missing, or that
+    of another photo, is a UserError (background/pixels.py makes them first).
     """
     layers, broken, keys, counts = [], {}, [], [len(names) for _, names in sources]
     for view in views:
@@ -149,7 +135,7 @@ def load(sources, views, cache_dir, *, matte_dir=None, on_error="stop", device="
         for kind, fill in fills.items():
             wanted, paths, first = replace(view, fill=fill), [], 0
             for root, names in sources:
-                folder = Path(matte_dir or default_matte_dir(root))
+                folder = Path(matte_dir or reading.default_matte_dir(root))
                 path, bad = _open(root, names, wanted, folder, Path(cache_dir), on_error)
                 paths.append(path)
                 broken |= {first + index: message for index, message in bad.items()}
@@ -164,8 +150,9 @@ def _open(root, names, view, matte_dir, cache_dir, on_error):
     """(path of a uint8 (N, C, H, W) .npy, broken) of one layer, built if the cache lacks it."""
     paths = [Path(root, name) for name in names]
     for method in matte_methods([view]):
-        paths += [matte_path(matte_dir, method, name) for name in names]
-    inputs = [VERSION, str(Path(root).resolve()), names, astuple(view), list(map(stamp, paths))]
+        paths += [reading.matte_path(matte_dir, method, name) for name in names]
+    stamps = [reading.stamp(path) for path in paths]
+    inputs = [VERSION, str(Path(root).resolve()), names, astuple(view), stamps]
     path = cache_dir / f"{hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:20]}.npy"
 
     def make(temporary):
@@ -176,7 +163,7 @@ def _open(root, names, view, matte_dir, cache_dir, on_error):
     def check(broken):
         if broken and on_error == "stop":
             more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
-            raise UserError(f"{broken[min(broken)]}{more}; {SKIP}")
+            raise UserError(f"{broken[min(broken)]}{more}; {reading.SKIP}")
 
     broken = {int(index): message for index, message in cached(path, make)["broken"].items()}
     check(broken)
@@ -198,18 +185,19 @@ def _build(path, root, names, view, matte_dir):
     def work(index):
         try:
             data = read_bytes(Path(root, names[index]))
-            photo = decode_photo(data, Path(root, names[index]))
+            photo = reading.read_photo(Path(root, names[index]), data)
         except UserError as error:
             broken[index] = str(error)
             return
         alphas = {}
         for method in matte_methods([view]):  # mattes of a user's own are not tied to photos
             own = data if method in METHODS else None
-            matte = matte_path(matte_dir, method, names[index])
-            alphas[method] = read_matte(matte, photo.shape[:2], own)
+            matte = reading.matte_path(matte_dir, method, names[index])
+            alphas[method] = reading.read_matte(matte, photo.shape[:2], own)
         out[index] = _render(photo, alphas, view)
 
-    on_all_cores(work, range(len(names)), view.method if view.method != "none" else "photos")
+    title = view.method if view.method != "none" else "photos"
+    reading.on_all_cores(work, range(len(names)), title)
     out.flush()
     return dict(sorted(broken.items()))
 
@@ -242,10 +230,7 @@ def _layer(photo, alpha, fill):
 
 
 def _background(photo, alpha):
-    """The background alone, blurred, so that it also covers the place of the person.
-
-    A normalised blur: the person weighs nothing, so no colour of theirs bleeds into it.
-    """
+    """The background alone, blurred over the person, whose colours do not bleed into it."""
     height, width = alpha.shape
     small = (max(width // 8, 1), max(height // 8, 1))
     weight = 1 - alpha.astype(np.float32) / 255 + 1e-4  # a matte that covers all leaves a blur

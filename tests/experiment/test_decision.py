@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from helpers import CELLS, macro_f1_sklearn, random_probs
 
-from common.errors import UserError
 from experiment import decision
 from labels import CLASSES, decode
 
@@ -50,8 +49,3 @@ def test_one_step_of_the_ascent_is_a_plain_loop(rng):
             weights = np.where(group, np.exp(decision.GRID[k]), 1)
             expected = macro_f1_sklearn(labels, (probs * weights).argmax(1))
             assert line[k] == pytest.approx(expected)
-
-
-def test_one_fold_has_no_others_to_learn_from():
-    with pytest.raises(UserError, match="--k_fold"):
-        decision.nested_weights(np.full((3, CLASSES), 1 / CLASSES), [0, 1, 2], [0, 0, 0])

@@ -17,8 +17,7 @@ from PIL import Image
 from common import files as common_files
 from common.errors import UserError
 from dataset import find_images
-from photos import crops, store, views
-from photos.reading import matte_path
+from photos import crops, reading, store, views
 
 NAMES = ["a/1.png", "a/2.png", "b/1.png", "b/2.png", "b/3.png"]
 SHAPE = (64, 48)
@@ -32,7 +31,9 @@ def write(path, pixels):
 
 
 def write_matte(root, method, name, alpha):
-    helpers.write_matte(matte_path(root.parent / "mattes", method, name), alpha, root / name)
+    helpers.write_matte(
+        reading.matte_path(root.parent / "mattes", method, name), alpha, root / name
+    )
 
 
 @pytest.fixture
@@ -268,7 +269,7 @@ def test_a_broken_photo_is_left_out_and_counted(made):
 def test_a_matte_that_is_missing_or_does_not_fit_is_named(made):
     root, *_ = made
     view = replace(PHOTO, method="rembg", fill="mean")
-    path = matte_path(root.parent / "mattes", "rembg", NAMES[0])
+    path = reading.matte_path(root.parent / "mattes", "rembg", NAMES[0])
     write(path, np.zeros((10, 10), np.uint8))
     with pytest.raises(UserError, match=r"rembg/a/1\.png: is \(10, 10\), its photo \(64, 48\)"):
         load(root, view)
@@ -289,10 +290,12 @@ def test_a_matte_of_another_photo_is_an_error(made):
     write_matte(root, "rembg", NAMES[3], alphas[3])
     found = pixels(root, view)
     assert (found[3] == resized(pasted(photos[0], alphas[3], (124, 116, 104)), (32, 24))).all()
-    write(matte_path(root.parent / "mattes", "rembg", NAMES[3]), alphas[3])  # of no photo
+    write(reading.matte_path(root.parent / "mattes", "rembg", NAMES[3]), alphas[3])  # of no photo
     with pytest.raises(UserError, match=r"b/2\.png is the matte of another photo"):
         load(root, view)
-    write(matte_path(root.parent / "mattes", "own", NAMES[0]), alphas[0])  # not ours to check
+    write(
+        reading.matte_path(root.parent / "mattes", "own", NAMES[0]), alphas[0]
+    )  # not ours to check
     own = pixels(root, replace(PHOTO, method="own", fill="matte"), names=NAMES[:1])
     assert (own[0] == resized(alphas[0], (32, 24))).all()
 
@@ -349,14 +352,14 @@ def built_until_killed(root, when):
     def die(*_, **__):
         os.kill(os.getpid(), signal.SIGKILL)
 
-    done, decode = [], store.decode_photo
+    done, decode = [], reading.read_photo
 
     def decode_three(*words):
         done.append(decode(*words))
         return die() if len(done) == 3 else done[-1]
 
     if when == "rendering":
-        store.decode_photo = decode_three
+        reading.read_photo = decode_three
     else:
         common_files.write_json = die
     load(root, PHOTO)
@@ -375,15 +378,15 @@ def test_a_kill_while_building_leaves_no_half_store(made, when):
 
 
 def build_with_others(root, start, name):
-    decode = store.decode_photo
+    decode = reading.read_photo
 
-    def counted(data, path):
+    def counted(path, data):
         with (root.parent / "rendered").open("a") as log:
             log.write(f"{path}\n")
         time.sleep(0.02)
-        return decode(data, path)
+        return decode(path, data)
 
-    store.decode_photo = counted
+    reading.read_photo = counted
     start.wait(60)
     built = load(root, PHOTO).batch(torch.arange(len(NAMES)), 0).numpy()
     digest = hashlib.sha256(built.tobytes()).hexdigest()
