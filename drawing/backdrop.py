@@ -61,9 +61,8 @@ def blinds(rng, x, y, half):
 
 
 def bookshelf(rng, x, y, half):
-    image = np.float32(
-        rng.choice([(48, 33, 22), (90, 75, 58), (110, 108, 104)]) + y[..., None] / 40
-    )
+    wood = rng.choice([(48, 33, 22), (90, 75, 58), (110, 108, 104)])
+    image = np.float32(wood + y[..., None] / 40)
     for shelf in np.arange(rng.uniform(20, 80), 620, 92):
         left = rng.uniform(-10, 0)
         while left < 460:

@@ -41,14 +41,6 @@ def ellipse(centre, radii):
     return np.stack([np.cos(angles), np.sin(angles)], 1) * radii + centre
 
 
-def blend(below, colour, share):
-    """Mixes a colour into an RGBA picture, as far as share, (h, w) in 0..1, says."""
-    above = np.full_like(below, 255)
-    above[..., :3] = colour
-    share = share.astype(np.float32)
-    below[:] = cv2.blendLinear(below, above, 1 - share, share)
-
-
 def over(below, above):
     """Lays one premultiplied RGBA picture over another, in place (Porter and Duff 1984)."""
     rest = cv2.bitwise_not(cv2.extractChannel(above, 3))
@@ -84,10 +76,8 @@ class Layer:
         """A line, `width` frame units wide, or many of them if points are (n, k, 2)."""
         points = self.fixed(points)
         points = [points] if points.ndim == 2 else list(points)
-        width = max(1, round(width * self.scale))
-        cv2.polylines(
-            self.pixels, points, closed, (*map(float, colour), 255), width, cv2.LINE_AA, 4
-        )
+        ink, width = (*map(float, colour), 255), max(1, round(width * self.scale))
+        cv2.polylines(self.pixels, points, closed, ink, width, cv2.LINE_AA, 4)
 
     def tint(self, centre, radii, colour, strength):
         """Blends a colour in, softly around a centre, only where the layer is painted."""
@@ -96,7 +86,9 @@ class Layer:
         y, x = np.ogrid[: part.shape[0], : part.shape[1]]
         x = np.exp(-(((x + left - centre[0] / 16) / reach[0]) ** 2))
         y = np.exp(-(((y + top - centre[1] / 16) / reach[1]) ** 2))
-        blend(part, colour, strength / 255 * x * y * part[..., 3])
+        share = (strength / 255 * x * y * part[..., 3]).astype(np.float32)
+        above = np.full_like(part, (*np.array(colour).astype(np.uint8), 255))
+        part[:] = cv2.blendLinear(part, above, 1 - share, share)
 
     def crease(self, lines, depth, width=1.6):
         """Darkens along soft lines, by about the share `depth` at their middle."""
@@ -124,10 +116,7 @@ class Layer:
 
 def pattern(rng):
     """The lines of a plain, striped or checked fabric, for Layer.crease."""
-    kind, places, lean = (
-        rng.integers(3),
-        np.arange(-4, 6, rng.uniform(0.1, 0.26)),
-        rng.choice(3) / 4,
-    )
+    kind, places = rng.integers(3), np.arange(-4, 6, rng.uniform(0.1, 0.26))
+    lean = rng.choice(3) / 4
     stripes = [[(x - lean, -1), (x + lean, 6)] for x in places] if kind else []
     return stripes + ([[(-4, y), (4, y + lean)] for y in places] if kind == 2 else [])

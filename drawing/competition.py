@@ -1,17 +1,16 @@
 """The drawn competition: who is in it, and the files of its layout."""
 
 import hashlib
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import cv2
 import numpy as np
 
-from common.processes import cores, progress
 from drawing.backdrop import BACKDROPS, draw_backdrop, render_scale
 from drawing.photo import MASKS, draw_photo
 from drawing.portrait import draw_portrait
 from labels import ATTRIBUTES, encode
+from photos.reading import on_all_cores
 
 PHOTOS = ("mask1", "mask2", "mask3", "mask4", "mask5", "incorrect_mask", "normal")
 GENDERS = ATTRIBUTES["gender"]
@@ -31,14 +30,8 @@ def draw(out, args):
         words = [f"{args.seed} {person['number']} {photo}" for photo in PHOTOS]
         person["path"] = ""
         person["files"] = [f"{hashlib.sha1(word.encode()).hexdigest()}.jpg" for word in words]
-    everyone = train + evaluation
     work = partial(draw_person, out=out, seed=args.seed, size=tuple(args.size))
-    pool = ThreadPoolExecutor(cores())
-    try:
-        done = pool.map(work, everyone)
-        list(progress(done, total=len(everyone), desc="drawing", unit="person"))
-    finally:
-        pool.shutdown(cancel_futures=True)
+    on_all_cores(work, train + evaluation, "drawing")
     write_train(out, train)
     write_eval(out, evaluation, args.seed)
 
@@ -122,11 +115,9 @@ def draw_person(person, out, seed, size):
 
 
 def write_image(path, image):
-    options = [cv2.IMWRITE_JPEG_QUALITY, 92]
-    if path.suffix == ".png":  # fast, for mattes
-        options = [cv2.IMWRITE_PNG_COMPRESSION, 1]
-        options += [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
-    path.write_bytes(cv2.imencode(path.suffix, image, options)[1])  # a full disk is an error
+    fast = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
+    coded = cv2.imencode(path.suffix, image, [cv2.IMWRITE_JPEG_QUALITY, 92, *fast])[1]
+    path.write_bytes(coded)  # a full disk is an error
 
 
 def write_table(path, header, rows):

@@ -80,7 +80,6 @@ def build(evidence):
         html.notes(evidence.data.notes),
         page.keep(evidence, "unreadable", broken, words, limit=30, empty=none),
         html.figure(*figures.age_histogram(people)),
-        html.figure(*figures.class_counts(classes)),
         _look_alikes(evidence, files),
         _faces(evidence),
     ]

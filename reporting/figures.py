@@ -7,7 +7,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from labels import ATTRIBUTES, CLASS_NAMES, CLASSES
+from labels import ATTRIBUTES
 
 # Of Okabe and Ito (2008): colours that the colour-blind can tell apart.
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
@@ -33,16 +33,6 @@ def _canvas(width, height, *shape, **options):
     matplotlib.rcParams.update(STYLE)
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(*shape, **options)
-
-
-def _rows(names, height, **labels):
-    """(figure, axes) of horizontal bars or points with names at the left, the first on top."""
-    figure, axes = _canvas(8, height)
-    axes.set_yticks(range(len(names)), names)
-    axes.grid(axis="y", visible=False)
-    axes.invert_yaxis()
-    axes.set(**labels)
-    return figure, axes
 
 
 def _mark_bounds(axes):
@@ -75,17 +65,6 @@ def age_histogram(people):
     return _picture(figure)
 
 
-def class_counts(classes):
-    """Images of each class. classes: frame (images, people), a row each of the 18."""
-    names = [f"{k:2d}  {name}" for k, name in enumerate(CLASS_NAMES)]
-    figure, axes = _rows(names, 4.4, title="Images by class", xlabel="images")
-    bars = axes.barh(range(CLASSES), classes.images, color=np.repeat((BLUE, ORANGE, GREEN), 6))
-    words = [f"{row.images:,} of {row.people:,} people" for row in classes.itertuples()]
-    axes.bar_label(bars, words, padding=2, fontsize=9)
-    axes.margins(x=0.2, y=0.01)
-    return _picture(figure)
-
-
 def learning_curves(logs):
     """Loss and macro F1 by epoch, a row a task, a line a fold. logs: {task: frame of log.csv}."""
     figure, axes = _canvas(8, 2.1 * len(logs) + 0.3, len(logs), 2, squeeze=False)
@@ -109,10 +88,11 @@ def learning_curves(logs):
 
 def forest(rows, baseline):
     """Differences with intervals. rows: frame (run, difference, low, high), top first."""
-    xlabel = f"difference of macro F1 from {baseline}, 95 % interval"
-    height = 0.42 * len(rows) + 1.3
-    figure, axes = _rows(rows.run, height, title="Did it help?", xlabel=xlabel)
+    figure, axes = _canvas(8, 0.42 * len(rows) + 1.3)
     colours = np.select([rows.low > 0, rows.high < 0], [GREEN, RED], BLUE)
+    axes.set_yticks(range(len(rows)), rows.run)
+    axes.grid(axis="y", visible=False)
+    axes.set(title="Did it help?", xlabel=f"difference of macro F1 from {baseline}, 95 % interval")
     axes.hlines(range(len(rows)), rows.low, rows.high, colours, lw=2.5)
     axes.scatter(rows.difference, range(len(rows)), 49, colours, "s", zorder=3)
     axes.axvline(0, color="black", lw=1)

@@ -14,6 +14,7 @@ import demo
 from common import errors
 from common.files import HOME
 from drawing import backdrop, competition, photo, portrait
+from photos import reading
 
 PHOTOS = ["incorrect_mask", "mask1", "mask2", "mask3", "mask4", "mask5", "normal"]
 SMALL = ["--people", "24", "--eval_people", "3", "--size", "64", "48"]
@@ -124,7 +125,7 @@ def test_more_people_and_more_threads_leave_the_others_as_they_were(drawn, tmp_p
         return person(*args, **options)
 
     monkeypatch.setattr(competition, "draw_person", watched)
-    monkeypatch.setattr(competition, "cores", lambda: 4)
+    monkeypatch.setattr(reading, "cores", lambda: 4)
     flags = ["--people", "30", "--label_noise", "0.2"]
     more = digests(draw(tmp_path / "more", *flags))
     assert len(names) > 1
