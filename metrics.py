@@ -60,22 +60,11 @@ def score(labels, probs):
     return result
 
 
-def reliability(labels, probs, bins=15):
-    """Images, mean top probability and accuracy, three (bins,) arrays, in equal-width bins of the
-    top probability; an empty bin has 0 in all three.
-    """
-    top = probs.max(1)
-    right = probs.argmax(1) == labels
-    index = np.clip(np.ceil(top * bins).astype(int) - 1, 0, bins - 1)
-    images = np.bincount(index, minlength=bins)
-    scale = 1 / np.maximum(images, 1)
-    confidence = np.bincount(index, top, minlength=bins) * scale
-    return images, confidence, np.bincount(index, right, minlength=bins) * scale
-
-
 def ece(labels, probs, bins=15):
     """Expected calibration error, 0..1 (Guo et al. 2017, "On Calibration of Modern Neural
-    Networks"): |accuracy - confidence| of each bin, weighted by its images.
+    Networks"): in equal-width bins of the top probability, |accuracy - confidence| weighted by the
+    images of the bin.
     """
-    images, confidence, accuracy = reliability(np.asarray(labels), np.asarray(probs), bins)
-    return float((images * np.abs(accuracy - confidence)).sum() / images.sum())
+    top, right = np.max(probs, 1), np.argmax(probs, 1) == labels
+    index = np.clip(np.ceil(top * bins).astype(int) - 1, 0, bins - 1)
+    return float(np.abs(np.bincount(index, right - top)).sum() / len(top))

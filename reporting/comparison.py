@@ -116,26 +116,26 @@ def _said(frame):
 
 
 def _ranking(evidence):
-    names, verdicts, lines = runs.differing(evidence.groups), evidence.verdicts, []
+    names, lines = runs.differing(evidence.groups), []
     for group in evidence.groups:
         scores, line = evidence.scores[group.name], {"run": group.name, "seeds": len(group.runs)}
         line |= {name: group.options.get(name, "") for name in names}
         line |= dict(zip(SCORE, scores["macro_f1"], strict=True))
         lines.append(line | {name: scores[name][0] for name in ATTRIBUTES} | group.figures)
-    against = {name: f"difference_{name}" for name in ("low", "high", "low90", "high90")}
-    against = verdicts[["run", *FIGURES, "holm", "verdict"]].rename(columns=against)
-    frame = pd.DataFrame(lines).sort_values("macro_f1", ascending=False)
-    frame = frame.merge(against.rename(columns={"holm": "p_holm"}), "left", "run")
-    shown = frame[["run"]].assign(**{"macro F1, 95 % interval": page.estimates(frame[SCORE])})
-    shown = shown.merge(_said(verdicts).assign(run=verdicts.run), "left", "run")
+    frame = pd.DataFrame(lines).sort_values("macro_f1", ascending=False).set_index("run")
+    verdicts = evidence.verdicts.set_index("run")
+    shown = page.estimates(frame[SCORE]).to_frame("macro F1, 95 % interval").join(_said(verdicts))
     shown["verdict"] = shown.verdict.fillna("baseline")
     shown = shown.join(frame[["last_epoch", "sd_over_seeds", *names]].dropna(axis=1, how="all"))
+    ends = {name: f"difference_{name}" for name in ("low", "high", "low90", "high90")}
+    against = verdicts[[*FIGURES, "holm", "verdict"]].rename(columns=ends | {"holm": "p_holm"})
+    frame = frame.join(against).reset_index()
     caption = (
         f"Runs by macro F1, compared with {evidence.baseline.name}, and the options in which they "
         "differ. Macro F1 is of the epochs kept: where those were the best on these very people, "
         "it flatters, and the last epoch's, which nobody chose, is the fairer figure (--keep last)."
     )
-    return page.keep(evidence, "runs", frame, caption, shown)
+    return page.keep(evidence, "runs", frame, caption, shown.reset_index())
 
 
 def _differences(evidence):

@@ -82,15 +82,12 @@ def train_epoch(model, optimizer, loader, device):
 def validate(model, loader, device):
     """Macro F1 of the validation photos."""
     model.eval()
-    truth, found = [], []
-    for photos, labels in loader:
-        found += model(photos.to(device)).argmax(1).tolist()
-        truth += labels.tolist()
+    pairs = [(labels, model(photos.to(device)).argmax(1).cpu()) for photos, labels in loader]
+    truth, found = map(torch.cat, zip(*pairs, strict=True))
     return f1_score(truth, found, labels=range(18), average="macro", zero_division=0)
 
 
 def main(data_dir, out, model, *numbers):
-    """Trains and saves a model."""
     height, width, batch_size, epochs = map(int, numbers)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     train, valid = loaders(data_dir, (height, width), batch_size, os.cpu_count())
