@@ -22,10 +22,8 @@ CARDS = 6  # photos that one run gets right and the other wrong, each way
 
 
 def headline(evidence):
-    """{"main", "points", "notes"}: the answer of the page.
-
-    The best run comes first. Then follow the changes of one option that were tried in several
-    conditions, or where there are none, the runs against the baseline.
+    """{"main", "points", "notes"}: the best run; then the changes of one option that were tried in
+    several conditions, or where there are none, the runs against the baseline.
     """
     scores = {name: page.estimate(*row["macro_f1"]) for name, row in evidence.scores.items()}
     main, baseline = f"{evidence.best}: macro F1 {scores[evidence.best]}", evidence.baseline.name
@@ -37,9 +35,9 @@ def headline(evidence):
             for row in pooled.sort_values("p", kind="stable").to_dict("records")
         ]
     elif len(scores) > 1:
+        against = f"against {baseline} {scores[baseline]}"
         lines = [
-            f"{row['run']} {scores[row['run']]} against {baseline} {scores[baseline]}: "
-            f"{_answer(row)}"
+            f"{row['run']} {scores[row['run']]} {against}: {_answer(row)}"
             for row in evidence.verdicts.to_dict("records")
         ]
     if len(scores) > 1:
@@ -51,10 +49,9 @@ def headline(evidence):
 
 def _answer(row):
     change = page.estimate(*(row[name] for name in DIFFERENCE), "+")
-    return (
-        f"{change} (detectable: {page.number(row['detectable'])}), {page.chance(row['p'])}, "
-        f"{row['won']:,.0f} photos won, {row['lost']:,.0f} lost: {row['verdict']}"
-    )
+    chance = f"(detectable: {page.number(row['detectable'])}), {page.chance(row['p'])}"
+    flips = f"{row['won']:,.0f} photos won, {row['lost']:,.0f} lost"
+    return f"{change} {chance}, {flips}: {row['verdict']}"
 
 
 def _notes(evidence, pooled):

@@ -141,21 +141,16 @@ def matched_pairs(groups):
 
 @dataclass
 class Evidence:
-    """All that the sections are made of; what is costly is computed once, when it is asked for.
-
-    matte_dir: may be missing; seed: of the choice of photos; groups: none for a look at the data;
-    baseline: the one to compare with; rows: those of data.frame in the order of the runs' images;
-    folder: where the csv files lie, beside the page; tables: {name: frame}, these files.
-    """
+    """All that the sections are made of; what is costly is computed once, when it is asked for."""
 
     data: Table
-    matte_dir: Path
-    seed: int
-    groups: list
+    matte_dir: Path  # may be missing
+    seed: int  # of the choice of photos
+    groups: list  # none for a look at the data
     baseline: Group
-    rows: pd.DataFrame
-    folder: str = ""
-    tables: dict = field(default_factory=dict)
+    rows: pd.DataFrame  # those of data.frame in the order of the runs' images
+    folder: str = ""  # where the csv files lie, beside the page
+    tables: dict = field(default_factory=dict)  # {name: frame}, these files
 
     @cached_property
     def scores(self):
