@@ -5,6 +5,7 @@ import os
 
 from common.errors import UserError
 from common.files import locked, read_bytes, read_json, write_json
+from common.schema import check
 from photos.reading import digest, stamp, tie
 
 
@@ -30,7 +31,7 @@ class Digests:
 
     def of(self, photo):
         """The digest of a photo; None if it cannot be read."""
-        mark, known = stamp(photo), str(self.known.get(str(photo.absolute())))
+        mark, known = stamp(photo), self.known.get(str(photo.absolute()), "")
         if mark and known.startswith(mark):
             return known.removeprefix(mark)
         with contextlib.suppress(UserError):
@@ -53,6 +54,5 @@ class Digests:
 
     def _read(self):
         with contextlib.suppress(UserError):  # missing or damaged
-            known = read_json(self.path)
-            return known if isinstance(known, dict) else {}
+            return check(read_json(self.path), {str: str}, self.path)
         return {}

@@ -19,9 +19,8 @@ from threadpoolctl import threadpool_limits
 
 from background import grabcut, rembg_net
 from background.digests import Digests, belongs
-from common import devices
+from common import devices, files
 from common.errors import UserError
-from common.files import atomic, hidden, read_json, remove_leftover, write_csv, write_json
 from common.processes import cores, counted, rank, say, world_size
 from common.schema import check
 from photos import reading
@@ -72,7 +71,7 @@ class Job:
 
 
 def ensure(root, names, method, matting):
-    """Makes the mattes that are missing or of other photos; returns meta.json as a dict.
+    """Makes the mattes that are missing or of other photos; returns what they are made with.
 
     root, names: as dataset.find_images gives them. method: one of METHODS. matting: a Matting.
     Under torchrun each rank makes its share of `names`; the caller waits for the others.
@@ -82,7 +81,7 @@ def ensure(root, names, method, matting):
     model = rembg_net.find_model(matting.rembg_model) if method != "grabcut" else None
     paths, known = _paths(root, names, matte_dir, method), Digests(matte_dir / "photos.json")
     job = Job(Path(root), matte_dir / method, paths, model, matting, known)
-    meta = _start(job)
+    options = _start(job)
     mine, start = list(paths)[rank() :: world_size()], time.perf_counter()
     every = matting.overwrite
     todo = [n for n in mine if every or not belongs(paths[n], known.of(job.root / n))]
@@ -97,7 +96,7 @@ def ensure(root, names, method, matting):
         _make(job, todo)
     known.save()
     _summary(job, len(mine) - len(todo), _write_rejected(job), time.perf_counter() - start)
-    return meta
+    return options
 
 
 def _paths(root, names, matte_dir, method):
@@ -124,7 +123,9 @@ def options_of(method, model):
 
 
 def _start(job):
-    """Checks or writes meta.json; with overwrite, removes mattes that were made otherwise."""
+    """Checks or writes meta.json, and returns its options; with overwrite, removes mattes that were
+    made otherwise.
+    """
     options, old = options_of(job.method, job.model), _kept_options(job.folder)
     if job.how.overwrite:
         devices.barrier()  # all have seen what is there
@@ -141,20 +142,16 @@ def _start(job):
             "--overwrite, or give another --matte_dir"
         )
     if old == options:
-        return read_json(job.folder / "meta.json")
+        return options
     versions = {"opencv": cv2.__version__, "numpy": np.__version__}
     if job.model:
         import onnxruntime
 
         versions["onnxruntime"] = onnxruntime.__version__
+    files.check_writable("--matte_dir", job.folder)
     meta = {"method": job.method, "options": options, "versions": versions}
-    try:
-        write_json(job.folder / "meta.json", meta)
-    except OSError as error:
-        raise UserError(
-            f"cannot write mattes to {job.folder} ({error.strerror}); give another --matte_dir"
-        ) from None
-    return meta
+    files.write_json(job.folder / "meta.json", meta)
+    return options
 
 
 def _kept_options(folder):
@@ -162,18 +159,16 @@ def _kept_options(folder):
     if not any(folder.rglob("*.png")):
         return None
     path = folder / "meta.json"
-    meta = read_json(path) if path.exists() else {}
-    options = meta.get("options") if isinstance(meta, dict) else {}
-    return options if isinstance(options, dict) else {}
+    return check(files.read_json(path), {"options": dict}, path)["options"] if path.exists() else {}
 
 
 def _clean(job, todo):
     """Removes what a killed run left behind of these photos."""
     paths = {job.paths[name] for name in todo}
-    paths = {hidden(path) for path in paths | {job.note(path) for path in paths}}
+    paths = {files.hidden(path) for path in paths | {job.note(path) for path in paths}}
     for path in job.folder.rglob(".*.tmp"):
         if path.with_name(path.name.rsplit(".", 2)[0]) in paths:
-            remove_leftover(path)
+            files.remove_leftover(path)
 
 
 def _make(job, todo):
@@ -229,14 +224,14 @@ def _finish(job, name, photo, matte, sure, digest):
     if reason:
         matte = np.full(photo.shape[:2], 255, np.uint8)
         # Noted before the matte is there: a run killed in between does this photo again.
-        write_json(note, {"image": name, "reason": reason, "foreground": share})
+        files.write_json(note, {"image": name, "reason": reason, "foreground": share})
     else:
         note.unlink(missing_ok=True)
     # Packed for speed: runs of one value are what a matte has.
     packed = [cv2.IMWRITE_PNG_COMPRESSION, 1]
     packed += [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
     png = cv2.imencode(".png", matte, packed)[1].tobytes()
-    with atomic(job.paths[name], sync=False) as temporary:
+    with files.atomic(job.paths[name], sync=False) as temporary:
         temporary.write_bytes(png.removesuffix(reading.END) + reading.tie(digest))
     job.shares.append(share)
 
@@ -258,11 +253,11 @@ def fault(matte):
 def _write_rejected(job):
     """rejected.csv from all notes, those of other ranks and runs too; returns the table."""
     notes = (job.folder / ".rejected").rglob("[!.]*.row")
-    rows = [check(read_json(path), {"image": str}, path) for path in notes]
+    rows = [check(files.read_json(path), {"image": str}, path) for path in notes]
     table = pd.DataFrame(rows, columns=["image", "reason", "foreground"]).sort_values("image")
     path = job.folder / "rejected.csv"
     if job.shares or not path.exists():  # mattes that are all there may be on a read-only disk
-        write_csv(path, table.round({"foreground": 4}))
+        files.write_csv(path, table.round({"foreground": 4}))
     return table
 
 

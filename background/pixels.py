@@ -28,7 +28,7 @@ def open_pixels(sources, views, matting, cache_dir, device):
         )
     for root, names in sources:
         for method in methods:
-            made[method] = matte.ensure(root, names, method, matting)["options"]
+            made[method] = matte.ensure(root, names, method, matting)
     devices.barrier()
     places = {"matte_dir": matting.matte_dir, "on_error": matting.on_error, "device": device}
     return store.load(sources, views, cache_dir, **places), made

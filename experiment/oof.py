@@ -11,7 +11,7 @@ import pandas as pd
 
 import metrics
 from common.errors import UserError
-from common.files import write_csv, write_json
+from common.files import check_writable, write_csv, write_json
 from common.processes import say
 from dataset import read_train
 from experiment import decision, reader, results, run_folder
@@ -72,8 +72,7 @@ def nested(probs, oof, rule):
 def check_target(folder):
     """UserError if --oof would write over anything but an earlier --oof."""
     folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--oof {folder} is a file; give a new folder")
+    check_writable("--oof", folder)
     found = {path.name for path in folder.glob("[!.]*")}
     if "config.json" in found and "oof_of" in reader.read_config(folder, models=False):
         found -= set(FILES)

@@ -14,9 +14,9 @@ def center_box(height, width):
 def person_box(alpha, size):
     """(top, bottom, left, right) of head and shoulders in a matte, in the proportions of `size`.
 
-    The head is found as the largest circle near the top of the person: going down, the inscribed
-    radius grows with the depth until the middle of the head, then falls behind. The box is 3.9 of
-    the radius there, about 1.7 heads tall. Without a person in the matte it is center_box().
+    The head is the largest circle near the top of the person: going down, the inscribed radius
+    grows until the middle of the head. The box is 3.9 of it, about 1.7 heads tall; center_box()
+    without a person.
     """
     height, width = alpha.shape
     inside = (alpha > 127).astype(np.uint8)

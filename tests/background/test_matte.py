@@ -32,8 +32,8 @@ def read(path):
 
 def make(images, method, **options):
     root, names = find_images(images)
-    meta = matte.ensure(root, names, method, matte.Matting(**options))
-    return meta, default_matte_dir(root) / method
+    made_with = matte.ensure(root, names, method, matte.Matting(**options))
+    return made_with, default_matte_dir(root) / method
 
 
 def empty_room():
@@ -140,8 +140,9 @@ def test_faults(box, words):
 
 
 def test_what_is_there_is_kept_and_overwritten_on_request(folder, capsys):
-    meta, made = make(folder, "grabcut")
-    assert meta == json.loads((made / "meta.json").read_text()) and meta["method"] == "grabcut"
+    made_with, made = make(folder, "grabcut")
+    meta = json.loads((made / "meta.json").read_text())
+    assert meta["method"] == "grabcut" and meta["options"] == made_with
     good = (made / "p0/0.png").read_bytes()
     mine = {path: path.stat().st_mtime_ns for path in made.rglob("*.png")}
     (made / "p1/2.png").unlink()
@@ -276,7 +277,7 @@ def test_mattes_of_other_options_are_not_mixed(folder, tmp_path):
     root, names = find_images(folder)
 
     def one(**options):
-        return matte.ensure(root, names[:1], "rembg", matte.Matting(**options))["options"]
+        return matte.ensure(root, names[:1], "rembg", matte.Matting(**options))
 
     options = one()
     made = default_matte_dir(root) / "rembg"

@@ -253,7 +253,7 @@ def test_it_writes_over_nothing_but_itself(tiny, score, tmp_path, monkeypatch):
         score(tiny.joint, folder="kept")
     assert probs_of(kept).tolist() == probs_of(tiny.joint).tolist()
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="is a file"):
+    with pytest.raises(UserError, match="is not a folder"):
         score(tiny.joint, folder="file")
     first, _, _ = score(tiny.joint)
     again, _, config = score(tiny.joint, "--tta", "flip")
