@@ -90,6 +90,8 @@ OPTIONS = {
         Option("init_from", None, str, "start from the weights of this run, fold by fold"),
         Where("dry_run", False, None, "say all problems, try a batch of each model, tell the cost, "
               "write dry_run.png; make no run"),
+        Where("workers", 1, whole(1), "folds that train side by side, each in a process with its "
+              "share of the cores; on the GPUs in turn"),
         Where("device", "auto", str, "auto|cpu|cuda|cuda:1|mps ..."),
         Where("deterministic", False, None, "on a GPU only kernels that give the same bytes each "
               "time, which may be slower; a warning where torch has none"),

@@ -3,6 +3,7 @@
 python train.py --data_dir data/train
 python train.py --split_heads --bg rembg --lr 1e-3 age=3e-4
 python train.py --k_fold 5 --weighted_sampler --criterion focal
+python train.py --k_fold 6 --workers 2
 python train.py --from_run runs/exp --lr 3e-4
 python train.py --resume runs/exp
 """
@@ -11,9 +12,9 @@ import signal
 import sys
 
 import options
-from common.errors import run_command
+from common.errors import UserError, run_command
 from common.files import check_writable
-from common.processes import quick_imports, rank, say
+from common.processes import quick_imports, rank, say, world_size
 
 
 def parse_args(argv):
@@ -42,6 +43,8 @@ def main(argv=None, on_epoch=None):
 
         return dry_run(argv, parse_args)
     args = parse_args(argv)
+    if args.workers > 1 and world_size() > 1:
+        raise UserError("--workers starts processes of its own: give --workers 1, or no torchrun")
     # A run to go on with need not lie where it was begun.
     check_writable("--resume" if args.resume else "--model_dir", args.resume or args.model_dir)
     check_writable("--cache_dir", args.cache_dir)

@@ -2,15 +2,22 @@
 
 import contextlib
 import gc
+import multiprocessing
 import os
+import signal
 import sys
+import threading
+import traceback
+from multiprocessing.connection import wait
 
 from tqdm import tqdm
 
+from common.errors import UserError
+
 
 def progress(iterable=None, **options):
-    """A tqdm bar on rank 0 and on a terminal; silent in log files."""
-    disable = True if rank() else None
+    """A tqdm bar on rank 0 and on a terminal; silent in log files and in side_by_side()."""
+    disable = True if rank() or multiprocessing.parent_process() else None
     return tqdm(iterable, disable=disable, dynamic_ncols=True, leave=False, **options)
 
 
@@ -59,3 +66,63 @@ def rank():
 def world_size():
     """The number of processes under torchrun, else 1."""
     return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def side_by_side(work, given, jobs, heard):
+    """Runs work(place, *given[k]) in a new process for each k, and shares the jobs out to them.
+
+    place: a multiprocessing Connection. Whenever work() sends None through it, it receives the next
+    job, or None after the last. A tuple that it sends goes to heard(*tuple). An exception in one of
+    them or here is raised here, once all are killed. They do not outlive this process.
+    """
+    context, jobs, workers = multiprocessing.get_context("spawn"), iter(jobs), {}
+    try:
+        for own in given:
+            place, theirs = context.Pipe()
+            process = context.Process(target=_worker, args=(work, theirs, *own), daemon=True)
+            previous = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for this process
+            process.start()
+            signal.signal(signal.SIGINT, previous)
+            theirs.close()
+            workers[place] = process
+        alive = {*workers}
+        while alive:
+            for place in wait(alive):
+                try:
+                    told = place.recv()
+                    if told is None:
+                        place.send(next(jobs, None))
+                except (EOFError, ConnectionError):
+                    alive.remove(place)
+                    _check_ended(workers[place])
+                    continue
+                if isinstance(told, Exception):
+                    raise told
+                if told is not None:
+                    heard(*told)
+    finally:
+        for process in workers.values():
+            process.kill()
+            process.join()
+
+
+def _check_ended(process):
+    process.join()
+    if code := process.exitcode:
+        raise UserError(f"a worker ended with exit code {code}; try fewer --workers if memory ends")
+
+
+def _worker(work, place, *given):
+    """The main function of a process of side_by_side()."""
+
+    def end_with_parent():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    tqdm.set_lock(threading.RLock())  # its own, of several processes, leaks where this is killed
+    try:
+        work(place, *given)
+    except Exception as error:
+        error.add_note(traceback.format_exc())
+        place.send(error)

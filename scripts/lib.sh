@@ -8,22 +8,6 @@ fail() {
     exit 2
 }
 
-# --- the folds of one run, side by side ---------------------------------------------------------
-
-# folds_of I COUNT FOLDS: the folds that process I of COUNT trains: I, I + COUNT, I + 2 COUNT ...
-folds_of() {
-    seq "$1" "$2" $(($3 - 1)) | xargs
-}
-
-# wait_for_all PID...: waits for all of them, and fails if one did. Ctrl-C stops them all.
-wait_for_all() {
-    local status=0
-    children=("$@")
-    trap 'kill "${children[@]}" 2>/dev/null || true' INT TERM
-    for pid in "$@"; do wait "$pid" || status=$?; done
-    return $status
-}
-
 # --- batches: many runs, then a report that compares them ---------------------------------------
 #
 # A batch can be stopped at any time. Started again with the same environment, it skips the runs
@@ -32,16 +16,16 @@ wait_for_all() {
 #   DATA   the train folder          (data/train)    RUNS   folder of the runs  (runs)
 #   SEEDS  seeds of each condition   ("42")          FOLDS  folds of each run   (5)
 #   EPOCHS epochs of each run        (8)             SIZE   height and width    ("128 96")
-#   GPUS   GPUs for the folds        (none: one process, on what --device auto finds)
 #   PROCESSES  runs side by side on a CPU, each on one core; two on two cores finish earlier than
 #              one after the other on both         (1)
-#   EXTRA  more flags for train.py   (none)          KEEP   last or best epoch  (last)
+#   EXTRA  more flags for train.py, such as --workers 4 on four GPUs (none)
+#   KEEP   last or best epoch        (last)
 #
 # KEEP is the last epoch because the best one is chosen on the validation people, which flatters
 # the score: three models, which choose three times, more than one.
 batch() {
     DATA=${DATA:-data/train} RUNS=${RUNS:-runs} SEEDS=${SEEDS:-42} FOLDS=${FOLDS:-5}
-    EPOCHS=${EPOCHS:-8} SIZE=${SIZE:-128 96} GPUS=${GPUS:-} EXTRA=${EXTRA:-} KEEP=${KEEP:-last}
+    EPOCHS=${EPOCHS:-8} SIZE=${SIZE:-128 96} EXTRA=${EXTRA:-} KEEP=${KEEP:-last}
     PROCESSES=${PROCESSES:-1} conditions=()
     trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 }
@@ -64,17 +48,16 @@ wait_for_runs() {
 
 # train NAME FLAGS...: one run, in $RUNS/NAME.
 train() {
-    local name=$1 run=$RUNS/$1 command=($python train.py) done
+    local name=$1 run=$RUNS/$1 done
     shift
     done=$(compgen -G "$run/fold*/metrics.json" | wc -l || true)
-    [ -z "$GPUS" ] || command=(bash scripts/folds_on_gpus.sh)
     if [ -f "$run/metrics.json" ] && [ "$done" -ge "$FOLDS" ]; then
         echo "$run: finished already"
-    elif [ -f "$run/config.json" ] && [ -z "$GPUS" ]; then
+    elif [ -f "$run/config.json" ]; then
         start $python train.py --resume "$run"
     else
         # shellcheck disable=SC2086
-        start "${command[@]}" --data_dir "$DATA" --model_dir "$RUNS" --name "$name" \
+        start $python train.py --data_dir "$DATA" --model_dir "$RUNS" --name "$name" \
             --k_fold "$FOLDS" --resize $SIZE --epochs $EPOCHS --keep "$KEEP" $EXTRA "$@"
     fi
 }

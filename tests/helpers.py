@@ -19,6 +19,7 @@ from photos.reading import END, digest, tie
 
 CELLS = np.array([549, 410, 83, 732, 817, 109]) / 2700  # gender x age of the competition
 PHOTOS = ("mask1", "mask2", "mask3", "mask4", "mask5", "incorrect_mask", "normal")
+TIMES = ["images_per_s", "wait_share", "seconds"]  # of a log.csv
 MISLABELLED = {7: "gender", 22: "age"}  # people whose label the runs of draw_run contradict
 
 
@@ -179,3 +180,21 @@ def reference_warp(image, draw):
         interpolation=InterpolationMode.BILINEAR,
     )
     return warped[:, height : 2 * height, width : 2 * width]
+
+
+def compare_runs(a, b):
+    """Names of what differs between two runs beyond their times."""
+    different = []
+    for path in sorted(a.rglob("*")):
+        other = b / path.relative_to(a)
+        if path.name == "log.csv":
+            ours, theirs = (
+                pd.read_csv(p).drop(columns=TIMES, errors="ignore") for p in (path, other)
+            )
+            same = ours.equals(theirs)
+        elif path.suffix in (".safetensors", ".csv"):
+            same = path.read_bytes() == other.read_bytes()
+        else:
+            continue
+        different += [] if same else [str(path.relative_to(a))]
+    return different

@@ -19,8 +19,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # a thread pool would not survive
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import cv2
-import pandas as pd
 import torch
+from helpers import compare_runs
 
 import demo
 import preprocess
@@ -28,8 +28,6 @@ import train
 
 cv2.setNumThreads(1)
 torch.set_num_threads(1)
-
-TIMES = ["images_per_s", "wait_share", "seconds"]
 
 
 def attempt(command, words, kill_after=None, number=signal.SIGKILL):
@@ -73,24 +71,6 @@ def killed_run(command, first, again, kills, seconds, seed):
     if status:
         sys.exit(f"the last attempt ended with {status}")
     return count
-
-
-def compare_runs(a, b):
-    """Names of what differs between two runs beyond their times."""
-    different = []
-    for path in sorted(a.rglob("*")):
-        other = b / path.relative_to(a)
-        if path.name == "log.csv":
-            ours, theirs = (
-                pd.read_csv(p).drop(columns=TIMES, errors="ignore") for p in (path, other)
-            )
-            same = ours.equals(theirs)
-        elif path.suffix in (".safetensors", ".csv"):
-            same = path.read_bytes() == other.read_bytes()
-        else:
-            continue
-        different += [] if same else [str(path.relative_to(a))]
-    return different
 
 
 def kill_train(folder, data, kills, seed):

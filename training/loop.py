@@ -25,23 +25,29 @@ class Diverged(UserError):
     exit_code = 3
 
     def __init__(self, where, reason):
-        super().__init__(f"{where}: {reason}; {ADVICE}")
+        super().__init__(where, reason)  # so that it can be pickled
+
+    def __str__(self):
+        where, reason = self.args
+        return f"{where}: {reason}; {ADVICE}"
 
 
 class Pace:
     """The time that a run still takes, by what its epochs took so far.
 
     epochs: {(fold, task): epochs left}. A task that was not timed yet is taken for the mean.
+    told: whether the first estimate is known to the user.
     """
 
     def __init__(self):
-        self.epochs, self.seconds = {}, {}
+        self.epochs, self.seconds, self.told = {}, {}, False
 
     def time(self, task, seconds):
         """Notes what an epoch of a Task takes; says the first estimate of the run."""
-        first, self.seconds[task.name] = not self.seconds, seconds
+        self.seconds[task.name] = seconds
         self.epochs[task.key[1:]] = task.epochs_left
-        if first:
+        if not self.told:
+            self.told = True
             say(f"an epoch of {task.name} takes about {duration(seconds)}, the run {self.left()}")
 
     def left(self, since=0.0):

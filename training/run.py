@@ -1,7 +1,8 @@
-"""A run in training: what its parts share, resolved once; its folds, trained one by one."""
+"""A run in training: what its parts share, resolved once; its folds, one by one or side by side."""
 
+import io
 from argparse import Namespace
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, redirect_stdout
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from background.pixels import open_pixels
 from common import devices
 from common.errors import UserError
 from common.files import locked
-from common.processes import counted, rank, say, world_size
+from common.processes import cores, counted, rank, say, side_by_side, world_size
 from dataset import Data, Table, read_train, split_people
 from experiment import reader, results, run_folder
 from model import check_name
@@ -42,9 +43,17 @@ class Run:
 
 def open_run(args, device):
     """The Run of these options. All that can be wrong is found before its folder is made."""
+    if workers_of(args) > 1:
+        share = max(1, cores() // workers_of(args))
+        torch.set_num_threads(min(share, torch.get_num_threads()))
     run, config = resolve(args, device)
     folder = run_folder.make_run(config, run.folds, run.folder)
     return replace(run, folder=folder, tasks=arithmetic.recorded(folder, run.tasks, device))
+
+
+def workers_of(args):
+    """How many processes train the folds that are asked for."""
+    return min(args.workers, len(args.fold or ()) or args.k_fold or 1)
 
 
 def resolve(args, device):
@@ -177,18 +186,51 @@ def train_folds(run, on_epoch=None):
     done = [fold for fold in run.data if reader.finished(run.folder, fold)]
     if done:
         say(f"finished already: fold {', '.join(map(str, done))}")
-    for fold in done if rank() == 0 else ():  # of a process that was killed just before
-        checkpoint.forget_states(reader.fold_folder(run.folder, fold))
-    left = [fold for fold in run.data if fold not in done]
-    for fold in left:
-        run.pace.epochs |= {(fold, task): chosen["epochs"] for task, chosen in run.tasks.items()}
-    for fold in left:
-        _train_fold(run, fold, on_epoch)
+    for fold in done:
+        del run.data[fold]
+        if rank() == 0:  # of a process that was killed just before
+            checkpoint.forget_states(reader.fold_folder(run.folder, fold))
+    left = [*run.data]
+    if workers_of(run.options) > 1:
+        _train_side_by_side(run, left, on_epoch)
+    else:
+        for fold in left:
+            _train_fold(run, fold, on_epoch)
+
+
+def _train_side_by_side(run, folds, on_epoch):
+    """train_folds() of `--workers`, each a process that goes on with this run for its folds."""
+    run.data.clear()  # perhaps on the GPU
+    torch.cuda.empty_cache()
+    gpus = torch.cuda.device_count() if run.options.device in ("auto", "cuda") else 0
+    given = []
+    for k in range(min(workers_of(run.options), len(folds))):
+        own = {"resume": str(run.folder), "fold": folds}
+        own |= {"device": f"cuda:{k % gpus}"} if gpus else {}
+        given.append((Namespace(**vars(run.options) | own), torch.get_num_threads(), k == 0))
+    side_by_side(_work, given, folds, on_epoch or (lambda *told: None))
+
+
+def _work(place, args, threads, first):
+    """Trains the folds that come from `place` in a process of _train_side_by_side().
+
+    first: whether this process says for all of them what the run is.
+    """
+    torch.set_num_threads(threads)
+    with redirect_stdout(io.StringIO()):  # all this has been said
+        run = open_run(args, devices.pick_device(args.device, args.deterministic))
+    run.pace.told = not first
+    place.send(None)
+    while (fold := place.recv()) is not None:
+        _train_fold(run, fold, lambda *told: place.send(told))
+        place.send(None)
 
 
 def _train_fold(run, fold, on_epoch):
     """Trains a fold and writes its predictions and scores; UserError if another process does."""
-    place = reader.fold_folder(run.folder, fold)
+    place, folds = reader.fold_folder(run.folder, fold), [*run.data]
+    own = folds[folds.index(fold) :: workers_of(run.options)]  # of this process, if all take turns
+    run.pace.epochs = {(k, task): of["epochs"] for k in own for task, of in run.tasks.items()}
     with locked(place / ".lock", wait=False) if rank() == 0 else nullcontext(True) as free:
         if not free:
             raise UserError(f"{place} is being trained by another process; leave it to it")
@@ -214,7 +256,7 @@ def _train_fold(run, fold, on_epoch):
 
 def _introduce(run, fold, tasks):
     """Says who trains in a fold, and before the first one what they train and where."""
-    if not run.pace.seconds:
+    if not run.pace.told:
         say(f"run {run.folder}, on {run.device} ({devices.name_of(run.device)})")
         for task in tasks:
             say(f"{task.name}: {describe(task)}")
