@@ -12,6 +12,7 @@ from labels import YEARS
 
 CENTRE, SCALE = 40.0, 12.0  # in years, of the age that a model predicts
 SPREAD = 2.0  # years, of the distribution around an age that is learned
+BINS_SHARE = 0.3  # weight of bins_error(), so that a shared backbone still learns its other heads
 GAMMA = 2.0  # of the focal loss, the paper's choice
 
 
