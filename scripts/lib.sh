@@ -16,8 +16,7 @@ fail() {
 #   DATA   the train folder          (data/train)    RUNS   folder of the runs  (runs)
 #   SEEDS  seeds of each condition   ("42")          FOLDS  folds of each run   (5)
 #   EPOCHS epochs of each run        (8)             SIZE   height and width    ("128 96")
-#   PROCESSES  runs side by side on a CPU, each on one core; two on two cores finish earlier than
-#              one after the other on both         (1)
+#   PROCESSES  runs side by side, each on one core  (1)
 #   EXTRA  more flags for train.py, such as --workers 4 on four GPUs (none)
 #   KEEP   last or best epoch        (last)
 #
@@ -26,7 +25,7 @@ fail() {
 batch() {
     DATA=${DATA:-data/train} RUNS=${RUNS:-runs} SEEDS=${SEEDS:-42} FOLDS=${FOLDS:-5}
     EPOCHS=${EPOCHS:-8} SIZE=${SIZE:-128 96} EXTRA=${EXTRA:-} KEEP=${KEEP:-last}
-    PROCESSES=${PROCESSES:-1} conditions=()
+    PROCESSES=${PROCESSES:-1} conditions=() members=()
     trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 }
 
@@ -71,6 +70,21 @@ condition() {
         folders+=${folders:+,}$RUNS/$name-s$seed
     done
     conditions+=("$folders")
+}
+
+# member NAME FLAGS...: one run, for average.
+member() {
+    train "$@"
+    members+=("$RUNS/$1")
+}
+
+# average NAME: scores the mean of the members out of fold, in $RUNS/NAME, and writes the submission
+# for EVAL (data/eval) to OUT (output/NAME).
+average() {
+    wait_for_runs
+    $python inference.py --model_dir "${members[@]}" --train_dir "$DATA" --oof "$RUNS/$1"
+    $python inference.py --model_dir "${members[@]}" \
+        --data_dir "${EVAL:-data/eval}" --output_dir "${OUT:-output/$1}"
 }
 
 # report PAGE: compares all conditions with the first of them.

@@ -14,10 +14,13 @@ import timm
 from safetensors.torch import load_file
 from sklearn.metrics import f1_score
 
+import demo
 import inference
+import report
 import train
 from common.files import HOME
 
+COMMANDS = {"train.py": train, "inference.py": inference, "report.py": report, "demo.py": demo}
 SHELL = sorted((HOME / "scripts").glob("*.sh"))
 
 
@@ -106,11 +109,51 @@ def test_a_batch_goes_on_where_it_was(home):
     assert "--name backbone-resnet101-s42" in third
 
 
-def test_best_small_trains_every_fold_and_predicts(home):
-    first, last = commands(run("bash", "scripts/best_small.sh", home=home))
-    options = train.parse_args(first[1:])
-    assert options.fold == list(range(options.k_fold)) and options.workers == 2
-    assert inference.parse_args(last[1:]).model_dir == ["runs/best"]
+def parsed(home, script, **variables):
+    """{command: [its Namespace]} of what a script starts."""
+    found = {}
+    for name, *words in commands(run("bash", f"scripts/{script}.sh", home=home, **variables)):
+        if name in COMMANDS:
+            found.setdefault(name, []).append(COMMANDS[name].parse_args(words))
+    return found
+
+
+@pytest.mark.parametrize(("script", "members"), [("best_small", 2), ("best", 9)])
+def test_the_best_scripts_average_all_that_they_train(home, script, members):
+    found = parsed(home, script)
+    trained = {f"runs/{options.name}" for options in found["train.py"]}
+    assert len(trained) == members
+    assert {options.keep[""] for options in found["train.py"]} == {"last"}
+    scored, predicted = found["inference.py"]
+    assert {*scored.model_dir} == {*predicted.model_dir} == trained
+    assert scored.oof == f"runs/{script}" and predicted.output_dir == f"output/{script}"
+
+
+def test_findings_give_the_rivals_as_many_steps(home):
+    found = parsed(home, "findings", SEEDS="1 2", EPOCHS="4")
+    options = {each.name: each for each in found["train.py"]}
+    for seed in (1, 2):
+        one, three = options[f"joint-none-s{seed}"], options[f"joint-none-thrice-s{seed}"]
+        assert (one.epochs[""], three.epochs[""]) == (4, 12)
+        assert options[f"split-none-s{seed}"].split_heads and one.seed == three.seed == seed
+        assert options[f"joint-both-s{seed}"].bg[""] == "none+rembg_grabcut"
+        assert options[f"joint-none-twice-s{seed}"].epochs[""] == 8
+    averaged = {each.oof: each.model_dir for each in found["inference.py"] if each.oof}
+    members = [f"runs/joint-none-s2{more}" for more in ("", "-1", "-2")]
+    assert averaged["runs/joint-none-s2-averaged"] == members
+    pages = {each.out: each.model_dir for each in found["report.py"]}
+    assert len(pages) == 8 and len(pages["findings.html"]) == 12
+    rivals = ["runs/joint-none-s1-averaged,runs/joint-none-s2-averaged"]
+    assert pages["runs/joint-none-averaged-split-none.html"][:1] == rivals
+
+
+def test_levers_change_one_thing_each(home):
+    found = parsed(home, "levers", LEVERS="dldl pixels")
+    names = [options.name for options in found["train.py"]]
+    assert names == ["shared-none-s1", "lever-dldl-s1", "lever-pixels-s1"]
+    base, years, pixels = ({**vars(each), "name": ""} for each in found["train.py"])
+    assert {key for key in base if base[key] != years[key]} == {"age_head"}
+    assert {key for key in base if base[key] != pixels[key]} == {"resize"}
 
 
 def test_score_is_that_of_scikit_learn(tmp_path):
