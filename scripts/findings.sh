@@ -27,7 +27,7 @@ first() {
 
 # averaged: for each seed, the mean of its joint model and of two more.
 averaged() {
-    local seed more folders=""
+    local seed more run mean folders=""
     for seed in $SEEDS; do
         for more in 1 2; do
             train "joint-none-s$seed-$more" --seed "$((seed * 100 + more))"
@@ -35,10 +35,10 @@ averaged() {
     done
     wait_for_runs
     for seed in $SEEDS; do
-        local run=$RUNS/joint-none-s$seed
-        [ -f "$run-averaged/metrics.json" ] ||
-            $python inference.py --model_dir "$run" "$run-1" "$run-2" --oof "$run-averaged"
-        folders+=${folders:+,}$run-averaged
+        run=$RUNS/joint-none-s$seed mean=$RUNS/joint-none-averaged-s$seed
+        [ -f "$mean/metrics.json" ] ||
+            $python inference.py --model_dir "$run" "$run-1" "$run-2" --oof "$mean"
+        folders+=${folders:+,}$mean
     done
     conditions+=("$folders")
 }
@@ -71,16 +71,16 @@ control() {
     done
 }
 
-# against RIVAL OURS: the page of two conditions, $RUNS/RIVAL-OURS.html.
+# against RIVAL OURS: a page on two conditions, $RUNS/RIVAL-OURS.html.
 against() {
-    local groups=() name seed folders
+    local name seed folders
+    conditions=()
     for name in "$@"; do
         folders=""
-        for seed in $all; do folders+=${folders:+,}$RUNS/${name/-SEED/-s$seed}; done
-        groups+=("$folders")
+        for seed in $SEEDS; do folders+=${folders:+,}$RUNS/$name-s$seed; done
+        conditions+=("$folders")
     done
-    conditions=("${groups[@]}")
-    report "$RUNS/${1/-SEED/}-${2/-SEED/}.html"
+    report "$RUNS/$1-$2.html"
 }
 
 all=$SEEDS
@@ -93,13 +93,14 @@ first
 others
 report "${PAGE:-findings.html}"
 
-# Each idea against its fair rivals.
-for rival in joint-none-SEED joint-none-thrice-SEED joint-none-SEED-averaged; do
-    against $rival split-none-SEED
+# Each idea against its rivals.
+for rival in joint-none joint-none-thrice joint-none-averaged shared-none; do
+    against $rival split-none
 done
-for rival in joint-none-SEED joint-none-twice-SEED joint-$view-SEED; do
-    against $rival joint-both-SEED
+for rival in joint-none joint-none-twice joint-$view; do
+    against $rival joint-both
 done
-against joint-none-SEED joint-$view-SEED
+against joint-none joint-$view
+against joint-none shared-none
 control 0
 control 0.9

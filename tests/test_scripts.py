@@ -140,10 +140,10 @@ def test_findings_give_the_rivals_as_many_steps(home):
         assert options[f"joint-none-twice-s{seed}"].epochs[""] == 8
     averaged = {each.oof: each.model_dir for each in found["inference.py"] if each.oof}
     members = [f"runs/joint-none-s2{more}" for more in ("", "-1", "-2")]
-    assert averaged["runs/joint-none-s2-averaged"] == members
+    assert averaged["runs/joint-none-averaged-s2"] == members
     pages = {each.out: each.model_dir for each in found["report.py"]}
-    assert len(pages) == 8 and len(pages["findings.html"]) == 12
-    rivals = ["runs/joint-none-s1-averaged,runs/joint-none-s2-averaged"]
+    assert len(pages) == 10 and len(pages["findings.html"]) == 12
+    rivals = ["runs/joint-none-averaged-s1,runs/joint-none-averaged-s2"]
     assert pages["runs/joint-none-averaged-split-none.html"][:1] == rivals
 
 
