@@ -1,5 +1,6 @@
 """Groups of finished runs, and the evidence that they are: scores, comparisons, mistakes."""
 
+import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
@@ -103,13 +104,17 @@ def read_groups(arguments):
 
 
 def _check_seeds(words, runs):
-    """UserError unless runs are of one configuration and differ in the seed."""
+    """UserError unless runs are of one configuration and differ in the seed, which the names of
+    the runs of an ensemble may say.
+    """
     alone = [Group("", [run]) for run in runs]
     for name in differing(alone):
-        values = " and ".join(dict.fromkeys(f"{group.options.get(name)}" for group in alone))
+        values = dict.fromkeys(f"{group.options.get(name)}" for group in alone)
+        if name == "layout" and len({re.sub(r"\d+", "", value) for value in values}) == 1:
+            continue
         raise UserError(
-            f"--model_dir {words}: not seeds of one configuration, {name} is {values}; "
-            "give them as runs of their own, with a space between"
+            f"--model_dir {words}: not seeds of one configuration, {name} is "
+            f"{' and '.join(values)}; give them as runs of their own, with a space between"
         )
     if len({run.config["seed"] for run in runs}) < len(runs):
         raise UserError(f"--model_dir {words}: two have the same seed; give one of them")

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import draw_run
 
 import options
 from common.errors import UserError
@@ -56,3 +57,13 @@ def test_seeds_of_a_configuration_differ_in_the_seed_alone(runs_drawn):
     with pytest.raises(UserError, match="two have the same seed; give one of them"):
         runs.read_groups([f"{root / 'a'},{root / 'a'}"])
     assert len(runs.read_groups([f"{root / 'a'},{root / 'a2'}"])[0].runs) == 2
+
+
+def test_seeds_of_an_average_are_averages_of_the_same_runs(runs_drawn, tmp_path):
+    root, table = runs_drawn
+    for seed, names in {1: ["a-s1", "b-s1"], 2: ["a-s2", "b-s2"], 3: ["a-s3", "c-s3"]}.items():
+        draw_run(tmp_path / f"mean-s{seed}", table.frame, 1, seed, ensemble=names)
+    one, two, other = (str(tmp_path / f"mean-s{seed}") for seed in (1, 2, 3))
+    assert len(runs.read_groups([f"{one},{two}"])[0].runs) == 2
+    with pytest.raises(UserError, match="not seeds of one configuration, layout is"):
+        runs.read_groups([f"{one},{other}"])
