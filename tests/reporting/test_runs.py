@@ -60,7 +60,7 @@ def test_seeds_of_a_configuration_differ_in_the_seed_alone(runs_drawn):
 
 
 def test_seeds_of_an_average_are_averages_of_the_same_runs(runs_drawn, tmp_path):
-    root, table = runs_drawn
+    _, table = runs_drawn
     for seed, names in {1: ["a-s1", "b-s1"], 2: ["a-s2", "b-s2"], 3: ["a-s3", "c-s3"]}.items():
         draw_run(tmp_path / f"mean-s{seed}", table.frame, 1, seed, ensemble=names)
     one, two, other = (str(tmp_path / f"mean-s{seed}") for seed in (1, 2, 3))
