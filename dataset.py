@@ -15,6 +15,7 @@ import augment
 from common.errors import UserError
 from common.files import read_rows
 from labels import ATTRIBUTES, HEADS, age_group, encode
+from loss import bins_of
 from photos.reading import SUFFIXES, is_junk, is_photo
 
 MASK_OF_PHOTO = {f"mask{i}": 0 for i in range(1, 6)} | {"incorrect_mask": 1, "normal": 2}
@@ -265,7 +266,7 @@ class Epoch:
 
         images: float32 (n, 3, H, W), augmented and normalised, or (n, F) features; own: {head:
         int64 (n,)}; targets: the same, or with mixing {head: float32 (n, classes)}; and where
-        `extra` asks for it, "years" (n,) float32 and "given" (n, 3) float32 mask states.
+        `extra` asks for it, float32 "years" (n,), "bins" of loss.py and "given" (n, 3) mask states.
         """
         photos, images = self.photos[rows], self._images(rows)
         own = {head: self._target(head, photos) for head in self.heads}
@@ -285,8 +286,11 @@ class Epoch:
         return images, own, targets
 
     def _extra(self, photos):
-        asked = {"years", "dldl", "corn"} & {*self.extra}
-        result = {"years": self._target("years", photos)} if asked else {}
+        result = {}
+        if {"years", "dldl", "corn"} & {*self.extra}:
+            result["years"] = self._target("years", photos)
+        for kind in {"dldl", "corn"} & {*self.extra}:
+            result["bins"] = bins_of(result["years"], kind)
         if "given_mask" in self.extra:
             result["given"] = self._one_hot("mask", photos)
         return result

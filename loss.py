@@ -136,20 +136,29 @@ def years_error(predicted, years, total):
     return (predicted.float() - wanted).square().sum() / total
 
 
-def bins_error(log_p, years, total, kind):
+def bins_of(years, kind):
+    """(n, bins) float32 probabilities over labels.YEARS that are learned of ages (n,) float32: a
+    normal distribution around the age ("dldl"), or the age itself ("corn"); 0 where it is NaN.
+    """
+    bins = torch.arange(YEARS.start, YEARS.stop, device=years.device, dtype=torch.float32)
+    years = years.clamp(YEARS.start, YEARS.stop - 1)[:, None]
+    if kind == "corn":
+        return (bins == years.round()).float()
+    return (-((bins - years) ** 2) / (2 * SPREAD**2)).log_softmax(1).exp().nan_to_num(0)
+
+
+def bins_error(log_p, wanted, years, total, kind):
     """Loss of a distribution over labels.YEARS, its sum over `total` samples.
 
-    log_p: (n, bins) log-probabilities; years: (n,) float32, NaN where unknown, which counts 0.
-    "dldl": KL divergence from a normal distribution around the age, and the distance in SCALE
-    between the mean and the age (DLDL-v2, Gao et al. 2018). "corn": -log p of the age itself,
-    which is the sum of its conditional losses (Shi et al. 2021, arXiv:2111.08851).
+    log_p: (n, bins) log-probabilities; wanted: (n, bins) of bins_of(), which may be mixed; years:
+    (n,) float32, NaN where unknown, which counts 0. "dldl": KL divergence, and the distance in
+    SCALE between the mean and the age (DLDL-v2, Gao et al. 2018). "corn": cross-entropy, which is
+    the sum of its conditional losses (Shi et al. 2021, arXiv:2111.08851).
     """
-    known = torch.isfinite(years)
-    log_p, years = log_p[known], years[known].clamp(YEARS.start, YEARS.stop - 1)
     if kind == "corn":
-        return F.nll_loss(log_p, years.round().long() - YEARS.start, reduction="sum") / total
+        return -(wanted * log_p).sum() / total
+    known = torch.isfinite(years)
+    years = years[known].clamp(YEARS.start, YEARS.stop - 1)
     bins = torch.arange(YEARS.start, YEARS.stop, device=log_p.device, dtype=torch.float32)
-    wanted = (-((bins - years[:, None]) ** 2) / (2 * SPREAD**2)).log_softmax(1)
-    mean = log_p.exp() @ bins
-    apart = F.kl_div(log_p, wanted, reduction="sum", log_target=True)
-    return (apart + (mean - years).abs().sum() / SCALE) / total
+    apart = (log_p[known].exp() @ bins - years).abs().sum() / SCALE
+    return (F.kl_div(log_p, wanted, reduction="sum") + apart) / total

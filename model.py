@@ -240,7 +240,9 @@ class ModelInfo:
         except (KeyError, ValueError, TypeError, RecursionError) as error:
             raise UserError(f"{path} does not describe a model of this project ({error})") from None
         known = [heads for tasks in LAYOUTS.values() for heads in tasks.values()]
-        if info.heads not in known or ("given_mask" in info.extra and info.heads != ("age",)):
+        wrong = "given_mask" in info.extra and info.heads != ("age",)
+        wrong |= bool({"dldl", "corn"} & {*info.extra}) and "age" not in info.heads
+        if wrong or info.heads not in known:
             raise UserError(f"{path}: no model has the heads {info.heads} and {info.extra}")
         return info
 

@@ -73,7 +73,8 @@ def side_by_side(work, given, jobs, heard):
 
     place: a multiprocessing Connection. Whenever work() sends None through it, it receives the next
     job, or None after the last. A tuple that it sends goes to heard(*tuple). An exception in one of
-    them or here is raised here, once all are killed. They do not outlive this process.
+    them or here is raised here, once all are killed; UserError if one was killed by others. They do
+    not outlive this process.
     """
     context, jobs, workers = multiprocessing.get_context("spawn"), iter(jobs), {}
     try:
@@ -81,8 +82,10 @@ def side_by_side(work, given, jobs, heard):
             place, theirs = context.Pipe()
             process = context.Process(target=_worker, args=(work, theirs, *own), daemon=True)
             previous = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for this process
-            process.start()
-            signal.signal(signal.SIGINT, previous)
+            try:
+                process.start()
+            finally:
+                signal.signal(signal.SIGINT, previous)
             theirs.close()
             workers[place] = process
         alive = {*workers}
@@ -126,3 +129,4 @@ def _worker(work, place, *given):
     except Exception as error:
         error.add_note(traceback.format_exc())
         place.send(error)
+        os._exit(1)  # without a last flush, which complains if nobody reads the output any more

@@ -89,7 +89,7 @@ def stop_at(path, bad, reason):
 
 
 def read_config(folder, models=True):
-    """The config.json of a run; without `models` perhaps of inference.py --oof, without models."""
+    """The config.json of a run, checked; with models=False also one of inference.py --oof."""
     path = Path(folder, "config.json")
     if not path.is_file():
         raise UserError(f"{folder} is not a run of train.py: it has no config.json")

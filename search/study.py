@@ -34,8 +34,9 @@ from training.loop import Diverged
 from training.run import check_names, read_inputs
 
 PLAN = "tune.py"  # the attribute of a study that says what it searches
-# Flags of train.py that a trial sets itself, or whose options a search would not see.
-OWN = ("--resume", "--fold", "--name", "--from_run", "--config", "--dry_run")
+# Flags of train.py that a trial sets itself, or whose options a search would not see; with
+# --workers its folds would not be scored one after the other, as the pruner compares them.
+OWN = ("--resume", "--fold", "--name", "--from_run", "--config", "--dry_run", "--workers")
 STARTUP = 5  # complete trials before any is pruned
 
 
@@ -56,7 +57,7 @@ def open_search(args, fixed, train):
     """The Search, all of whose input is checked before anything is written or trained."""
     for flag in [word.split("=")[0] for word in fixed]:
         if flag in OWN:
-            raise UserError(f"{flag} after --: a trial sets it itself; leave it out")
+            raise UserError(f"{flag} after --: not for a trial; leave it out")
     base = options.parse_args(fixed)
     if not base.k_fold and not base.val_ratio:
         raise UserError("--val_ratio 0 after --: a search needs people held out to score")

@@ -77,7 +77,7 @@ def test_dldl_is_the_divergence_from_a_normal_distribution_and_the_distance_of_t
             age = np.clip(age, YEARS[0], YEARS[-1])
             wanted = stats.norm(age, loss.SPREAD).pdf(YEARS)
             expected += stats.entropy(wanted, p) + abs(p @ YEARS - age) / loss.SCALE
-    value = loss.bins_error(answer["bins"], years, 12, "dldl")
+    value = loss.bins_error(answer["bins"], loss.bins_of(years, "dldl"), years, 12, "dldl")
     assert value.item() == pytest.approx(expected / 12, rel=1e-5)
 
 
@@ -90,7 +90,7 @@ def test_corn_is_the_sum_of_its_conditional_losses():
             age = np.round(np.clip(age, YEARS[0], YEARS[-1]))
             if age >= year:
                 expected -= np.log(p if age > year else 1 - p)
-    value = loss.bins_error(answer["bins"], years, 12, "corn")
+    value = loss.bins_error(answer["bins"], loss.bins_of(years, "corn"), years, 12, "corn")
     assert value.item() == pytest.approx(expected / 12, rel=1e-5)
 
 

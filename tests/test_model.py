@@ -225,6 +225,9 @@ def test_a_damaged_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r"nowhere\.safetensors does not exist"):
         model.load_model(tmp_path / "nowhere.safetensors")
     made = model.create("test_resnet", INFO.heads, INFO.size)
+    model.save_model(made, path, replace(INFO, heads=("mask",), extra=("corn",)))
+    with pytest.raises(UserError, match=r"best\.safetensors: no model has the heads"):
+        model.load_model(path)
     del made.head.bias
     model.save_model(made, path, INFO)
     with pytest.raises(UserError, match=r"best\.safetensors does not fit test_resnet"):

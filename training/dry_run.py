@@ -44,8 +44,9 @@ def dry_run(argv, parse_args):
             kept += folds * sum(value.nbytes for value in task.model.state_dict().values())
     gpu = trial.device.type == "cuda" and torch.cuda.max_memory_allocated(trial.device) / 1e9
     memory = gpu or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    each = counted(folds, "fold") + " one after the other" * (run.workers_of(trial.options) > 1)
     say(
-        f"the run: about {duration(seconds)} for {counted(folds, 'fold')}, {memory:.1f} GB of "
+        f"the run: about {duration(seconds)} for {each}, {memory:.1f} GB of "
         f"memory, {(kept + state) / 1e6:.0f} MB of disk and {kept / 1e6:.0f} MB once it is done"
     )
     if rows:

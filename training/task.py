@@ -161,7 +161,8 @@ class Task:
             error = loss.years_error(logits["years"], targets["years"], total)
             value = value + self.options["age_mse"] * error
         if kind := self.model.bins:
-            error = loss.bins_error(logits["bins"], targets["years"], total, kind)
+            aims = targets["bins"], targets["years"]
+            error = loss.bins_error(logits["bins"], *aims, total, kind)
             value = value + loss.BINS_SHARE * error
         return value
 

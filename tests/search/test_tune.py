@@ -52,6 +52,7 @@ def test_ctrl_c_stops_and_says_how_to_go_on(play, capsys, in_training, request):
         ((), ["--name", "x"], "--name after --"),
         ((), ["--resume", "x"], "--resume after --"),
         ((), ["--fold=0"], "--fold after --"),
+        ((), ["--k_fold", "2", "--workers", "2"], "--workers after --"),
         ((), ["--val_ratio", "0"], "--val_ratio 0 after --"),
         ((), ["--lr", "fast"], "'fast' is not a number"),
         ((), ["--fast"], "unrecognized arguments: --fast"),
