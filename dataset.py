@@ -14,7 +14,7 @@ from torch.nn import functional as F
 import augment
 from common.errors import UserError
 from common.files import read_rows
-from labels import ATTRIBUTES, HEADS, age_group, encode
+from labels import AGE_BINS, ATTRIBUTES, HEADS, age_group, encode
 from loss import bins_of
 from photos.reading import SUFFIXES, is_junk, is_photo
 
@@ -287,9 +287,9 @@ class Epoch:
 
     def _extra(self, photos):
         result = {}
-        if {"years", "dldl", "corn"} & {*self.extra}:
+        if {"years", *AGE_BINS} & {*self.extra}:
             result["years"] = self._target("years", photos)
-        for kind in {"dldl", "corn"} & {*self.extra}:
+        for kind in {*AGE_BINS} & {*self.extra}:  # one at most
             result["bins"] = bins_of(result["years"], kind)
         if "given_mask" in self.extra:
             result["given"] = self._one_hot("mask", photos)

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from common.errors import UserError
 from common.files import WEIGHTS, atomic, write_json
 from common.schema import SHARE, Number, check
-from labels import HEADS, LAYOUTS, OLD_FROM, YEARS
+from labels import AGE_BINS, HEADS, LAYOUTS, OLD_FROM, YEARS
 
 EPOCH = Number(int, 1)
 BINS = [30 - YEARS.start, OLD_FROM - 30, YEARS.stop - OLD_FROM]  # how many each age group has
@@ -30,7 +30,7 @@ SHAPE = {  # of a ModelInfo in a header, see common/schema.py
     "mattes": {str: dict},
     "amp": {"auto", "off", "bf16", "fp16"},
     "channels_last": bool,
-    "extra": [{"years", "given_mask", "dldl", "corn"}],
+    "extra": [{"years", "given_mask", *AGE_BINS}],
     "epoch": (EPOCH, [EPOCH], None),
     "score": SHARE,
     "place?": str,
@@ -56,7 +56,7 @@ class Classifier(nn.Module):
     def __init__(self, backbone, heads, features, extra=()):
         super().__init__()
         self.backbone, self.heads = backbone, tuple(heads)
-        self.bins = next((kind for kind in ("dldl", "corn") if kind in extra), None)
+        self.bins = next((kind for kind in AGE_BINS if kind in extra), None)
         bins = len(YEARS) - (self.bins == "corn")
         self.sizes = [bins if self.bins and h == "age" else HEADS[h] for h in heads]
         self.years = "years" in extra
@@ -241,7 +241,7 @@ class ModelInfo:
             raise UserError(f"{path} does not describe a model of this project ({error})") from None
         known = [heads for tasks in LAYOUTS.values() for heads in tasks.values()]
         wrong = "given_mask" in info.extra and info.heads != ("age",)
-        wrong |= bool({"dldl", "corn"} & {*info.extra}) and "age" not in info.heads
+        wrong |= bool({*AGE_BINS} & {*info.extra}) and "age" not in info.heads
         if wrong or info.heads not in known:
             raise UserError(f"{path}: no model has the heads {info.heads} and {info.extra}")
         return info

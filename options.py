@@ -12,13 +12,12 @@ from pathlib import Path
 from common import flags, schema
 from common.errors import UserError
 from common.flags import Option, folder_name, one_of, switch, switch_or_auto, weighted_sum
-from labels import ATTRIBUTES, LAYOUTS, OLD_FROM
+from labels import AGE_BINS, ATTRIBUTES, LAYOUTS, OLD_FROM
 from photos.views import CROPS, FILLS, METHODS
 
 STRENGTHS = ("none", "light", "strong")  # of augment.py
 MIXES = ("mixup", "cutmix", "cutmix_half")  # of augment.py
 CRITERIA = ("cross_entropy", "focal", "f1")  # of loss.py
-AGE_BINS = ("dldl", "corn")  # of model.py
 SCHEDULERS = ("cosine", "step", "plateau", "none")
 # Options that a head has, not a model: with a shared backbone they too may differ by attribute.
 PER_HEAD = ("criterion", "label_smoothing", "class_weights", "logit_adjustment")
