@@ -33,6 +33,7 @@ for argv in (
     "--split_heads --lr 1e-3 age=1e-4 --resize 32 24 age=40,30", "--data_dir data/train/images",
     "--label_smoothing 0.1 --class_weights", "--pseudo answers/joint/output_probs.csv",
     "--k_fold 2 --pseudo answers/joint/output_probs_by_fold.csv --pseudo_min 0",
+    "--shared_backbone --age_head corn --logit_adjustment", "--split_heads --age_head dldl --mixup",
 ):  # fmt: skip
     add("train", argv, works())
 for argv in (
@@ -40,7 +41,7 @@ for argv in (
     "--oof runs/oof --tta flip", "--model_dir runs/joint runs/joint2 --ensemble_weights 2 1",
     "--images data/eval/images", "--model_dir runs/split", "--model_dir runs/all",
     "--batch_size 1", "--model_dir runs/joint runs/split runs/all", "--output_dir a/b/c",
-    "--oof runs/oof --decision f1 --vote",
+    "--oof runs/oof --decision f1 --vote", "--decision prior",
 ):  # fmt: skip
     add("inference", argv, works())
 for argv in ("", "--overwrite", "--bg grabcut grabcut", "--data_dir data/eval", "--matte_dir a/b",
@@ -72,6 +73,7 @@ WRONG = """
 --bg_fill nosuch | --crop nosuch | --augmentation nosuch | --mixup -1 | --cutmix nan
 --mixup --cutmix | --weighted_sampler -1 | --weights nosuch.safetensors | --weights space.json
 --drop_rate 1 | --drop_path 2 | --freeze 99 | --freeze x | --freeze -1 | --freeze all --mixup
+--age_head dldl | --age_head x | --logit_adjustment -1 | --workers 0 | --workers x
 --age_mse -1 | --age_given mask | --age_given x | --label_smoothing 1 | --class_weights -1
 --accumulate 0 | --layer_decay 0 | --layer_decay 2 | --warmup_epochs -1 | --lr_decay_step 0
 --lr_patience 0 | --lr_decay 0 | --clip_grad -1 | --ema 1 | --keep first | --keep last --average
