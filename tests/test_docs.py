@@ -18,7 +18,7 @@ import tune
 from common.files import HOME
 
 README, KOREAN, FLAGS = (HOME / name for name in ("README.md", "README.ko.md", "docs/flags.md"))
-WRITTEN = (README, KOREAN, HOME / "docs/guide.md")
+WRITTEN = (README, KOREAN, HOME / "docs/guide.md", HOME / "docs/findings.md")
 PARSERS = {f"{module.__name__}.py": module.parse_args for module in (demo, inference, preprocess)}
 PARSERS |= {"report.py": report.parse_args, "train.py": options.parse_args}
 STARTERS = {"python", ".venv/bin/python", "bash", "torchrun", "tensorboard", "uv", "source"}
