@@ -7,6 +7,7 @@ import io
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -32,7 +33,13 @@ def _told(kind, error, traceback):
         sys.__excepthook__(kind, error, traceback)
 
 
-sys.excepthook = _told
+def _told_of_thread(args):
+    """Of a file that a thread of TensorBoard cannot write, the main thread tells."""
+    if not issubclass(args.exc_type, OSError):
+        threading.__excepthook__(args)
+
+
+sys.excepthook, threading.excepthook = _told, _told_of_thread
 
 
 def run_command(main):
