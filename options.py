@@ -105,7 +105,8 @@ OPTIONS = {
         Each("bg", "none", background, f"view: none|{'|'.join(METHODS)}, or some joined by +"),
         Each("bg_fill", "mean", one_of(*FILLS), "in place of the background: black|mean|blur|"
              "random (another photo's background each time, in training only)"),
-        Each("crop", "none", one_of(*CROPS), "none|center|person (head and shoulders)"),
+        Each("crop", "none", one_of(*CROPS), "none|center|face (closer than center)|person (head "
+             "and shoulders)"),
         Each("resize", [128, 96], whole(8, 4096), "height and width", count=2),
         Each("progressive", 1.0, real(0.25, 1), "share of the height and width that the first "
              "epoch sees, growing to the whole over two thirds of the epochs; 1 is off", bare=0.5),

@@ -3,10 +3,13 @@
 import cv2
 import numpy as np
 
+# Shares of height and width: of 512 x 384 pixels, 320 x 256 hold the head, 240 x 192 the face.
+MIDDLES = {"center": (5 / 8, 2 / 3), "face": (15 / 32, 1 / 2)}
 
-def center_box(height, width):
-    """(top, bottom, left, right) of the middle 5/8 x 2/3: 320 x 256 of 512 x 384."""
-    tall, wide = round(height * 5 / 8), round(width * 2 / 3)
+
+def middle_box(height, width, crop="center"):
+    """(top, bottom, left, right) of the middle of a photo, as much as MIDDLES[crop] says."""
+    tall, wide = round(height * MIDDLES[crop][0]), round(width * MIDDLES[crop][1])
     top, left = (height - tall) // 2, (width - wide) // 2
     return top, top + tall, left, left + wide
 
@@ -15,7 +18,7 @@ def person_box(alpha, size):
     """(top, bottom, left, right) of head and shoulders in a matte, in the proportions of `size`.
 
     The head is the largest circle near the top of the person: going down, the inscribed radius
-    grows until the middle of the head. The box is 3.9 of it, about 1.7 heads tall; center_box()
+    grows until the middle of the head. The box is 3.9 of it, about 1.7 heads tall; middle_box()
     without a person.
     """
     height, width = alpha.shape
@@ -26,7 +29,7 @@ def person_box(alpha, size):
     inside = cv2.morphologyEx(inside, cv2.MORPH_OPEN, disc)  # curls and hands are not a head
     rows = np.flatnonzero(inside.sum(1) > width / 20)
     if not len(rows) or inside.mean() > 0.97:
-        return center_box(height, width)
+        return middle_box(height, width)
     top = rows[0]
     # Beyond the sides of the photo the person goes on; above it there is nothing.
     padded = cv2.copyMakeBorder(inside, 1, 0, 0, 0, cv2.BORDER_CONSTANT, value=0)

@@ -205,8 +205,8 @@ def _build(path, root, names, view, matte_dir):
 def _render(photo, alphas, view):
     """uint8 (C, H, W) of one photo under a view; alphas: {method: its matte}."""
     top, bottom, left, right = 0, photo.shape[0], 0, photo.shape[1]
-    if view.crop == "center":
-        top, bottom, left, right = crops.center_box(*photo.shape[:2])
+    if view.crop in crops.MIDDLES:
+        top, bottom, left, right = crops.middle_box(*photo.shape[:2], view.crop)
     elif view.crop == "person":
         top, bottom, left, right = crops.person_box(alphas[view.crop_method], view.size)
     if view.method != "none":

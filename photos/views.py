@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 METHODS = ("grabcut", "rembg", "rembg_grabcut")  # of background removal
 FILLS = ("black", "mean", "blur", "random")  # in place of the background
-CROPS = ("none", "center", "person")
+CROPS = ("none", "center", "face", "person")
 
 
 @dataclass(frozen=True)

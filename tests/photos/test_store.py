@@ -112,11 +112,14 @@ def test_the_background_is_filled(made, fill, back, method):
         assert (mine == resized(pasted(photo, alpha, back), (32, 24))).all()
 
 
-def test_the_middle_is_cropped(tmp_path):
+@pytest.mark.parametrize(
+    ("crop", "box"), [("center", np.s_[96:416, 64:320]), ("face", np.s_[136:376, 96:288])]
+)
+def test_the_middle_is_cropped(tmp_path, crop, box):
     photo = np.random.default_rng(0).integers(0, 256, (512, 384, 3), np.uint8)
     write(tmp_path / "images" / "1.png", photo)
-    found = pixels(tmp_path / "images", replace(PHOTO, crop="center"), names=["1.png"])
-    assert (found[0] == resized(photo[96:416, 64:320], (32, 24))).all()
+    found = pixels(tmp_path / "images", replace(PHOTO, crop=crop), names=["1.png"])
+    assert (found[0] == resized(photo[box], (32, 24))).all()
 
 
 def test_the_person_is_cropped_alike_in_both_views(made):
@@ -211,6 +214,7 @@ def test_whatever_changes_the_pixels_is_built_anew(made):
     for changed in (
         {"size": (32, 20)},
         {"crop": "center"},
+        {"crop": "face"},
         {"fill": "black"},
         {"method": "grabcut"},
     ):
