@@ -81,6 +81,7 @@ against() {
         conditions+=("$folders")
     done
     report "$RUNS/$1-$2.html"
+    pages+=("$RUNS/$1-$2.html")
 }
 
 all=$SEEDS
@@ -94,6 +95,7 @@ others
 report "${PAGE:-findings.html}"
 
 # Each idea against its rivals.
+pages=()
 for rival in joint-none joint-none-thrice joint-none-averaged shared-none; do
     against $rival split-none
 done
@@ -102,5 +104,6 @@ for rival in joint-none joint-none-twice joint-$view; do
 done
 against joint-none joint-$view
 against joint-none shared-none
+$python scripts/intervals.py "${pages[@]}" --out "$RUNS/findings.svg"
 control 0
 control 0.9

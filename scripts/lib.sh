@@ -79,11 +79,14 @@ member() {
 }
 
 # average NAME: scores the mean of the members out of fold, in $RUNS/NAME, and writes the submission
-# for EVAL (data/eval) to OUT (output/NAME).
+# for EVAL (data/eval) to OUT (output/NAME). A mean is less sure of a rare class than its members:
+# DECISION (prior) weighs it by the frequency of the classes.
 average() {
+    local decision=${DECISION:-prior}
     wait_for_runs
-    $python inference.py --model_dir "${members[@]}" --train_dir "$DATA" --oof "$RUNS/$1"
-    $python inference.py --model_dir "${members[@]}" \
+    $python inference.py --model_dir "${members[@]}" --train_dir "$DATA" --oof "$RUNS/$1" \
+        --decision "$decision"
+    $python inference.py --model_dir "${members[@]}" --decision "$decision" \
         --data_dir "${EVAL:-data/eval}" --output_dir "${OUT:-output/$1}"
 }
 

@@ -83,7 +83,7 @@ def test_one_parse_leaves_no_trace_in_the_next():
         ("--scheduler cosine age=linear", ["--scheduler", "cosine, step, plateau, none", "age"]),
         ("--augmentation heavy", ["--augmentation", "none, light, strong"]),
         ("--bg_fill white", ["--bg_fill", "black, mean, blur, random"]),
-        ("--crop face", ["--crop", "none, center, person"]),
+        ("--crop nose", ["--crop", "none, center, face, person"]),
         ("--amp fp8", ["--amp", "auto, off, bf16, fp16"]),
         ("--cutmix_half yes", ["--cutmix_half", "on, off"]),
         ("--bg green", ["--bg", "'green' is none of none"]),

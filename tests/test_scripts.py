@@ -126,6 +126,7 @@ def test_the_best_scripts_average_all_that_they_train(home, script, members):
     assert {options.keep[""] for options in found["train.py"]} == {"last"}
     scored, predicted = found["inference.py"]
     assert {*scored.model_dir} == {*predicted.model_dir} == trained
+    assert scored.decision == predicted.decision == "prior"
     assert scored.oof == f"runs/{script}" and predicted.output_dir == f"output/{script}"
 
 
@@ -145,6 +146,27 @@ def test_findings_give_the_rivals_as_many_steps(home):
     assert len(pages) == 10 and len(pages["findings.html"]) == 12
     rivals = ["runs/joint-none-averaged-s1,runs/joint-none-averaged-s2"]
     assert pages["runs/joint-none-averaged-split-none.html"][:1] == rivals
+
+
+def test_intervals_are_drawn_of_pages_of_two(tmp_path):
+    def page(name, *runs):
+        folder = tmp_path / f"{name}_tables"
+        folder.mkdir()
+        pd.DataFrame({"run": runs}).to_csv(folder / "runs.csv", index=False)
+        rows = [(run, "macro F1", 0.02, -0.03, 0.07) for run in runs[1:]]
+        rows.append((runs[1], "accuracy", 0.5, 0.4, 0.6))
+        columns = ["run", "measure", "difference", "low", "high"]
+        pd.DataFrame(rows, columns=columns).to_csv(folder / "comparison.csv", index=False)
+        return tmp_path / f"{name}.html"
+
+    words = [sys.executable, "scripts/intervals.py", page("two", "joint-s1", "split-s1")]
+    quiet = {"MPLCONFIGDIR": str(tmp_path)}
+    done = run(*words, "--out", tmp_path / "new/a.svg", **quiet)
+    assert done.returncode == 0, done.stderr
+    assert "split against joint" in (tmp_path / "new/a.svg").read_text()
+    done = run(*words, page("three", "a", "b", "c"), "--out", tmp_path / "b.svg", **quiet)
+    assert done.returncode == 2 and "three_tables/comparison.csv compares 3 runs" in done.stderr
+    assert not (tmp_path / "b.svg").exists()
 
 
 def test_levers_change_one_thing_each(home):
