@@ -75,7 +75,7 @@ def main(argv=None):
         check_writable("--output_dir", Path(args.output_dir, "output.csv"), "file")
     check_writable("--cache_dir", args.cache_dir)
     # Torch and timm take seconds to import: by now a wrong flag has been answered.
-    with quick_imports():
+    with quick_imports(compiles=False):
         from common import devices
         from dataset import find_images, read_eval
         from experiment import ensemble

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import traceback
+import types
 from multiprocessing.connection import wait
 
 from tqdm import tqdm
@@ -29,13 +30,33 @@ def say(*words):
 
 
 @contextlib.contextmanager
-def quick_imports():
-    """To import torch and timm in: looking for garbage takes a quarter of the time meanwhile."""
+def quick_imports(compiles=True):
+    """To import torch and timm in: looking for garbage takes a quarter of the time meanwhile.
+
+    compiles: False where no model will be compiled. Torchvision and timm import torch's compiler,
+    which takes a second, only to say which of their functions it should leave alone.
+    """
     gc.disable()
+    modules = {} if compiles else _no_compiler()
+    sys.modules.update(modules)
     try:
         yield
     finally:
         gc.enable()
+        for name in modules:
+            del sys.modules[name]
+
+
+def _no_compiler():
+    """{name: module} in place of torch._dynamo, with what torchvision and timm take from it."""
+    import torch  # noqa: F401  its own import must not meet them
+
+    if "torch._dynamo" in sys.modules:
+        return {}
+    dynamo, utils = map(types.ModuleType, ("torch._dynamo", "torch._dynamo.utils"))
+    dynamo.disable = lambda function, *_, **__: function
+    utils.is_compile_supported = lambda device: False
+    return {module.__name__: module for module in (dynamo, utils)}
 
 
 def counted(number, one, many=None):

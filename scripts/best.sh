@@ -9,11 +9,12 @@
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 $python scripts/fetch_weights.py --also lite1 lite2
-PROCESSES=${PROCESSES:-2} EXTRA=${EXTRA:---crop center --augmentation strong}
+PROCESSES=${PROCESSES:-2} EXTRA=${EXTRA:---crop face --augmentation strong}
 batch
 FOLDS=6 EPOCHS=9 SIZE="128 96"
 for seed in 1 42; do
-    member best-shared-s$seed --seed $seed --shared_backbone --age_mse 0.3
+    member best-shared-s$seed --seed $seed --shared_backbone --age_mse 0.3 --crop center
+    member best-face-s$seed --seed $seed --shared_backbone --age_mse 0.3
 done
 SIZE="160 120"
 member best-joint

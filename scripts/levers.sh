@@ -32,6 +32,7 @@ lever weighted --class_weights 0 age=0.5
 lever old_from --old_from 58
 # More pixels, larger networks.
 lever pixels --resize 128 96
+lever face --crop face
 lever lite1 --model tf_efficientnet_lite1
 lever lite2 --model tf_efficientnet_lite2
 # Regularization.

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -11,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import inference
 from common.errors import UserError
+from common.files import HOME
 from labels import PROBS
 from model import load_model, save_model
 
@@ -280,3 +283,13 @@ def test_one_file_is_told_in_words_and_a_folder_in_a_table(runs, predict, drawn,
     (tmp_path / "note.txt").write_text("no photo")
     with pytest.raises(UserError, match=r"note\.txt"):
         predict("--model_dir", runs[1], data=("--images", str(tmp_path / "note.txt")))
+
+
+def test_it_does_not_import_the_compiler_of_torch(runs, home, drawn, tmp_path):
+    """Which takes a second, and which torchvision and timm would import."""
+    words = ["--model_dir", runs[0], "--data_dir", drawn / "eval", "--cache_dir", home / "cache"]
+    argv = [sys.executable, "-X", "importtime", "inference.py", *words, "--output_dir", tmp_path]
+    done = subprocess.run([*map(str, argv)], cwd=HOME, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "timm" in imported and "torch._dynamo" not in imported

@@ -373,6 +373,22 @@ def test_only_rank_0_speaks(monkeypatch, capsys):
     assert (processes.rank(), processes.world_size()) == (1, 2)
 
 
+def test_a_compiler_that_was_left_out_of_the_imports_works_when_it_is_wanted():
+    code, _, told = outcome("""
+import sys
+from common.processes import quick_imports
+with quick_imports(compiles=False):
+    import timm
+assert "torch._dynamo" not in sys.modules
+import torch
+model = torch.nn.Linear(2, 2)
+images = torch.ones(1, 2)
+assert torch.equal(torch.compile(model, backend="eager")(images), model(images))
+assert "torch._dynamo" in sys.modules
+""")
+    assert code == 0, told
+
+
 def test_a_progress_bar_passes_everything_on_and_is_silent_in_a_file(capsys):
     assert list(processes.progress(range(5))) == list(range(5))
     captured = capsys.readouterr()
