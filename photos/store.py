@@ -4,6 +4,7 @@ Each (photos, view, crop, size) is one .npy file of shape (N, C, H, W) in the ca
 which the batches of all folds, models and runs are read; on a GPU with room it is copied there.
 """
 
+import errno
 import hashlib
 import json
 import math
@@ -177,10 +178,8 @@ def _shape(view):
 def _build(path, root, names, view, matte_dir):
     """Writes one layer with all cores; returns {index: message} of the photos left at zero."""
     broken = {}
-    out = np.lib.format.open_memmap(path, "w+", np.uint8, (len(names), *_shape(view)))
-    if hasattr(os, "posix_fallocate"):  # a full disk is an error here, a crash later
-        with path.open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    # Only its header and its zeros: rows written through the map would stay in memory.
+    start = np.lib.format.open_memmap(path, "w+", np.uint8, (len(names), *_shape(view))).offset
 
     def work(index):
         try:
@@ -194,11 +193,13 @@ def _build(path, root, names, view, matte_dir):
             own = data if method in METHODS else None
             matte = reading.matte_path(matte_dir, method, names[index])
             alphas[method] = reading.read_matte(matte, photo.shape[:2], own)
-        out[index] = _render(photo, alphas, view)
+        row = _render(photo, alphas, view).tobytes()
+        if os.pwrite(file.fileno(), row, start + index * len(row)) < len(row):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
     title = view.method if view.method != "none" else "photos"
-    reading.on_all_cores(work, range(len(names)), title)
-    out.flush()
+    with path.open("r+b") as file:
+        reading.on_all_cores(work, range(len(names)), title)
     return dict(sorted(broken.items()))
 
 
