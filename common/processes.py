@@ -44,7 +44,7 @@ def quick_imports(compiles=True):
     finally:
         gc.enable()
         for name in modules:
-            del sys.modules[name]
+            sys.modules.pop(name, None)
 
 
 def _no_compiler():
