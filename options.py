@@ -11,7 +11,7 @@ from pathlib import Path
 
 from common import flags, schema
 from common.errors import UserError
-from common.flags import Option, folder_name, one_of, switch, switch_or_auto, weighted_sum
+from common.flags import Option, folder_name, one_of, switch, switch_or, weighted_sum
 from labels import AGE_BINS, ATTRIBUTES, LAYOUTS, OLD_FROM
 from photos.views import CROPS, FILLS, METHODS
 
@@ -90,7 +90,7 @@ OPTIONS = {
         Where("dry_run", False, None, "say all problems, try a batch of each model, tell the cost, "
               "write dry_run.png; make no run"),
         Where("workers", 1, whole(1), "folds that train side by side, each in a process with its "
-              "share of the cores; on the GPUs in turn"),
+              "share of the cores, on the GPUs in turn; or models of --split_heads"),
         Where("device", "auto", str, "auto|cpu|cuda|cuda:1|mps ..."),
         Where("deterministic", False, None, "on a GPU only kernels that give the same bytes each "
               "time, which may be slower; a warning where torch has none"),
@@ -162,9 +162,9 @@ OPTIONS = {
         Each("amp", "auto", one_of("auto", "off", "bf16", "fp16"),
              "auto|off|bf16|fp16; auto tries a few steps of each where a fold has 500 or more and "
              "takes the fastest; else it is off on a CPU, bf16 on a GPU that has it, else fp16"),
-        Each("compile", False, switch_or_auto,
-             "auto|on|off: torch.compile; auto tries it where a fold takes ten minutes or more",
-             bare=True),
+        Each("compile", False, switch_or("auto", "graphs"),
+             "auto|on|off|graphs: torch.compile, on a GPU perhaps with CUDA graphs; auto tries it "
+             "where a fold takes ten minutes or more", bare=True),
         Each("channels_last", True, switch, "on|off: memory layout", bare=True),
     ),
 }  # fmt: skip

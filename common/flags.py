@@ -219,9 +219,10 @@ def switch(word):
     return one_of("on", "off")(word) == "on"
 
 
-def switch_or_auto(word):
-    """As switch(), or "auto"."""
-    return {"on": True, "off": False}.get(one_of("auto", "on", "off")(word), word)
+def switch_or(*others):
+    """A parser as switch(), which takes these words too, as they are."""
+    known = one_of("on", "off", *others)
+    return lambda word: {"on": True, "off": False}.get(known(word), word)
 
 
 def weighted_sum(names):

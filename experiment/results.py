@@ -31,22 +31,33 @@ def fold_log(tasks, labels):
     return pd.DataFrame(rows, columns=["epoch", "macro_f1", "accuracy"])
 
 
-def report_epoch(place, fold, epoch, tasks, labels):
-    """Prints one line on an epoch of all tasks, and writes the fold's log.csv. Returns the macro F1
-    of the 18 classes; None if nobody is held out.
+def score_epoch(place, epoch, tasks, labels):
+    """Writes the fold's log.csv; returns the macro F1 of the 18 classes in each epoch up to this
+    one, from 0; none if nobody is held out.
     """
+    if not len(labels):
+        return []
+    log = fold_log(tasks, labels)
+    if rank() == 0:
+        write_csv(place / "log.csv", log)
+    return log.macro_f1[: epoch + 1].tolist()
+
+
+def epochs_told(place, tasks):
+    """How many epochs of all tasks of a fold its log.csv has."""
+    log = place / "log.csv"
+    scored = max(len(log.read_bytes().splitlines()) - 1, 0) if log.exists() else 0
+    return min([scored, *(task.epoch for task in tasks if not task.finished)])
+
+
+def tell_epoch(fold, epoch, tasks, labels, scores=()):
+    """Prints one line on an epoch of tasks; scores: of score_epoch(), if they are all of a fold."""
     parts = [f"fold {fold} epoch {epoch + 1}/{max(task.options['epochs'] for task in tasks)}"]
     parts += [_in_words(task, epoch, decode(labels)) for task in tasks]
-    score = None
-    if len(labels):
-        log = fold_log(tasks, labels)
-        if rank() == 0:
-            write_csv(place / "log.csv", log)
-        *before, score = log.macro_f1[: epoch + 1].tolist()
-        if "label" not in (task.name for task in tasks):
-            parts.append(f"18 classes F1 {score:.3f}{'*' * (score > max(before, default=-1))}")
+    if scores and "label" not in (task.name for task in tasks):
+        best = scores[-1] > max(scores[:-1], default=-1)
+        parts.append(f"18 classes F1 {scores[-1]:.3f}{'*' * best}")
     say(" | ".join([*parts, f"{tasks[0].run.pace.left()} left"]))
-    return score
 
 
 def _in_words(task, epoch, truth):
@@ -89,16 +100,17 @@ def import_wandb(project):
 class Logger:
     """TensorBoard events of a fold, of each task beside its weights, of the 18 classes in the
     fold's folder; with --wandb also a run of Weights & Biases. Ranks other than 0 log nothing.
+
+    told: how many epochs are logged already.
     """
 
-    def __init__(self, place, tasks, options):
+    def __init__(self, place, tasks, options, told):
         self.writers, self.wandb = {}, None
         if rank() == 0:
             from torch.utils.tensorboard import SummaryWriter
 
-            places = {task.name: (place / task.name, task.epoch) for task in tasks}
-            places[""] = (place, min(task.epoch for task in tasks))
-            self.writers = {n: SummaryWriter(p, purge_step=e + 1) for n, (p, e) in places.items()}
+            places = {task.name: place / task.name for task in tasks} | {"": place}
+            self.writers = {n: SummaryWriter(p, purge_step=told + 1) for n, p in places.items()}
             self.options = {name: text_of(v) for name, v in training_options(options).items()}
             self.wandb = import_wandb(options.wandb)
         if self.wandb:
@@ -110,13 +122,13 @@ class Logger:
             except Exception as error:  # of others: a key, a network
                 raise UserError(f"--wandb: {error}; or set WANDB_MODE=offline") from None
 
-    def add(self, task):
-        row = task.history[-1]
-        self._add(task.name, {tag: row[key] for key, tag in TAGS.items() if key in row}, task.epoch)
-
-    def add_score(self, epoch, score):
-        """Adds the macro F1 of the 18 classes after an epoch, counted from 0, if there is one."""
-        self._add("", {"Val/macro_f1": score} if score is not None else {}, epoch + 1)
+    def add(self, tasks, epoch, scores):
+        """Adds an epoch, counted from 0, of the tasks that had it; scores: of score_epoch()."""
+        for task in tasks:
+            for row in task.history[epoch : epoch + 1]:
+                values = {tag: row[key] for key, tag in TAGS.items() if key in row}
+                self._add(task.name, values, epoch + 1)
+        self._add("", {"Val/macro_f1": scores[-1]} if scores else {}, epoch + 1)
 
     def _add(self, name, values, epoch):
         for tag, value in values.items() if self.writers else ():

@@ -9,6 +9,7 @@ import time
 import pandas as pd
 import pytest
 from helpers import compare_runs, draw_data
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
 from common.errors import UserError
@@ -41,7 +42,7 @@ def start(*words):
 def start_and_wait(words, folder):
     """The process of a run that has saved its first state."""
     process = start(*words, "--model_dir", folder)
-    while not list(folder.glob("exp/fold*/label/last.pt")):
+    while not list(folder.glob("exp/fold*/*/last.pt")):
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
     return process
@@ -104,3 +105,26 @@ def test_workers_are_not_for_torchrun(words, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match=r"--workers .* torchrun"):
         train.main([*words, "--model_dir", str(tmp_path), "--workers", "2"])
+
+
+def test_the_models_of_a_split_run_train_side_by_side(words, tmp_path):
+    """Two workers share the three models of a fold, also where they are killed on the way."""
+    words, told = [*words, "--split_heads", "--fold", "1", "--epochs", "2", "age=3"], []
+    alone = train.main([*words, "--model_dir", str(tmp_path / "alone")])
+    both = [*words, "--model_dir", str(tmp_path / "both"), "--workers", "2"]
+    folder = train.main(both, lambda *score: told.append(score))
+    assert not compare_runs(alone, folder)
+    log = pd.read_csv(folder / "fold1/log.csv").macro_f1
+    assert told == [(1, k, pytest.approx(score)) for k, score in enumerate(log)] and len(log) == 3
+    first = start_and_wait(words, tmp_path / "killed")
+    first.kill()
+    first.communicate(timeout=60)
+    wait_for_end(first.pid)
+    again = tmp_path / "killed/exp"
+    assert not (again / "fold1/metrics.json").exists()
+    train.main(["--resume", str(again), "--fold", "1"])
+    assert not compare_runs(alone, again)
+    for run in alone, folder, again:
+        for place, epochs in ("", 3), ("mask", 2), ("age", 3):
+            events = EventAccumulator(str(run / "fold1" / place)).Reload().Scalars("Val/macro_f1")
+            assert [event.step for event in events] == [*range(1, epochs + 1)]

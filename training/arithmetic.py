@@ -58,18 +58,29 @@ def _fastest(of, steps, device, cache_dir):
 
     def cost(way):
         start, later = remembered_time(of | way, device, cache_dir)
-        spent[_name(way)] = later * steps + start * way["compile"]
+        spent[_name(way)] = later * steps + (start if way["compile"] else 0)
         return spent[_name(way)] * (1 if way == first else GAIN)
 
     ways = [first | {"amp": amp} for amp in amps if of["amp"] == "auto"]
     best = min([first, *ways], key=cost)
     if of["compile"] == "auto" and cost(best) > COMPILES:
-        best = min([best, best | {"compile": True}], key=cost)
+        hows = (True, "graphs") if device.type == "cuda" else (True,)
+        best = min([best, *(best | {"compile": how} for how in hows)], key=cost)
     return best, spent
 
 
 def _name(way):
-    return way["amp"].replace("off", "fp32") + " compiled" * way["compile"]
+    compiled = {False: "", True: " compiled", "graphs": " compiled to CUDA graphs"}
+    return way["amp"].replace("off", "fp32") + compiled[way["compile"]]
+
+
+def compiled(network, how):
+    """The network as --compile says. "graphs" replays the kernels of a step as one CUDA graph, for
+    which the GPU need not wait for Python; without a GPU it is as True.
+    """
+    if not how:
+        return network
+    return torch.compile(network, mode="reduce-overhead" if how == "graphs" else None)
 
 
 def recorded(folder, tasks, device):
@@ -102,7 +113,7 @@ def time_steps(of, device):
     model = model.to(device, memory_format=layout).train()
     optimization.freeze(model.backbone, of["freeze"])
     optimizer = optimization.make_optimizer(model, of)
-    network = torch.compile(model) if of["compile"] else model
+    network = compiled(model, of["compile"])
     autocast, scaler = precision(of["amp"], device)
     images = torch.randn(count, 3, *of["resize"], device=device).contiguous(memory_format=layout)
     try:

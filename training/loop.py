@@ -42,6 +42,16 @@ class Pace:
     def __init__(self):
         self.epochs, self.seconds, self.told = {}, {}, False
 
+    def expect(self, chosen, jobs, tasks):
+        """Notes the jobs (fold, task, or None for all `chosen`) to do, begun with these Tasks."""
+        self.epochs = {
+            (fold, task): chosen[task]["epochs"]
+            for fold, only in jobs
+            for task in chosen
+            if only in (task, None)
+        }
+        self.epochs |= {task.key[1:]: task.epochs_left for task in tasks}
+
     def time(self, task, seconds):
         """Notes what an epoch of a Task takes; says the first estimate of the run."""
         self.seconds[task.name] = seconds

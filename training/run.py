@@ -2,8 +2,9 @@
 
 import io
 from argparse import Namespace
-from contextlib import closing, nullcontext, redirect_stdout
+from contextlib import ExitStack, closing, contextmanager, redirect_stdout
 from dataclasses import dataclass, field, replace
+from itertools import count, product
 from pathlib import Path
 
 import numpy as np
@@ -52,8 +53,9 @@ def open_run(args, device):
 
 
 def workers_of(args):
-    """How many processes train the folds that are asked for."""
-    return min(args.workers, len(args.fold or ()) or args.k_fold or 1)
+    """How many processes train what is asked for."""
+    folds = len(args.fold or ()) or args.k_fold or 1
+    return min(args.workers, folds * len(options.tasks_of(args)))
 
 
 def resolve(args, device):
@@ -190,29 +192,73 @@ def train_folds(run, on_epoch=None):
         del run.data[fold]
         if rank() == 0:  # of a process that was killed just before
             checkpoint.forget_states(reader.fold_folder(run.folder, fold))
-    left = [*run.data]
-    if workers_of(run.options) > 1:
-        _train_side_by_side(run, left, on_epoch)
-    else:
-        for fold in left:
-            _train_fold(run, fold, on_epoch)
+    jobs = _jobs(run)
+    with _held(run):
+        if workers_of(run.options) > 1:
+            _train_side_by_side(run, jobs, on_epoch)
+        else:
+            for k in range(len(jobs)):
+                _train(run, jobs[k:], on_epoch)
 
 
-def _train_side_by_side(run, folds, on_epoch):
-    """train_folds() of `--workers`, each a process that goes on with this run for its folds."""
+def _jobs(run):
+    """[(fold, task)] to train: folds whole, of which the task is None, or with --workers each task
+    by itself where whole folds would leave a worker without one.
+    """
+    alone = len(run.tasks) > 1 and len(run.data) % workers_of(run.options)
+    return [*product(run.data, run.tasks if alone else [None])]
+
+
+@contextmanager
+def _held(run):
+    """Within it the folds are of this process alone; UserError if another one trains them."""
+    with ExitStack() as locks:
+        for fold in run.data if rank() == 0 else ():
+            place = reader.fold_folder(run.folder, fold)
+            if not locks.enter_context(locked(place / ".lock", wait=False)):
+                raise UserError(f"{place} is being trained by another process; leave it to it")
+        yield
+
+
+def _train_side_by_side(run, jobs, on_epoch):
+    """train_folds() of `--workers`, each a process that goes on with this run."""
+    folds, ended = [*run.data], []
     run.data.clear()  # perhaps on the GPU
     torch.cuda.empty_cache()
     gpus = torch.cuda.device_count() if run.options.device in ("auto", "cuda") else 0
     given = []
-    for k in range(min(workers_of(run.options), len(folds))):
+    for k in range(min(workers_of(run.options), len(jobs))):
         own = {"resume": str(run.folder), "fold": folds}
         own |= {"device": f"cuda:{k % gpus}"} if gpus else {}
         given.append((Namespace(**vars(run.options) | own), torch.get_num_threads(), k == 0))
-    side_by_side(_work, given, folds, on_epoch or (lambda *told: None))
+
+    def hear(fold, *epoch_and_score):
+        if not epoch_and_score:
+            ended.append(fold)
+        elif on_epoch:
+            on_epoch(fold, *epoch_and_score)
+
+    side_by_side(_work, given, _turns(jobs, len(given), len(run.tasks), ended), hear)
+
+
+def _turns(jobs, workers, tasks, ended):
+    """Yields for a worker that is free the jobs that are its own if all take turns, of which it is
+    to do the first; None if it is not needed any more. A fold whose tasks are trained by themselves
+    is finished by a job of its own, once `ended` has the fold `tasks` times.
+    """
+    unfinished = list(dict.fromkeys(fold for fold, name in jobs if name))
+    while jobs or unfinished:
+        ready = [fold for fold in unfinished if ended.count(fold) == tasks]
+        if ready:
+            unfinished.remove(ready[0])
+            yield [(ready[0], None)]
+        else:
+            yield jobs[::workers]
+            jobs = jobs[1:]
 
 
 def _work(place, args, threads, first):
-    """Trains the folds that come from `place` in a process of _train_side_by_side().
+    """Trains what comes from `place` in a process of _train_side_by_side().
 
     first: whether this process says for all of them what the run is.
     """
@@ -221,46 +267,60 @@ def _work(place, args, threads, first):
         run = open_run(args, devices.pick_device(args.device, args.deterministic))
     run.pace.told = not first
     place.send(None)
-    while (fold := place.recv()) is not None:
-        _train_fold(run, fold, lambda *told: place.send(told))
+    while jobs := place.recv():
+        _train(run, jobs, lambda *told: place.send(told))
+        fold, name = jobs[0]
+        if name:
+            place.send((fold,))
         place.send(None)
 
 
-def _train_fold(run, fold, on_epoch):
-    """Trains a fold and writes its predictions and scores; UserError if another process does."""
-    place, folds = reader.fold_folder(run.folder, fold), [*run.data]
-    own = folds[folds.index(fold) :: workers_of(run.options)]  # of this process, if all take turns
-    run.pace.epochs = {(k, task): of["epochs"] for k in own for task, of in run.tasks.items()}
-    with locked(place / ".lock", wait=False) if rank() == 0 else nullcontext(True) as free:
-        if not free:
-            raise UserError(f"{place} is being trained by another process; leave it to it")
-        tasks = make_tasks(run, fold)
-        run.pace.epochs |= {(fold, task.name): task.epochs_left for task in tasks}
-        _introduce(run, fold, tasks)
-        valid, truth = tasks[0].data.valid, tasks[0].data.truth["label"]
-        with closing(results.Logger(place, tasks, run.options)) as logger:
-            while waiting := [task for task in tasks if not task.finished]:
-                epoch = min(task.epoch for task in waiting)
-                for task in waiting:
-                    if task.epoch == epoch:
-                        task.run_epoch()
-                        logger.add(task)
-                score = results.report_epoch(place, fold, epoch, tasks, truth[valid])
-                logger.add_score(epoch, score)
-                if on_epoch and score is not None:
-                    on_epoch(fold, epoch, score)
-            if rank() == 0:
-                results.finish_fold(place, fold, run.table.frame.iloc[valid], tasks, logger)
-                checkpoint.forget_states(place)
+def _train(run, jobs, on_epoch):
+    """Trains the first of the jobs of this process; of a whole fold writes what is to report."""
+    (fold, name), place = jobs[0], reader.fold_folder(run.folder, jobs[0][0])
+    tasks = make_tasks(run, fold, *([name] if name else ()))
+    run.pace.expect(run.tasks, jobs, tasks)
+    _introduce(run, fold, tasks)
+    valid = tasks[0].data.valid
+    truth = tasks[0].data.truth["label"][valid]
+    if name:
+        while not tasks[0].finished:
+            tasks[0].run_epoch()
+            results.tell_epoch(fold, tasks[0].epoch - 1, tasks, truth)
+        return
+    told = results.epochs_told(place, tasks)
+    with closing(results.Logger(place, tasks, run.options, told)) as logger:
+        for epoch in count(told):
+            for task in tasks:
+                if task.epoch == epoch and not task.finished:
+                    task.run_epoch()
+            last = max(task.epoch for task in tasks)
+            if epoch >= last:
+                break
+            scores = results.score_epoch(place, epoch, tasks, truth)
+            if epoch + 1 == last:  # not one that was trained by itself or before a stop
+                results.tell_epoch(fold, epoch, tasks, truth, scores)
+            logger.add(tasks, epoch, scores)
+            if on_epoch and scores:
+                on_epoch(fold, epoch, scores[-1])
+        if rank() == 0:
+            results.finish_fold(place, fold, run.table.frame.iloc[valid], tasks, logger)
+            checkpoint.forget_states(place)
 
 
 def _introduce(run, fold, tasks):
-    """Says who trains in a fold, and before the first one what they train and where."""
-    if not run.pace.told:
+    """Says who trains in a fold, and at first what they train and where."""
+    known = told = run.pace.told
+    if not told:
         say(f"run {run.folder}, on {run.device} ({devices.name_of(run.device)})")
-        for task in tasks:
-            say(f"{task.name}: {describe(task)}")
+    if len(tasks) < len(run.tasks):  # the others are told of by those who train them
+        known = fold != next(iter(run.data))
+    for task in tasks if not known else ():
+        say(f"{task.name}: {describe(task)}")
+    if not told:
         say("an epoch: loss of training/validation, learning rate, macro F1; * is the best so far")
+    if tasks[0].name != next(iter(run.tasks)):
+        return
     data, people = tasks[0].data, run.table.frame.person
     parts = []
     for word, rows in ("train", data.train[data.train < len(people)]), ("validate", data.valid):
@@ -282,6 +342,6 @@ def describe(task):
     )
 
 
-def make_tasks(run, fold):
-    """The Tasks of a fold, each where its saved state left it."""
-    return [Task(run, fold, name) for name in run.tasks]
+def make_tasks(run, fold, *names):
+    """The Tasks of a fold, or those of these names, each where its saved state left it."""
+    return [Task(run, fold, name) for name in names or run.tasks]

@@ -25,7 +25,7 @@ from experiment.predictions import NotFinite, load, precision, predict, usual_am
 from labels import HEADS, combine
 from metrics import macro_f1
 from photos import features
-from training import checkpoint, distributed, optimization
+from training import arithmetic, checkpoint, distributed, optimization
 from training.loop import Diverged, train_epoch
 
 
@@ -108,9 +108,8 @@ class Task:
         self.ema = None
         if chosen["ema"]:
             self.ema = ModelEmaV3(self.model, decay=chosen["ema"], use_warmup=True)
-        self.network = distributed.wrap(self.model, self.device)
-        if chosen["compile"]:
-            self.network = torch.compile(self.network)
+        network = distributed.wrap(self.model, self.device)
+        self.network = arithmetic.compiled(network, chosen["compile"])
         self.autocast, self.scaler = precision(chosen["amp"], self.device)
 
     def _criterion(self, head):

@@ -32,10 +32,10 @@ def clock(monkeypatch):
     return set_times
 
 
-def choose(cache, *words, photos=32000):
+def choose(cache, *words, photos=32000, device=CPU):
     tasks = options.tasks_of(options.parse_args(["--epochs", "2", *words]))
     data = SimpleNamespace(train=range(photos), pixels=SimpleNamespace(views=1))
-    return arithmetic.choose(tasks, CPU, cache, dict.fromkeys(tasks, data))
+    return arithmetic.choose(tasks, device, cache, dict.fromkeys(tasks, data))
 
 
 def chosen(*args, **how):
@@ -84,6 +84,21 @@ def test_compiling_is_chosen_where_the_steps_repay_it(clock, tmp_path):
     assert ("off", True, 32) in slow
 
 
+def test_on_a_gpu_cuda_graphs_are_tried_too(clock, tmp_path, monkeypatch):
+    monkeypatch.setattr(arithmetic.devices, "name_of", lambda device: "a GPU")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    times = {False: 0.5, True: 0.25, "graphs": 0.2}
+    clock({("bf16", how): seconds for how, seconds in times.items()})
+    words = ["--amp", "bf16", "--compile", "auto"]
+    assert chosen(tmp_path, *words, device=torch.device("cuda")) == ("bf16", "graphs")
+
+
+def test_graphs_are_the_mode_of_torch_that_reduces_overhead(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda network, mode: (network, mode))
+    ways = [arithmetic.compiled("network", how) for how in (False, True, "graphs")]
+    assert ways == ["network", ("network", None), ("network", "reduce-overhead")]
+
+
 def test_equal_models_of_a_run_are_tried_once_and_another_by_itself(clock, tmp_path):
     tried = clock({("off", False): 0.5, ("bf16", False): 0.3})
     words = ["--split_heads", "--batch_size", "32", "age=8", "--amp", "auto", "gender=off"]
@@ -105,7 +120,7 @@ def test_what_fails_takes_for_ever(monkeypatch):
     def broken(*images):
         raise RuntimeError("no compiler")
 
-    monkeypatch.setattr(torch, "compile", lambda model: broken)
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: broken)
     words = ["--model", "test_resnet", "--resize", "32", "24", "--compile"]
     of = options.tasks_of(options.parse_args([*words, "--amp", "off"]))["label"]
     assert min(arithmetic.time_steps(of, CPU)) > 1e6
