@@ -55,7 +55,7 @@ COLUMNS += ["reached", "rounds"]
 def measured(name, bench, people, rounds):
     """A row of measures.py as a dict of COLUMNS: medians, and all rounds."""
     measure, _, unit, over, bar = ROWS[name]
-    things, pairs = [thing for thing in measure(bench, people) if thing], []
+    things, pairs = list(measure(bench, people)), []
     for turn in range(rounds):
         values = {thing: float(thing()) for thing in (things if turn % 2 == 0 else things[::-1])}
         pairs.append([values[thing] for thing in things])
@@ -77,11 +77,8 @@ def describe(args):
     """What the numbers of a table depend on."""
     known, device = stamp(), devices.name_of(devices.pick_device(args.device))
     versions = ", ".join(f"{name} {version}" for name, version in known["versions"].items())
-    size = "x".join(map(str, args.resize))
-    return (
-        f"{device}, {cores()} cores; {versions}, commit {known['git']}; "
-        f"{args.model}, {size}, batch {args.batch_size}"
-    )
+    model = f"{args.model}, {'x'.join(map(str, args.resize))}, batch {args.batch_size}"
+    return f"{device}, {cores()} cores; {versions}, commit {known['git']}; {model}"
 
 
 def main(argv=None):

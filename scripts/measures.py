@@ -1,8 +1,8 @@
 """What scripts/benchmark.py measures: how, and the table of its rows.
 
-A measure takes a Bench and a number of people, prepares, and returns (ours, other): two functions
-without arguments, each of which does its thing once and returns a speed, a time or a size. `other`
-is None where there is nothing to compare with.
+A measure takes a Bench and a number of people, prepares, and returns functions without arguments,
+each of which does its thing once and returns a speed, a time or a size: ours, and what it is
+compared with, if anything.
 """
 
 import itertools
@@ -46,10 +46,10 @@ class Bench:
 
     def __init__(self, args, folder):
         self.args, self.folder, self.numbers = args, Path(folder), itertools.count()
-        self.device, self.source = devices.pick_device(args.device), args.data_dir
-        if not self.source:
+        self.device = devices.pick_device(args.device)
+        self.source = args.data_dir or self.folder / "drawn/train"
+        if not args.data_dir:
             command("demo.py", "--out", self.folder / "drawn", "--people", 60, "--eval_people", 1)
-            self.source = self.folder / "drawn/train"
 
     def fresh(self):
         """A folder that is not there yet."""
@@ -120,20 +120,23 @@ def seconds(work):
     return time.perf_counter() - start
 
 
-# ---- training
+def speed(count, work):
+    """A function that returns how many a second work() does, which does so many."""
+    return lambda: count / seconds(work)
+
+
+def train(tasks):
+    """An epoch of each; returns the number of images."""
+    for task in tasks:
+        train_epoch(task)
+    return sum(len(task.data.train) for task in tasks)
 
 
 def epoch(bench, people, flags=()):
     """Images/s of an epoch of all models of a run, and of forward, backward and optimizer step."""
     tasks = bench.tasks(people, *flags)
-    count = sum(len(task.data.train) for task in tasks)
-
-    def work():
-        for task in tasks:
-            train_epoch(task)
-
-    work()  # warms up
-    return lambda: count / seconds(work), bare_steps(tasks)
+    count = train(tasks)  # warms up
+    return speed(count, partial(train, tasks)), bare_steps(tasks)
 
 
 def bare_steps(tasks):
@@ -152,19 +155,15 @@ def bare_steps(tasks):
                 task.optimizer.step()
                 task.optimizer.zero_grad()
 
-    count = steps * sum(len(images) for images, *_ in batches)
-    return lambda: count / seconds(work)
+    return speed(steps * sum(len(images) for images, *_ in batches), work)
 
 
 def first_epoch(bench, people):
     """Images/s from the photos' files to the end of the first epoch, and of bare steps."""
     known = bench.tasks(people)
-
-    def work():
-        [task] = bench.tasks(people, "--cache_dir", bench.fresh())
-        train_epoch(task)
-
-    return lambda: len(known[0].data.train) / seconds(work), bare_steps(known)
+    count = len(known[0].data.train)
+    ours = speed(count, lambda: train(bench.tasks(people, "--cache_dir", bench.fresh())))
+    return ours, bare_steps(known)
 
 
 def customary_epoch(bench, people):
@@ -172,20 +171,15 @@ def customary_epoch(bench, people):
     args, parts = bench.args, customary.build(bench.args.model, bench.device)
     loader, _ = customary.loaders(bench.people(people), args.resize, args.batch_size, cores())
     work = partial(customary.train_epoch, *parts, loader, bench.device)
-    count = len(loader) * args.batch_size
-    return epoch(bench, people)[0], lambda: count / seconds(work)
+    return epoch(bench, people)[0], speed(len(loader) * args.batch_size, work)
 
 
 def training(bench, people, of):
     """`of` (command or memory) train.py for an epoch, nothing cached, and of customary.py."""
-
-    def ours():
-        return of("train.py", *bench.flags(people, "--cache_dir", bench.fresh()))
-
-    return ours, lambda: of(*bench.customary(people))
-
-
-# ---- inference
+    return (
+        lambda: of("train.py", *bench.flags(people, "--cache_dir", bench.fresh())),
+        lambda: of(*bench.customary(people)),
+    )
 
 
 def predicting(bench, people, cache=None):
@@ -226,7 +220,7 @@ def inference_start(bench, people):
         bare = command("-c", "import torch") + forward()
         return command(*predicting(bench, people, cache)) - bare
 
-    return ours, None
+    return [ours]
 
 
 def inference_memory(bench, people):
@@ -235,23 +229,17 @@ def inference_memory(bench, people):
     return lambda: memory(*predicting(bench, people)), lambda: memory(*words)
 
 
-# ---- photos
-
-
 def pixel_store(bench, people):
     """Photos/s of the store, and of bare decoding and resizing on all cores."""
     root, names = find_images(bench.people(people))
-    size, count = bench.args.resize, len(names)
-    views = build_views("none", "mean", "none", size)
+    views = build_views("none", "mean", "none", bench.args.resize)
 
     def bare(name):
         photo = cv2.imread(str(root / name), cv2.IMREAD_COLOR_RGB)
-        cv2.resize(photo, size[::-1], interpolation=cv2.INTER_AREA)
+        cv2.resize(photo, bench.args.resize[::-1], interpolation=cv2.INTER_AREA)
 
-    return (
-        lambda: count / seconds(lambda: store.load([(root, names)], views, bench.fresh())),
-        lambda: count / seconds(lambda: shared(bare, names, cores())),
-    )
+    ours = speed(len(names), lambda: store.load([(root, names)], views, bench.fresh()))
+    return ours, speed(len(names), lambda: shared(bare, names, cores()))
 
 
 def shared(work, items, workers):
@@ -263,11 +251,8 @@ def shared(work, items, workers):
 def mattes(bench, people, method):
     """A function that returns the photos/s of background removal."""
     root, names = find_images(bench.people(people))
-
-    def work():
-        matte.ensure(root, names, method, matte.Matting(bench.fresh(), device="cpu"))
-
-    return lambda: len(names) / seconds(work)
+    matting = partial(matte.Matting, device="cpu")
+    return speed(len(names), lambda: matte.ensure(root, names, method, matting(bench.fresh())))
 
 
 def rembg(bench, people):
@@ -296,17 +281,14 @@ def grabcut(bench, people):
             labels, models = np.zeros((height, width), np.uint8), np.zeros((2, 1, 65))
             cv2.grabCut(photo, labels, box, *models, 5, cv2.GC_INIT_WITH_RECT)
 
-    return mattes(bench, people, "grabcut"), lambda: len(few) / seconds(work)
-
-
-# ---- runs and commands
+    return mattes(bench, people, "grabcut"), speed(len(few), work)
 
 
 def two_runs(bench, people):
     """Seconds of the comparison of two runs with 2,000 draws."""
     persons, rng = np.repeat(np.arange(people), PHOTOS), np.random.default_rng(0)
     labels, *both = rng.integers(0, 18, (3, len(persons)))
-    return lambda: seconds(lambda: comparison.compare(labels, persons, *both)), None
+    return [lambda: seconds(lambda: comparison.compare(labels, persons, *both))]
 
 
 def answers(bench, people):

@@ -7,6 +7,7 @@ configuration: some people are hard for all, some for one configuration or seed.
 """
 
 import sys
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -63,11 +64,11 @@ def gain_of(difference):
     return brentq(miss, -1, 2, xtol=1e-3) if difference else 0
 
 
-def measure(people, seeds, difference, args):
+def measure(people, seeds, difference, pairs):
     """Shares of VERDICTS, share of intervals that hold the truth, median detectable difference."""
     rng, gain = np.random.default_rng([people, seeds]), gain_of(difference)
-    pairs = [simulate(rng, people, seeds, gain) for _ in range(args.pairs)]
-    rows = [compare(*pair)["macro_f1"] for pair in pairs]
+    simulated = [simulate(rng, people, seeds, gain) for _ in range(pairs)]
+    rows = [compare(*pair)["macro_f1"] for pair in simulated]
     said = [verdict(row | {"holm": row["p"]}, people) for row in rows]
     shares = [np.mean([words.startswith(start) for words in said]) for start in VERDICTS]
     held = np.mean([row["low"] <= difference <= row["high"] for row in rows])
@@ -78,12 +79,10 @@ def main(argv=None):
     args = make_parser(FLAGS, __doc__).parse_args(argv)
     head = "people", "seeds", "difference", *VERDICTS, "interval holds it", "detectable"
     print(f"| {' | '.join(head)} |\n" + "|---" * len(head) + "|")
-    for people in args.people:
-        for seeds in args.seeds:
-            for difference in args.differences:
-                figures = difference, *measure(people, seeds, difference, args)
-                cells = [f"{people} | {seeds}", *(f"{figure:.3f}" for figure in figures)]
-                print(f"| {' | '.join(cells)} |", flush=True)
+    for people, seeds, difference in product(args.people, args.seeds, args.differences):
+        figures = difference, *measure(people, seeds, difference, args.pairs)
+        cells = [f"{people} | {seeds}", *(f"{figure:.3f}" for figure in figures)]
+        print(f"| {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":
