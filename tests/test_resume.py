@@ -17,7 +17,7 @@ HOME = Path(__file__).resolve().parent.parent
 TINY = ["--model", "test_efficientnet", "--weights", "none", "--resize", "32", "24"]
 
 
-@pytest.mark.parametrize("command", ["train", "preprocess"])
+@pytest.mark.parametrize("command", ["train", "preprocess", "writes"])
 def test_killed_again_and_again_ends_with_the_same_bytes(command):
     words = [sys.executable, HOME / "tests/kill.py", command, "--kills", "4"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=300)

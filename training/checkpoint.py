@@ -23,7 +23,11 @@ def _parts(task):
 
 
 def save_state(task):
-    """Writes last.pt, all that resuming needs, then log.csv, which derives from it."""
+    """Writes log.csv, then last.pt, all that resuming needs: a process that is killed in between
+    trains the epoch again and writes both.
+    """
+    if task.history:
+        write_csv(task.folder / "log.csv", pd.DataFrame(task.history))
     state = {key: part.state_dict() for key, part in _parts(task).items()}
     state |= {key: getattr(task, key) for key in SAVED} | {"of": list(task.key)}
     buffer = io.BytesIO()  # torch.save to a file hides that a disk is full
@@ -31,8 +35,6 @@ def save_state(task):
     buffer.write(hashlib.sha256(buffer.getbuffer()).digest())
     with atomic(task.folder / "last.pt") as temporary:
         temporary.write_bytes(buffer.getbuffer())
-    if task.history:
-        write_csv(task.folder / "log.csv", pd.DataFrame(task.history))
 
 
 def load_state(task):
