@@ -14,8 +14,7 @@ from torch.nn import functional as F
 import augment
 from common.errors import UserError
 from common.files import read_rows
-from labels import AGE_BINS, ATTRIBUTES, HEADS, age_group, encode
-from loss import bins_of
+from labels import ATTRIBUTES, HEADS, age_group, encode
 from photos.reading import SUFFIXES, is_junk, is_photo
 
 MASK_OF_PHOTO = {f"mask{i}": 0 for i in range(1, 6)} | {"incorrect_mask": 1, "normal": 2}
@@ -266,7 +265,7 @@ class Epoch:
 
         images: float32 (n, 3, H, W), augmented and normalised, or (n, F) features; own: {head:
         int64 (n,)}; targets: the same, or with mixing {head: float32 (n, classes)}; and where
-        `extra` asks for it, float32 "years" (n,), "bins" of loss.py and "given" (n, 3) mask states.
+        `extra` asks for it, float32 "years" (n,) and "given" (n, 3) mask states.
         """
         photos, images = self.photos[rows], self._images(rows)
         own = {head: self._target(head, photos) for head in self.heads}
@@ -287,10 +286,8 @@ class Epoch:
 
     def _extra(self, photos):
         result = {}
-        if {"years", *AGE_BINS} & {*self.extra}:
+        if "years" in self.extra:
             result["years"] = self._target("years", photos)
-        for kind in {*AGE_BINS} & {*self.extra}:  # one at most
-            result["bins"] = bins_of(result["years"], kind)
         if "given_mask" in self.extra:
             result["given"] = self._one_hot("mask", photos)
         return result

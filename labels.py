@@ -29,9 +29,6 @@ LAYOUTS = {
 }
 PROBS = [f"p{i}" for i in range(CLASSES)]  # the columns of probabilities in every csv
 OLD_FROM = 60  # years
-# The years that an age head with bins predicts; the ends also stand for all below and above.
-YEARS = range(10, 80)
-AGE_BINS = ("dldl", "corn")  # how such a head learns, see loss.py
 
 
 def encode(mask, gender, age):

@@ -8,11 +8,8 @@ from torch import distributed as dist
 from torch.nn import functional as F
 
 from common.flags import weighted_sum
-from labels import YEARS
 
 CENTRE, SCALE = 40.0, 12.0  # in years, of the age that a model predicts
-SPREAD = 2.0  # years, of the distribution around an age that is learned
-BINS_SHARE = 0.3  # weight of bins_error(), so that a shared backbone still learns its other heads
 GAMMA = 2.0  # of the focal loss, the paper's choice
 
 
@@ -67,12 +64,11 @@ TERMS = (*PER_SAMPLE, "f1")
 parse = weighted_sum(TERMS)  # "f1*0.4+focal*0.6" -> [("f1", 0.4), ("focal", 0.6)]
 
 
-def criterion(name, classes, label_smoothing=0.0, class_weights=None, adjustment=None):
+def criterion(name, classes, label_smoothing=0.0, class_weights=None):
     """A function loss(logits, targets, total=None) -> scalar tensor.
 
     name: one of TERMS or a weighted sum of them, as in "f1*0.4+focal*0.6"; label_smoothing: 0..1;
     class_weights: (classes,), see class_weights(). Both act on cross_entropy and focal alone.
-    adjustment: (classes,) added to the logits in training, see adjustment().
 
     logits: (n, classes), any float type, taken as float32. targets: (n,) int64, or (n, classes)
     probabilities whose rows sum to 1. A one-hot row costs the same as its hard label, class
@@ -88,8 +84,6 @@ def criterion(name, classes, label_smoothing=0.0, class_weights=None, adjustment
 
     def loss(logits, targets, total=None):
         logits = logits.float()
-        if adjustment is not None:
-            logits = logits + adjustment.to(logits.device)
         total = len(logits) if total is None else total
         weights = None if class_weights is None else class_weights.to(logits.device)
         value = 0.0
@@ -116,16 +110,6 @@ def class_weights(counts, power):
     return (weights / (share * weights).sum()).float()
 
 
-def adjustment(counts, tau):
-    """(C,) float32 tau * log(class frequency), of counts (C,); a class without an image has one.
-
-    A model that learns with it predicts as if all classes were equally frequent (tau 1): Menon et
-    al. 2021 (arXiv:2007.07314).
-    """
-    counts = torch.as_tensor(counts, dtype=torch.float64).clamp_min(1)
-    return (tau * (counts / counts.sum()).log()).float()
-
-
 def years_error(predicted, years, total):
     """Sum of squared errors of the age over `total` samples; both ages standardised.
 
@@ -134,31 +118,3 @@ def years_error(predicted, years, total):
     known = torch.isfinite(years)
     wanted = torch.where(known, (years - CENTRE) / SCALE, predicted.detach().float())
     return (predicted.float() - wanted).square().sum() / total
-
-
-def bins_of(years, kind):
-    """(n, bins) float32 probabilities over labels.YEARS that are learned of ages (n,) float32: a
-    normal distribution around the age ("dldl"), or the age itself ("corn"); 0 where it is NaN.
-    """
-    bins = torch.arange(YEARS.start, YEARS.stop, device=years.device, dtype=torch.float32)
-    years = years.clamp(YEARS.start, YEARS.stop - 1)[:, None]
-    if kind == "corn":
-        return (bins == years.round()).float()
-    return (-((bins - years) ** 2) / (2 * SPREAD**2)).log_softmax(1).exp().nan_to_num(0)
-
-
-def bins_error(log_p, wanted, years, total, kind):
-    """Loss of a distribution over labels.YEARS, its sum over `total` samples.
-
-    log_p: (n, bins) log-probabilities; wanted: (n, bins) of bins_of(), which may be mixed; years:
-    (n,) float32, NaN where unknown, which counts 0. "dldl": KL divergence, and the distance in
-    SCALE between the mean and the age (DLDL-v2, Gao et al. 2018). "corn": cross-entropy, which is
-    the sum of its conditional losses (Shi et al. 2021, arXiv:2111.08851).
-    """
-    if kind == "corn":
-        return -(wanted * log_p).sum() / total
-    known = torch.isfinite(years)
-    years = years[known].clamp(YEARS.start, YEARS.stop - 1)
-    bins = torch.arange(YEARS.start, YEARS.stop, device=log_p.device, dtype=torch.float32)
-    apart = (log_p[known].exp() @ bins - years).abs().sum() / SCALE
-    return (F.kl_div(log_p, wanted, reduction="sum") + apart) / total

@@ -12,15 +12,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import nn
-from torch.nn import functional as F
 
 from common.errors import UserError
 from common.files import WEIGHTS, atomic, write_json
 from common.schema import SHARE, Number, check
-from labels import AGE_BINS, HEADS, LAYOUTS, OLD_FROM, YEARS
+from labels import HEADS, LAYOUTS
 
 EPOCH = Number(int, 1)
-BINS = [30 - YEARS.start, OLD_FROM - 30, YEARS.stop - OLD_FROM]  # how many each age group has
 SHAPE = {  # of a ModelInfo in a header, see common/schema.py
     **dict.fromkeys(("model", "bg", "bg_fill", "crop", "rembg_model"), str),
     "heads": [set(HEADS)],
@@ -30,7 +28,7 @@ SHAPE = {  # of a ModelInfo in a header, see common/schema.py
     "mattes": {str: dict},
     "amp": {"auto", "off", "bf16", "fp16"},
     "channels_last": bool,
-    "extra": [{"years", "given_mask", *AGE_BINS}],
+    "extra": [{"years", "given_mask"}],
     "epoch": (EPOCH, [EPOCH], None),
     "score": SHARE,
     "place?": str,
@@ -43,29 +41,21 @@ class Classifier(nn.Module):
 
     extra: "years" adds an output of the age, standardised; "given_mask" makes the age
     logits depend on the mask state: each state adds its own linear layer, which starts at zero.
-    "dldl" and "corn" predict the distribution of the age over labels.YEARS, whose sums are the
-    three groups: by a softmax, or year by year whether the person is older still (Shi et al. 2021,
-    arXiv:2111.08851), which starts as a uniform distribution.
 
     forward(images, given): images are float (n, 3, H, W), normalised, or the backbone's features
     (n, F); given is the float (n, 3) mask state, one-hot or mixed. Returns {head: (n, classes of
-    the head) logits}, "years": (n,), and "bins": (n, years) log-probabilities. With given_mask and
-    without `given`, "age" is (n, 3 mask states, 3 age groups).
+    the head) logits} and "years": (n,). With given_mask and without `given`, "age" is
+    (n, 3 mask states, 3 age groups).
     """
 
     def __init__(self, backbone, heads, features, extra=()):
         super().__init__()
         self.backbone, self.heads = backbone, tuple(heads)
-        self.bins = next((kind for kind in AGE_BINS if kind in extra), None)
-        bins = len(YEARS) - (self.bins == "corn")
-        self.sizes = [bins if self.bins and h == "age" else HEADS[h] for h in heads]
+        self.sizes = [HEADS[head] for head in heads]
         self.years = "years" in extra
         self.head = nn.Linear(features, sum(self.sizes) + self.years)
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
-        if self.bins == "corn":
-            parts = self.head.bias.data[: sum(self.sizes)].split(self.sizes)
-            parts[heads.index("age")].copy_(torch.arange(bins, 0, -1).log())
         if "given_mask" in extra:
             self.by_mask = nn.Linear(features, HEADS["mask"] * HEADS["age"], bias=False)
             nn.init.zeros_(self.by_mask.weight)
@@ -77,10 +67,6 @@ class Classifier(nn.Module):
         result = dict(zip(self.heads, classes.split(self.sizes, dim=1), strict=True))
         if self.years:
             result["years"] = logits[:, -1]
-        if self.bins:
-            result["bins"] = log_bins(result["age"].float(), self.bins)
-            groups = result["bins"].split(BINS, dim=1)
-            result["age"] = torch.stack([group.logsumexp(1) for group in groups], 1)
         if hasattr(self, "by_mask"):
             states = self.by_mask(features).unflatten(1, (HEADS["mask"], HEADS["age"]))
             if given is None:
@@ -88,16 +74,6 @@ class Classifier(nn.Module):
             else:
                 result["age"] = result["age"] + (states * given[:, :, None]).sum(1)
         return result
-
-
-def log_bins(logits, kind):
-    """(n, B) log-probabilities of logits (n, B) ("dldl"), or (n, B - 1) ("corn"): of being older
-    than each bin for those who are not younger.
-    """
-    if kind == "dldl":
-        return logits.log_softmax(1)
-    older = F.pad(F.logsigmoid(logits).cumsum(1), (1, 0))
-    return older + F.pad(F.logsigmoid(-logits), (0, 1))
 
 
 def check_name(name):
@@ -241,7 +217,6 @@ class ModelInfo:
             raise UserError(f"{path} does not describe a model of this project ({error})") from None
         known = [heads for tasks in LAYOUTS.values() for heads in tasks.values()]
         wrong = "given_mask" in info.extra and info.heads != ("age",)
-        wrong |= bool({*AGE_BINS} & {*info.extra}) and "age" not in info.heads
         if wrong or info.heads not in known:
             raise UserError(f"{path}: no model has the heads {info.heads} and {info.extra}")
         return info

@@ -12,7 +12,7 @@ from pathlib import Path
 from common import flags, schema
 from common.errors import UserError
 from common.flags import Option, folder_name, one_of, switch, switch_or, weighted_sum
-from labels import AGE_BINS, ATTRIBUTES, LAYOUTS, OLD_FROM
+from labels import ATTRIBUTES, LAYOUTS, OLD_FROM
 from photos.views import CROPS, FILLS, METHODS
 
 STRENGTHS = ("none", "light", "strong")  # of augment.py
@@ -20,7 +20,7 @@ MIXES = ("mixup", "cutmix", "cutmix_half")  # of augment.py
 CRITERIA = ("cross_entropy", "focal", "f1")  # of loss.py
 SCHEDULERS = ("cosine", "step", "plateau", "none")
 # Options that a head has, not a model: with a shared backbone they too may differ by attribute.
-PER_HEAD = ("criterion", "label_smoothing", "class_weights", "logit_adjustment")
+PER_HEAD = ("criterion", "label_smoothing", "class_weights")
 LAYOUT_FLAGS = ("split_heads", "shared_backbone")  # two flags of one choice
 
 
@@ -124,17 +124,12 @@ OPTIONS = {
         Each("freeze", 0, stages, "the first N stages of the backbone, from the stem on, do not "
              "learn; all: its outputs are computed once, and photos are not augmented"),
         Each("age_mse", 0.0, real(0), "weight of a squared error of the age / 12 years", bare=0.3),
-        Each("age_head", "softmax", one_of("softmax", *AGE_BINS), "softmax of three groups|"
-             "dldl|corn: of years, summed to the groups; learned as a normal distribution around "
-             "the age, or ordinally, and by the criterion too"),
         Each("age_given", "none", one_of("none", "mask"), "none|mask: with --split_heads the age "
              "model depends on the mask state, which the mask model predicts"),
         Each("criterion", "cross_entropy", criterion,
              "|".join(CRITERIA) + ", or a sum such as f1*0.4+focal*0.6"),
         Each("label_smoothing", 0.0, real(0, 0.95), "share of the target spread evenly"),
         Each("class_weights", 0.0, real(0), "weigh by (class frequency)^-POWER", bare=1.0),
-        Each("logit_adjustment", 0.0, real(0), "add TAU * log(class frequency) to the logits in "
-             "training, so that rare classes are predicted more often", bare=1.0),
     ),
     "optimization (each may be overridden by attribute)": (
         Each("epochs", 8, whole(1), "epochs"),
@@ -143,7 +138,6 @@ OPTIONS = {
         Each("optimizer", "adamw", str.lower, "any name of timm's factory"),
         Each("lr", 1e-3, real(0, above=True), "highest learning rate"),
         Each("weight_decay", 0.05, real(0), "weight decay"),
-        Each("layer_decay", 1.0, real(0, 1, above=True), "factor of --lr a layer down", bare=0.75),
         Each("scheduler", "cosine", one_of(*SCHEDULERS), "|".join(SCHEDULERS)),
         Each("warmup_epochs", 1.0, real(0), "epochs of linear warm-up"),
         Each("lr_decay_step", 20, whole(1), "epochs a step of the scheduler step"),
@@ -234,8 +228,6 @@ def tasks_of(args):
         years = one["age_mse"] and {"age", "label"} & {*heads}
         given = one["age_given"] == "mask" and heads == ("age",)
         extra = ("years",) * bool(years) + ("given_mask",) * given
-        if one["age_head"] in AGE_BINS and "age" in heads:
-            extra += (one["age_head"],)
         tasks[task] = {"heads": heads, "extra": extra} | one
     return tasks
 
@@ -260,8 +252,6 @@ def problems(args):
             yield f"--{name} {named[0]}=...: this run has no {named[0]} model; add --split_heads"
     if layout != "split" and args.age_given[""] != "none":
         yield "--age_given mask: this run has no age model; add --split_heads"
-    if layout == "joint" and args.age_head[""] != "softmax":
-        yield "--age_head: this run has no age head; add --split_heads or --shared_backbone"
     for chosen in tasks_of(args).values():
         yield from _problems_of_task(chosen)
 

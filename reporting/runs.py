@@ -18,9 +18,9 @@ from labels import CLASS_NAMES, decode
 from options import LAYOUT_FLAGS, RUNTIME_FLAGS, text_of
 
 # Options that some folders do not have, and what was done there: those of inference.py --oof are
-# unknown to a run of train.py, the last three to an older one.
+# unknown to a run of train.py, keep to an older one, the last three to all but some.
 PLAIN = {"tta": "none", "vote": "off", "decision": "argmax"}
-PLAIN |= {"keep": "best", "age_head": "softmax", "logit_adjustment": "0"}
+PLAIN |= {"keep": "best", "age_head": "softmax", "logit_adjustment": "0", "layer_decay": "1"}
 CHANGE = ["option", "from", "to", "conditions"]
 DIFFERENCE = ["difference", "low", "high"]
 FIGURES = [*DIFFERENCE, "low90", "high90", "detectable", "p", "won", "lost"]

@@ -23,11 +23,8 @@ lever() {
 
 condition shared-none --shared_backbone
 # How age is learned.
-lever dldl --age_head dldl
-lever corn --age_head corn
 lever age_mse --age_mse 0.3
 # Rare classes.
-lever adjusted --logit_adjustment 0 age=1
 lever weighted --class_weights 0 age=0.5
 lever old_from --old_from 58
 # More pixels, larger networks.
@@ -41,6 +38,5 @@ lever ema --ema 0.99
 lever mixup --mixup 0.2
 lever drop --drop_rate 0.3
 lever slow --lr 3e-4
-lever layers --layer_decay 0.75
 
 report "${PAGE:-levers.html}"

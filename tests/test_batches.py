@@ -222,9 +222,7 @@ def test_extra_targets_are_mixed_with_the_share_of_the_photos():
     made = data()
     made.targets["years"] = np.where(np.arange(60) % 5 == 0, np.nan, np.arange(60)).astype("f4")
     chosen = OPTIONS | {"mixup": 0.5}
-    extra = ("years", "given_mask", "corn")
-    bins = np.eye(70)[np.nan_to_num(made.targets["years"]).clip(10).astype(int) - 10]
-    bins[np.isnan(made.targets["years"])] = 0
+    extra = ("years", "given_mask")
     samples = Epoch(made, ("age",), chosen, 3, PLAIN, extra=extra)
     _, own, targets = samples.batch(ALL)
     share, unknown = samples.mix[:, 4], 0
@@ -238,9 +236,6 @@ def test_extra_targets_are_mixed_with_the_share_of_the_photos():
         years = w * made.targets["years"][one] + (1 - w) * made.targets["years"][two]
         unknown += bool(np.isnan(years))
         np.testing.assert_allclose(targets["years"][i], years, rtol=1e-4)
-        np.testing.assert_allclose(
-            targets["bins"][i], w * bins[one] + (1 - w) * bins[two], atol=1e-6
-        )
     assert 0 < unknown < samples.count and set(own) == {"age"}
     plain = Epoch(made, ("age",), OPTIONS, 3, PLAIN, extra=extra).batch(ALL)[2]
     assert plain["given"].sum(1).tolist() == [1] * 30

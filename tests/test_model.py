@@ -225,7 +225,7 @@ def test_a_damaged_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r"nowhere\.safetensors does not exist"):
         model.load_model(tmp_path / "nowhere.safetensors")
     made = model.create("test_resnet", INFO.heads, INFO.size)
-    model.save_model(made, path, replace(INFO, heads=("mask",), extra=("corn",)))
+    model.save_model(made, path, replace(INFO, heads=("mask",), extra=("given_mask",)))
     with pytest.raises(UserError, match=r"best\.safetensors: no model has the heads"):
         model.load_model(path)
     del made.head.bias

@@ -170,11 +170,11 @@ def test_intervals_are_drawn_of_pages_of_two(tmp_path):
 
 
 def test_levers_change_one_thing_each(home):
-    found = parsed(home, "levers", LEVERS="dldl pixels")
+    found = parsed(home, "levers", LEVERS="age_mse pixels")
     names = [options.name for options in found["train.py"]]
-    assert names == ["shared-none-s1", "lever-dldl-s1", "lever-pixels-s1"]
+    assert names == ["shared-none-s1", "lever-age_mse-s1", "lever-pixels-s1"]
     base, years, pixels = ({**vars(each), "name": ""} for each in found["train.py"])
-    assert {key for key in base if base[key] != years[key]} == {"age_head"}
+    assert {key for key in base if base[key] != years[key]} == {"age_mse"}
     assert {key for key in base if base[key] != pixels[key]} == {"resize"}
 
 

@@ -6,12 +6,7 @@ The learning rate and the size of photos are functions of the time without state
 import math
 
 from timm.models import group_parameters
-from timm.optim import (
-    create_optimizer_v2,
-    list_optimizers,
-    param_groups_layer_decay,
-    param_groups_weight_decay,
-)
+from timm.optim import create_optimizer_v2, list_optimizers
 
 from common.errors import UserError
 
@@ -51,24 +46,14 @@ def check_optimizer(name):
 
 
 def make_optimizer(model, options):
-    """The optimizer of a Classifier: options are lr, weight_decay, optimizer, layer_decay.
-
-    Biases and normalisation have no weight decay. With layer_decay D a layer learns at D times
-    the rate of the layer above it, the heads at the full rate (Clark et al. 2020, ELECTRA,
-    arXiv:2003.10555); a group's "lr_scale" holds its factor.
+    """The optimizer of a Classifier, by the options optimizer, lr and weight_decay; biases and
+    normalisation have no weight decay.
     """
-    name, decay, rate = options["optimizer"], options["weight_decay"], options["layer_decay"]
+    name = options["optimizer"]
     check_optimizer(name)
-    groups, backbone = model, model.backbone
-    if rate < 1:
-        skip = getattr(backbone, "no_weight_decay", tuple)()
-        groups = param_groups_layer_decay(backbone, decay, skip, layer_decay=rate)
-        for head in model.children():
-            if head is not backbone:
-                groups += [{**g, "lr_scale": 1.0} for g in param_groups_weight_decay(head, decay)]
-        decay = 0.0  # each group has its own
-    fused = {"fused": True} if name in FUSED else {}
-    return create_optimizer_v2(groups, name, lr=options["lr"], weight_decay=decay, **fused)
+    how = {"lr": options["lr"], "weight_decay": options["weight_decay"]}
+    how |= {"fused": True} if name in FUSED else {}
+    return create_optimizer_v2(model, name, **how)
 
 
 def learning_rate(options, position, scores):

@@ -49,7 +49,7 @@ def build(chosen, start=None):
         except RuntimeError:
             raise UserError(
                 f"--init_from: {start} ({info.model}, {' x '.join(map(str, info.size))}) does not "
-                "fit: give its --model, --age_head, --age_mse, --age_given, perhaps its --resize"
+                "fit: give its --model, --age_mse, --age_given, perhaps its --resize"
             ) from None
     return model, optimization.freeze(model.backbone, chosen["freeze"])
 
@@ -117,10 +117,7 @@ class Task:
         classes = self.data.targets[head][self.data.train]
         counts = np.bincount(classes, minlength=HEADS[head])
         weights = loss.class_weights(counts, of["class_weights"]) if of["class_weights"] else None
-        tau = of["logit_adjustment"]
-        adjustment = loss.adjustment(counts, tau) if tau else None
-        how = of["label_smoothing"], weights, adjustment
-        return loss.criterion(of["criterion"], HEADS[head], *how)
+        return loss.criterion(of["criterion"], HEADS[head], of["label_smoothing"], weights)
 
     # ---- what train_epoch() needs
 
@@ -142,7 +139,7 @@ class Task:
         """Seeds dropout and sets the learning rate; position: of the step in the epoch, 0..1."""
         torch.manual_seed(seed_of(*self.key, self.epoch, step, rank()))
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate(position) * group.get("lr_scale", 1.0)
+            group["lr"] = self.rate(position)
 
     def rate(self, position):
         """The learning rate at a position 0..1 of this epoch."""
@@ -159,10 +156,6 @@ class Task:
         if "years" in self.extra:
             error = loss.years_error(logits["years"], targets["years"], total)
             value = value + self.options["age_mse"] * error
-        if kind := self.model.bins:
-            aims = targets["bins"], targets["years"]
-            error = loss.bins_error(logits["bins"], *aims, total, kind)
-            value = value + loss.BINS_SHARE * error
         return value
 
     def update(self):

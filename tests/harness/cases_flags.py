@@ -29,11 +29,11 @@ for argv in (
     "--scheduler step", "--scheduler plateau", "--scheduler none", "--freeze 2", "--freeze all",
     "--age_mse", "--split_heads --age_given mask", "--progressive --epochs 2", "--drop_ages 30",
     "--old_from 58", "--batch_size 1000", "--accumulate 3", "--amp bf16", "--lr 1e-30",
-    "--name 사람", "--name 'a b'", "--seed 0", "--clip_grad", "--layer_decay", "--warmup_epochs 9",
+    "--name 사람", "--name 'a b'", "--seed 0", "--clip_grad", "--warmup_epochs 9",
     "--split_heads --lr 1e-3 age=1e-4 --resize 32 24 age=40,30", "--data_dir data/train/images",
     "--label_smoothing 0.1 --class_weights", "--pseudo answers/joint/output_probs.csv",
     "--k_fold 2 --pseudo answers/joint/output_probs_by_fold.csv --pseudo_min 0",
-    "--shared_backbone --age_head corn --logit_adjustment", "--split_heads --age_head dldl --mixup",
+    "--shared_backbone --age_mse --class_weights 0 age=0.5", "--split_heads --age_mse --mixup",
 ):  # fmt: skip
     add("train", argv, works())
 for argv in (
@@ -73,9 +73,9 @@ WRONG = """
 --bg_fill nosuch | --crop nosuch | --augmentation nosuch | --mixup -1 | --cutmix nan
 --mixup --cutmix | --weighted_sampler -1 | --weights nosuch.safetensors | --weights space.json
 --drop_rate 1 | --drop_path 2 | --freeze 99 | --freeze x | --freeze -1 | --freeze all --mixup
---age_head dldl | --age_head x | --logit_adjustment -1 | --workers 0 | --workers x
+--age_head dldl | --workers 0 | --workers x
 --age_mse -1 | --age_given mask | --age_given x | --label_smoothing 1 | --class_weights -1
---accumulate 0 | --layer_decay 0 | --layer_decay 2 | --warmup_epochs -1 | --lr_decay_step 0
+--accumulate 0 | --warmup_epochs -1 | --lr_decay_step 0
 --lr_patience 0 | --lr_decay 0 | --clip_grad -1 | --ema 1 | --keep first | --keep last --average
 --average -1 | --early_stop -1 | --amp x | --compile maybe | --channels_last 3
 --split_heads --shared_backbone | --nosuch | --data_dir nosuch | --data_dir space.json

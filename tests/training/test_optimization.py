@@ -5,13 +5,12 @@ import pandas as pd
 import pytest
 import timm
 import torch
-from timm.optim import param_groups_layer_decay
 
 import model as models
 from common.errors import UserError
 from training import optimization
 
-OPTIONS = {"optimizer": "adamw", "lr": 1e-2, "weight_decay": 0.05, "layer_decay": 1.0}
+OPTIONS = {"optimizer": "adamw", "lr": 1e-2, "weight_decay": 0.05}
 
 
 def classifier(name="test_efficientnet", heads=("mask", "age")):
@@ -64,28 +63,10 @@ def test_more_stages_than_there_are():
         optimization.freeze(classifier().backbone, 99)
 
 
-def test_layer_decay_is_that_of_timm_with_the_heads_at_the_full_rate():
-    model = classifier()
-    optimizer = optimization.make_optimizer(model, OPTIONS | {"layer_decay": 0.5})
-    ours = {
-        id(parameter): (group["lr_scale"], group["weight_decay"])
-        for group in optimizer.param_groups
-        for parameter in group["params"]
-    }
-    theirs = param_groups_layer_decay(model.backbone, 0.05, layer_decay=0.5)
-    for group in theirs:
-        for parameter in group["params"]:
-            assert ours.pop(id(parameter)) == (group["lr_scale"], group["weight_decay"])
-    assert ours == {id(model.head.weight): (1.0, 0.05), id(model.head.bias): (1.0, 0.0)}
-    scales = {group["lr_scale"] for group in optimizer.param_groups}
-    assert len(scales) > 4 and max(scales) == 1 and min(scales) < 0.05
-
-
-def test_without_layer_decay_only_matrices_decay():
+def test_only_matrices_decay():
     model = classifier()
     optimizer = optimization.make_optimizer(model, OPTIONS)
     for group in optimizer.param_groups:
-        assert "lr_scale" not in group
         for parameter in group["params"]:
             assert group["weight_decay"] == (0.05 if parameter.dim() > 1 else 0)
 
@@ -94,7 +75,7 @@ def test_without_layer_decay_only_matrices_decay():
     "words",
     [
         ["--shared_backbone", "--age_mse", "0.5", "--progressive", "0.5"],
-        ["--layer_decay", "0.7", "--freeze", "2", "--average", "2", "--ema", "0.9"],
+        ["--freeze", "2", "--average", "2", "--ema", "0.9"],
     ],
 )
 def test_fine_tuning_options_train_to_a_whole_run(tiny, words):
