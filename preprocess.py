@@ -50,7 +50,7 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args = parse_args(argv)
-    with quick_imports():
+    with quick_imports(compiles=False):
         import torch
 
         from background import matte, review

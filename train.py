@@ -49,7 +49,7 @@ def main(argv=None, on_epoch=None):
     check_writable("--resume" if args.resume else "--model_dir", args.resume or args.model_dir)
     check_writable("--cache_dir", args.cache_dir)
     # Torch and timm take seconds to import: by now a wrong flag has been answered.
-    with quick_imports():
+    with quick_imports(compiles=any(args.compile.values())):
         from common import devices
         from experiment import reader, results
         from training.run import open_run, train_folds

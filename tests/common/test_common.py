@@ -378,13 +378,17 @@ def test_a_compiler_that_was_left_out_of_the_imports_works_when_it_is_wanted():
 import sys
 from common.processes import quick_imports
 with quick_imports(compiles=False):
-    import timm
-assert "torch._dynamo" not in sys.modules
-import torch
-model = torch.nn.Linear(2, 2)
-images = torch.ones(1, 2)
+    import timm.optim
+import inspect, torch
+model, images = torch.nn.Linear(2, 2), torch.ones(1, 2)
+optimizer = timm.optim.create_optimizer_v2(model, "adamw", lr=0.1, fused=True)
+model(images).sum().backward()
+optimizer.step()
+inspect.getmodule(model)
+assert "torch._dynamo.eval_frame" not in sys.modules
 assert torch.equal(torch.compile(model, backend="eager")(images), model(images))
-assert "torch._dynamo" in sys.modules
+assert "torch._dynamo.eval_frame" in sys.modules
+assert torch._dynamo.config.cache_size_limit == 1_000_000  # which timm.optim has set before
 """)
     assert code == 0, told
 
