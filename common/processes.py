@@ -115,16 +115,18 @@ def world_size():
 def side_by_side(work, given, jobs, heard):
     """Runs work(place, *given[k]) in a new process for each k, and shares the jobs out to them.
 
-    place: a multiprocessing Connection. Whenever work() sends None through it, it receives the next
-    job, or None after the last. A tuple that it sends goes to heard(*tuple). An exception in one of
-    them or here is raised here, once all are killed; UserError if one was killed by others. They do
-    not outlive this process.
+    work: a function of a module; place: a multiprocessing Connection. Whenever work() sends None
+    through it, it receives the next job, or None after the last. A tuple that it sends goes to
+    heard(*tuple). An exception in one of them or here is raised here, once all are killed;
+    UserError if one was killed by others. They do not outlive this process.
     """
     context, jobs, workers = multiprocessing.get_context("spawn"), iter(jobs), {}
+    compiles = not isinstance(sys.modules.get("torch._dynamo"), _NoCompiler)
+    name = work.__module__, work.__name__, compiles
     try:
         for own in given:
             place, theirs = context.Pipe()
-            process = context.Process(target=_worker, args=(work, theirs, *own), daemon=True)
+            process = context.Process(target=_worker, args=(name, theirs, *own), daemon=True)
             previous = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for this process
             try:
                 process.start()
@@ -159,8 +161,10 @@ def _check_ended(process):
         raise UserError(f"a worker ended with exit code {code}; try fewer --workers if memory ends")
 
 
-def _worker(work, place, *given):
-    """The main function of a process of side_by_side()."""
+def _worker(name, place, *given):
+    """The main function of a process of side_by_side(); name: module and name of the work, and
+    whether it compiles.
+    """
 
     def end_with_parent():
         multiprocessing.parent_process().join()
@@ -169,6 +173,8 @@ def _worker(work, place, *given):
     threading.Thread(target=end_with_parent, daemon=True).start()
     tqdm.set_lock(threading.RLock())  # its own, of several processes, leaks where this is killed
     try:
+        with quick_imports(name[2]):
+            work = getattr(importlib.import_module(name[0]), name[1])
         work(place, *given)
     except Exception as error:
         error.add_note(traceback.format_exc())
