@@ -1,6 +1,8 @@
 """What several test files share: drawn data and runs, references by others' libraries."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import cv2
@@ -12,6 +14,7 @@ from sklearn.metrics import f1_score
 
 import augment
 import metrics
+from common.files import HOME
 from labels import CLASSES, HEADS, PROBS, joint
 from model import ModelInfo
 from options import make_parser
@@ -198,3 +201,23 @@ def compare_runs(a, b):
             continue
         different += [] if same else [str(path.relative_to(a))]
     return different
+
+
+def python(code, *words, **options):
+    """A process that runs `code`, with the modules of the project to import."""
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, words)],
+        cwd=HOME,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def outcome(code, *words):
+    """(exit code, output, errors) of python()."""
+    process = python(code, *words)
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err

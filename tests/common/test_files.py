@@ -1,35 +1,15 @@
-"""Files that a crash leaves whole, errors in one line, locks between processes."""
+"""Files that a crash leaves whole, locks between processes."""
 
 import json
 import os
 import signal
 import subprocess
-import sys
 
 import pandas as pd
 import pytest
+from helpers import python
 
-from common import errors, files, processes
-from common.files import HOME
-
-
-def python(code, *words, **options):
-    """A process that runs `code`, with the modules of the project to import."""
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, words)],
-        cwd=HOME,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
-
-
-def outcome(code, *words):
-    process = python(code, *words)
-    out, err = process.communicate(timeout=60)
-    return process.returncode, out, err
+from common import errors, files
 
 
 def wait_for_line(process):
@@ -90,31 +70,6 @@ def test_what_a_killed_process_left_goes_with_the_next_write(tmp_path):
     files.write_text(path, "whole")
     left = {name.name for name in tmp_path.iterdir()}  # those of who may write yet, or other files
     assert left == {path.name, names[1], f".b.txt.{gone.pid}.tmp"}
-
-
-INTERRUPTED = {
-    "before main": "import common.errors, os; os.kill(os.getpid(), 2)",
-    "in main": "raise KeyboardInterrupt",
-    "an import that then fails otherwise": """
-try:
-    os.kill(os.getpid(), 2)
-except KeyboardInterrupt:
-    raise ImportError("cannot load module more than once per process")
-""",
-}
-
-
-@pytest.mark.parametrize("when", INTERRUPTED)
-def test_an_interrupt_at_any_moment_is_one_line(when):
-    code = INTERRUPTED[when]
-    if when != "before main":
-        inner = "\n".join(f"    {line}" for line in code.splitlines())
-        code = f"import os\nfrom common.errors import run_command\ndef main():\n{inner}\n"
-        code += "run_command(main)"
-    ours = "import signal; signal.signal(2, signal.default_int_handler)\n"  # a shell may ignore it
-    code, _, err = outcome(ours + code)
-    assert err.endswith(": interrupted\n") and err.count("\n") == 1
-    assert code in (130, -signal.SIGINT)  # which a shell calls 130
 
 
 def test_a_name_may_have_255_bytes(tmp_path):
@@ -252,79 +207,6 @@ def test_missing_json_is_named(tmp_path):
         files.read_json(tmp_path / "config.json")
 
 
-RUN = """
-import errno, sys
-from common import errors, files, processes
-sys.argv[0] = "/somewhere/train.py"
-def main():
-    {body}
-errors.run_command(main)
-"""
-
-
-@pytest.mark.parametrize(
-    ("body", "line"),
-    [
-        ('raise errors.UserError("a.csv line 3: no age")', "error: a.csv line 3: no age"),
-        ('open("/dev/full", "w").write("x" * 10**6)', "error: cannot write: No space left"),
-        (
-            'raise OSError(errno.EDQUOT, "Disk quota exceeded", "runs/a.pt")',
-            "error: cannot write runs/a.pt: Disk quota exceeded",
-        ),
-        (
-            'raise PermissionError(errno.EACCES, "Permission denied", "runs")',
-            "error: cannot read or write runs: Permission denied",
-        ),
-        ('open("x" * 300, "w")', f"error: cannot read or write {'x' * 300}: File name too long"),
-        (
-            'raise OSError(errno.EIO, "Input/output error")',
-            "error: cannot read or write: Input/out",
-        ),
-        ("bytearray(1 << 60)", "error: not enough memory"),
-        ("import torch; torch.empty(1 << 60, dtype=torch.uint8)", "error: not enough memory"),
-        ("raise BrokenPipeError", "error: the program that reads the output has ended"),
-    ],
-)
-def test_run_ends_in_one_line_and_code_2(body, line):
-    code, out, err = outcome(RUN.format(body=body))
-    assert code == 2 and out == ""
-    assert err.startswith(f"train.py: {line}") and err.count("\n") == 1
-
-
-def test_an_error_may_have_a_code_of_its_own():
-    body = 'raise type("Diverged", (errors.UserError,), {"exit_code": 3})("loss is NaN")'
-    assert outcome(RUN.format(body=body)) == (3, "", "train.py: error: loss is NaN\n")
-
-
-def test_output_that_nobody_reads_or_that_is_full_is_one_line():
-    for target, words in (("| head -c 1", "has ended"), ("> /dev/full", "No space left")):
-        code = RUN.format(body='print("x\\n" * 10**6)')
-        shell = f"set -o pipefail; {sys.executable} -c '{code}' {target}"
-        done = subprocess.run(
-            ["bash", "-c", shell.replace('"/somewhere/train.py"', '"train.py"')],
-            cwd=HOME,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1
-
-
-def test_a_name_that_is_not_utf_8_can_be_printed():
-    assert outcome(RUN.format(body='print("a\\udcff")')) == (0, "a\\udcff\n", "")
-
-
-def test_run_ends_an_interrupt_without_a_traceback():
-    code, _, err = outcome(RUN.format(body="raise KeyboardInterrupt"))
-    assert (code, err) == (130, "train.py: interrupted\n")
-
-
-def test_run_hides_no_other_error():
-    code, _, err = outcome(RUN.format(body='raise OSError(errno.EBADF, "Bad file")'))
-    assert code == 1 and "Traceback" in err and "Bad file" in err
-    code, out, err = outcome(RUN.format(body='print("fine")'))
-    assert (code, out, err) == (0, "fine\n", "")
-
-
 HOLD = """
 import sys
 from common import files
@@ -362,38 +244,3 @@ with files.locked(sys.argv[1], wait=True) as held, open(sys.argv[2], "a") as log
         log.write_text(f"first {held}, ")
     second.communicate(timeout=60)
     assert log.read_text() == "first True, second True"
-
-
-def test_only_rank_0_speaks(monkeypatch, capsys):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    for rank, expected in (("0", "a 1\n"), ("1", "")):
-        monkeypatch.setenv("RANK", rank)
-        processes.say("a", 1)
-        assert capsys.readouterr().out == expected
-    assert (processes.rank(), processes.world_size()) == (1, 2)
-
-
-def test_a_compiler_that_was_left_out_of_the_imports_works_when_it_is_wanted():
-    code, _, told = outcome("""
-import sys
-from common.processes import quick_imports
-with quick_imports(compiles=False):
-    import timm.optim
-import inspect, torch
-model, images = torch.nn.Linear(2, 2), torch.ones(1, 2)
-optimizer = timm.optim.create_optimizer_v2(model, "adamw", lr=0.1, fused=True)
-model(images).sum().backward()
-optimizer.step()
-inspect.getmodule(model)
-assert "torch._dynamo.eval_frame" not in sys.modules
-assert torch.equal(torch.compile(model, backend="eager")(images), model(images))
-assert "torch._dynamo.eval_frame" in sys.modules
-assert torch._dynamo.config.cache_size_limit == 1_000_000  # which timm.optim has set before
-""")
-    assert code == 0, told
-
-
-def test_a_progress_bar_passes_everything_on_and_is_silent_in_a_file(capsys):
-    assert list(processes.progress(range(5))) == list(range(5))
-    captured = capsys.readouterr()
-    assert captured.out == captured.err == ""
