@@ -28,9 +28,7 @@ FLAGS = {
         Option("images", None, str, "predict a folder of photos or one file instead, and write "
                "predictions.csv in words too"),
         Option("output_dir", "output", str, "where output.csv goes", env="SM_OUTPUT_DATA_DIR"),
-        Option("save_probs", False, None,
-               "also write output_probs.csv (ImageID, p0..p17), and output_probs_by_fold.csv, the "
-               "models of each fold apart, if all runs held out the same people"),
+        Option("save_probs", False, None, "also write output_probs.csv (ImageID, p0..p17)"),
         Option("oof", None, str, "score the held-out training photos instead; this folder is one "
                "more run for report.py"),
         Option("train_dir", None, str, "the photos that the runs were trained on, for --oof and "

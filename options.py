@@ -69,12 +69,6 @@ OPTIONS = {
         Option("label_fixes_level", "sure", one_of("sure", "all"), "sure|all: which fixes act"),
         Option("old_from", OLD_FROM, whole(31, 150), "years from which a person trains as old"),
         Option("drop_ages", None, whole(0, 149), "ages that train no model of age", count="+"),
-        Option("pseudo", None, str, "output_probs_by_fold.csv of inference.py --save_probs: photos "
-               "of eval that it is sure of train with its answers, each fold with those of models "
-               "that never saw its people; or output_probs.csv, which passes on some labels"),
-        Option("pseudo_min", 0.9, real(0, 1), "least probability of such an answer, a head"),
-        Where("eval_dir", "data/eval", str, "folder with info.csv, for --pseudo",
-              env="SM_CHANNEL_EVAL"),
     ),
     "run": (
         Where("name", "exp", folder_name, "name of the run; exp2, exp3 ... follow"),

@@ -13,9 +13,9 @@ from background.pixels import open_pixels
 from common.errors import UserError
 from common.files import write_csv
 from common.processes import counted, rank, say
-from experiment import decision, oof, pseudo, reader, results
+from experiment import decision, oof, reader, results
 from experiment.predictions import NotFinite, load, predict
-from labels import ATTRIBUTES, CLASSES, IN_WORDS, LAYOUTS, decode, joint, marginals
+from labels import ATTRIBUTES, CLASSES, IN_WORDS, LAYOUTS, PROBS, decode, joint, marginals
 from photos.views import build_views
 
 
@@ -56,7 +56,7 @@ class Photos:
         key = (views, info.rembg_model)
         if key not in self.opened:
             matting = replace(self.matting, rembg_model=info.rembg_model)
-            opened, mattes = open_pixels([self.source], views, matting, cache_dir, self.device)
+            opened, mattes = open_pixels(self.source, views, matting, cache_dir, self.device)
             for method, made in mattes.items():
                 theirs = info.mattes.get(method)
                 if made != theirs:
@@ -100,15 +100,15 @@ def write_submission(args, runs, source, device):
     weights = decision_weights(args, runs, device) if args.decision != "argmax" else 1
     matting = matte.Matting(args.matte_dir, on_error=args.on_error)
     photos, names = Photos(source, matting, args, device), source[1]
-    parts = [{fold: photos.predict(own) for fold, own in models.items()} for models in runs]
-    probs = average(args, [sum(part.values()) / len(part) for part in parts])
-    parts = by_people(args, parts)
-    fill_unreadable([probs, *parts.values()], photos.broken, names)
+    probs = average(args, [sum(map(photos.predict, run.values())) / len(run) for run in runs])
+    fill_unreadable(probs, photos.broken, names)
     if rank() > 0:
         return
     path, answers = Path(args.output_dir, "output.csv"), (probs * weights).argmax(1)
     if args.save_probs:
-        pseudo.write(args.output_dir, names, probs, parts)
+        table = pd.DataFrame(probs.round(7), columns=PROBS)
+        table.insert(0, "ImageID", names)
+        write_csv(path.with_name("output_probs.csv"), table)
     if args.images:
         table = in_words(probs, answers)
         table.insert(0, "ImageID", names)
@@ -129,25 +129,14 @@ def in_words(probs, answers):
     return pd.DataFrame(table)
 
 
-def by_people(args, parts):
-    """{pseudo.held_out(): (N, 18)} averaged over the runs; {} if they held out different people."""
-    keyed = []
-    for folder, part in zip(args.model_dir, parts, strict=True):
-        keys = pseudo.held_out(reader.read_folds(folder))
-        keyed.append({keys[fold]: probs for fold, probs in part.items() if fold in keys})
-    if any(one.keys() != keyed[0].keys() for one in keyed):
-        return {}
-    return {key: average(args, [one[key] for one in keyed]) for key in keyed[0]}
-
-
-def fill_unreadable(tables, broken, names):
+def fill_unreadable(probs, broken, names):
     """Gives photos that could not be read the mean row of the others, in place; says which."""
     if len(broken) == len(names):
         raise UserError(f"none of the {len(names)} photos could be read; first {broken[0]}")
     rows = sorted(broken)
     for row in rows:
         say(f"unreadable, gets the mean prediction: {names[row]}")
-    for probs in tables if rows else ():
+    if rows:
         probs[rows] = np.delete(probs, rows, axis=0).mean(0)
 
 

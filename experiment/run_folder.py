@@ -21,7 +21,7 @@ from common.processes import rank, world_size
 from experiment.reader import read_config, read_folds
 
 # Flags that name a file, or a run, whose content is part of the run.
-FILES = ("label_fixes", "pseudo", "init_from")
+FILES = ("label_fixes", "init_from")
 OF_A_CALL = {"name", "model_dir", "resume", "fold", "device", "wandb", "from_run", "config"}
 
 
@@ -41,10 +41,10 @@ def file_hashes(args):
     return found
 
 
-def describe(args, tasks, table, labels):
+def describe(args, tasks, table):
     """The config.json of a run: its options, resolved, its data, and the moment.
 
-    tasks: of options.tasks_of(); table: the dataset.Table; labels: what it is taught.
+    tasks: of options.tasks_of(); table: the dataset.Table.
     """
     return stamp() | {
         "layout": options.layout_of(args),
@@ -57,7 +57,6 @@ def describe(args, tasks, table, labels):
             "images": len(table.frame),
             "notes": table.notes,
             "files": file_hashes(args),
-            "pseudo_is_mean": bool(args.pseudo) and not labels.by_fold,
         },
     }
 

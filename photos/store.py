@@ -9,9 +9,7 @@ import hashlib
 import json
 import math
 import os
-from bisect import bisect_right
 from dataclasses import astuple, replace
-from itertools import accumulate
 from pathlib import Path
 
 import cv2
@@ -30,22 +28,18 @@ RANDOM = {"pixels": "mean", "photo": "none", "matte": "matte", "background": "ba
 
 
 class Rows:
-    """A uint8 (N, C, H, W) array in .npy files, one behind the other, of which rows are read as
-    they are asked for. counts: the rows of each file; shape: (C, H, W).
+    """A uint8 array of a `shape` (N, C, H, W) in a .npy file, of which rows are read as they are
+    asked for.
 
     A memory map would be slower, and end the process where somebody truncates the file.
     """
 
     device = torch.device("cpu")
 
-    def __init__(self, paths, counts, shape):
-        self.paths, self.row = paths, math.prod(shape)
-        self.starts = [0, *accumulate(counts)]
-        self.shape = (self.starts[-1], *shape)
-        self.nbytes = math.prod(self.shape)
-        self.files = [path.open("rb", buffering=0) for path in paths]
-        sizes = (path.stat().st_size for path in paths)
-        self.headers = [size - count * self.row for size, count in zip(sizes, counts, strict=True)]
+    def __init__(self, path, shape):
+        self.path, self.shape, self.nbytes = path, shape, math.prod(shape)
+        self.row = math.prod(shape[1:])
+        self.file, self.header = path.open("rb", buffering=0), path.stat().st_size - self.nbytes
 
     def __len__(self):
         return self.shape[0]
@@ -55,12 +49,11 @@ class Rows:
         found = torch.empty((len(index), *self.shape[1:]), dtype=torch.uint8)
         rows = found.numpy().reshape(len(index), self.row)
         for row, number in zip(rows, index.tolist(), strict=True):
-            part = bisect_right(self.starts, number) - 1
-            place = self.headers[part] + (number - self.starts[part]) * self.row
-            if os.preadv(self.files[part].fileno(), [row], place) < self.row:
+            place = self.header + number * self.row
+            if os.preadv(self.file.fileno(), [row], place) < self.row:
                 raise UserError(
-                    f"{self.paths[part]} was truncated while it was in use; run the command again, "
-                    "which makes it again (a run that was in training goes on with --resume)"
+                    f"{self.path} was truncated while it was in use; run the command again, which "
+                    "makes it again (a run that was in training goes on with --resume)"
                 )
         return found
 
@@ -123,26 +116,21 @@ class Pixels:
         return layer[index].pin_memory().to(self.device, non_blocking=True)
 
 
-def load(sources, views, cache_dir, *, matte_dir=None, on_error="stop", device="cpu"):
-    """The Pixels of photos; what the cache lacks is made first.
-
-    sources: [(images folder, names below it)], one behind the other. A photo that cannot be read is
-    a UserError, or with on_error="skip" stands in Pixels.broken; a matte that is missing, or that
-    of another photo, is a UserError (background/pixels.py makes them first).
+def load(root, names, views, cache_dir, *, matte_dir=None, on_error="stop", device="cpu"):
+    """The Pixels of the photos `names` below the images folder `root`; what the cache lacks is made
+    first. A photo that cannot be read is a UserError, or with on_error="skip" stands in
+    Pixels.broken; a matte that is missing, or that of another photo, is a UserError
+    (background/pixels.py makes them first).
     """
-    layers, broken, keys, counts = [], {}, [], [len(names) for _, names in sources]
+    matte_dir, layers, broken, keys = Path(matte_dir or reading.default_matte_dir(root)), [], {}, []
     for view in views:
         fills, arrays = RANDOM if view.fill == "random" else {"pixels": view.fill}, {}
         for kind, fill in fills.items():
-            wanted, paths, first = replace(view, fill=fill), [], 0
-            for root, names in sources:
-                folder = Path(matte_dir or reading.default_matte_dir(root))
-                path, bad = _open(root, names, wanted, folder, Path(cache_dir), on_error)
-                paths.append(path)
-                broken |= {first + index: message for index, message in bad.items()}
-                first += len(names)
-            arrays[kind] = Rows(paths, counts, _shape(wanted))
-            keys += [path.stem for path in paths]
+            wanted = replace(view, fill=fill)
+            path, bad = _open(root, names, wanted, matte_dir, Path(cache_dir), on_error)
+            broken |= bad
+            arrays[kind] = Rows(path, (len(names), *_shape(wanted)))
+            keys.append(path.stem)
         layers.append(arrays)
     return Pixels(layers, broken, device, "+".join(keys))
 

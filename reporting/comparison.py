@@ -5,7 +5,6 @@ from pathlib import PurePosixPath
 import numpy as np
 import pandas as pd
 
-from experiment import pseudo
 from experiment.comparison import MEASURES, SIGNIFICANT
 from labels import ATTRIBUTES
 from reporting import figures, page, runs
@@ -58,11 +57,6 @@ def _notes(evidence, pooled):
     """What the reader of the headline must know of its numbers."""
     groups, scores = evidence.groups, evidence.scores[evidence.best]
     several, single = len(groups) > 1, min(len(group.runs) for group in groups) == 1
-    notes = [
-        f"Warning: {group.name} has --pseudo {group.options['pseudo']}, which {pseudo.FLATTERS}."
-        for group in groups
-        if any(run.config.get("data", {}).get("pseudo_is_mean") for run in group.runs)
-    ]
     attributes = ", ".join(f"{name} {page.number(scores[name][0])}" for name in ATTRIBUTES)
     words = {
         f"Macro F1 of the attributes: {attributes}.": not several,
@@ -83,7 +77,7 @@ def _notes(evidence, pooled):
             "best" in group.options["keep"] for group in groups
         ),
     }
-    return notes + [text for text, holds in words.items() if holds]
+    return [text for text, holds in words.items() if holds]
 
 
 def build(evidence):

@@ -37,10 +37,10 @@ def inputs(evidence, names, info, method, cache):
     """
     every, source, mattes = torch.arange(len(names)), (evidence.data.root, names), None
     view, matting = build_views(*info.view)[0], Matting(evidence.matte_dir, info.rembg_model)
-    pixels, _ = open_pixels([source], (view,), matting, cache, torch.device("cpu"))
+    pixels, _ = open_pixels(source, (view,), matting, cache, torch.device("cpu"))
     if method:
         alpha = replace(view, method=method, fill="matte")
-        mattes = store.load([source], [alpha], cache, matte_dir=evidence.matte_dir)
+        mattes = store.load(*source, [alpha], cache, matte_dir=evidence.matte_dir)
         mattes = mattes.batch(every, 0)[:, 0].numpy() / np.float32(255)
     return pixels.batch(every, 0), mattes
 

@@ -238,7 +238,7 @@ def pixel_store(bench, people):
         photo = cv2.imread(str(root / name), cv2.IMREAD_COLOR_RGB)
         cv2.resize(photo, bench.args.resize[::-1], interpolation=cv2.INTER_AREA)
 
-    ours = speed(len(names), lambda: store.load([(root, names)], views, bench.fresh()))
+    ours = speed(len(names), lambda: store.load(root, names, views, bench.fresh()))
     return ours, speed(len(names), lambda: shared(bare, names, cores()))
 
 

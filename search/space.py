@@ -21,7 +21,7 @@ from options import BY_ATTRIBUTE, LAYOUT_FLAGS, make_parser, parse_args, text_of
 from training.run import check_names
 
 # No attribute may override these, but they act on training rows only: trials stay comparable.
-LABELS = ("label_fixes_level", "old_from", "drop_ages", "pseudo_min")
+LABELS = ("label_fixes_level", "old_from", "drop_ages")
 
 
 def to_argv(values):

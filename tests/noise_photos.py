@@ -39,7 +39,7 @@ def make_photos(tmp_path):
 
 
 def load(root, *views, names=NAMES, **options):
-    return store.load([(root, names)], views, root.parent / "cache", **options)
+    return store.load(root, names, views, root.parent / "cache", **options)
 
 
 def pixels(root, *views, **options):

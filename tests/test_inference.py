@@ -113,7 +113,7 @@ def test_tta_is_a_plain_loop_over_torchvisions_variants(runs, predict, drawn, ho
 
     root, names = read_eval(drawn / "eval")
     view = views.build_views("none", "mean", "center", (32, 24))
-    photos = store.load([(root, names)], view, home / "cache").batch(torch.arange(len(names)), 0)
+    photos = store.load(root, names, view, home / "cache").batch(torch.arange(len(names)), 0)
     flips = (0, 1) if tta == "both" else (0,)
     total = np.zeros((len(names), 18))
     for fold in (0, 1):

@@ -35,7 +35,7 @@ def dry_run(argv, parse_args):
     seconds, state, kept, rows, folds = 0, 0, 0, [], len(trial.data)
     with tempfile.TemporaryDirectory() as folder:
         for task in run.make_tasks(replace(trial, folder=Path(folder)), next(iter(trial.data))):
-            say(f"{task.name}: {run.describe(task)}")
+            say(f"{task.name}: {task.describe()}")
             images, _, targets = task.draw_samples().batch(slice(0, task.options["batch_size"]))
             rows += [_picture(task, images, targets)] if images.dim() == 4 else []
             seconds += folds * _fit(task, images, targets)

@@ -64,7 +64,7 @@ def resolve(args, device):
     """
     table, folds, labels = read_inputs(args)
     tasks = options.tasks_of(args)
-    config = run_folder.describe(args, tasks, table, labels)
+    config = run_folder.describe(args, tasks, table)
     known = run_folder.find_run(config, folds)
     every = sorted({*folds.fold} - {-1}) or [0]
     for fold in args.fold or ():
@@ -74,7 +74,7 @@ def resolve(args, device):
     if args.init_from and not known:
         _check_source(args, folds, chosen)
     normalizing = () if known else check_models(args, tasks, chosen[0])
-    pixels, mattes = _open_pixels(args, tasks, labels, device)
+    pixels, mattes = _open_pixels(args, tasks, table, device)
     run = Run(args, tasks, table, folds, {}, mattes, device, known)
     for fold in chosen:
         run.data[fold] = _data_of_fold(run, fold, labels, pixels)
@@ -91,7 +91,7 @@ def read_inputs(args):
     for note in table.notes:
         say(f"{args.data_dir}: {note}")
     folds = split_people(table.frame, args.seed, args.k_fold, args.val_ratio)
-    return table, folds, teaching.read(args, options.tasks_of(args), table, folds)
+    return table, folds, teaching.read(args, table, folds)
 
 
 def check_names(args):
@@ -145,14 +145,15 @@ def _check_batches(chosen, data):
         )
 
 
-def _open_pixels(args, tasks, labels, device):
+def _open_pixels(args, tasks, table, device):
     """({task: Pixels}, {method: what its mattes are made with}); equal views share one store."""
     matting = matte.Matting(args.matte_dir, args.rembg_model, on_error=args.on_error)
-    pixels, mattes, opened, names = {}, {}, {}, labels.names
+    pixels, mattes, opened, names = {}, {}, {}, list(table.frame.image)
+    source = table.root, names
     for task, chosen in tasks.items():
         views = build_views(*(chosen[name] for name in ("bg", "bg_fill", "crop", "resize")))
         if views not in opened:
-            opened[views] = open_pixels(labels.sources, views, matting, args.cache_dir, device)
+            opened[views] = open_pixels(source, views, matting, args.cache_dir, device)
         pixels[task], made = opened[views]
         mattes |= made
     for name in sorted({names[row] for one in pixels.values() for row in one.broken}):
@@ -173,9 +174,9 @@ def _data_of_fold(run, fold, labels, pixels):
                 f"{run.options.data_dir}: nobody is left to {word} in fold {fold}, since photos "
                 "are unreadable; restore them"
             )
-    labels, names, data = labels.of_fold(fold), labels.names, {}
+    names, data = list(run.table.frame.image), {}
     for task, chosen in run.tasks.items():
-        rows = labels.rows(train, chosen["heads"], pixels[task].broken)
+        rows = labels.rows(train, chosen["heads"])
         data[task] = Data(pixels[task], names, rows, valid, labels.targets, labels.truth)
     return data
 
@@ -316,7 +317,7 @@ def _introduce(run, fold, tasks):
     if len(tasks) < len(run.tasks):  # the others are told of by those who train them
         known = fold != next(iter(run.data))
     for task in tasks if not known else ():
-        say(f"{task.name}: {describe(task)}")
+        say(f"{task.name}: {task.describe()}")
     if not told:
         say("an epoch: loss of training/validation, learning rate, macro F1; * is the best so far")
     if tasks[0].name != next(iter(run.tasks)):
@@ -327,19 +328,6 @@ def _introduce(run, fold, tasks):
         who = counted(people.iloc[rows].nunique(), "person", "people")
         parts.append(f"{who} ({counted(len(rows), 'photo')}) {word}")
     say(f"fold {fold} of {len({*run.folds.fold} - {-1}) or 1}: {', '.join(parts)}")
-
-
-def describe(task):
-    """Model, precision, input and steps of a Task, in words."""
-    chosen, photos = task.options, len(task.data.train) * task.data.pixels.views
-    millions = sum(parameter.numel() for parameter in task.model.parameters()) / 1e6
-    number = str(getattr(task.autocast, "fast_dtype", torch.float32)).removeprefix("torch.")
-    size, steps = " x ".join(map(str, chosen["resize"])), len(Steps(photos, chosen["batch_size"]))
-    size += f" ({chosen['crop']} crop)" if chosen["crop"] != "none" else ""
-    return (
-        f"{chosen['model']} ({millions:.1f} million parameters, {number}), view {chosen['bg']} at "
-        f"{size}, {counted(chosen['epochs'], 'epoch')} of {steps} steps"
-    )
 
 
 def make_tasks(run, fold, *names):

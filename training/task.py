@@ -18,7 +18,7 @@ import loss
 import model as models
 import options
 from common.errors import UserError
-from common.processes import rank, world_size
+from common.processes import counted, rank, world_size
 from dataset import Epoch
 from experiment import reader
 from experiment.predictions import NotFinite, load, precision, predict, usual_amp
@@ -26,7 +26,7 @@ from labels import HEADS, combine
 from metrics import macro_f1
 from photos import features
 from training import arithmetic, checkpoint, distributed, optimization
-from training.loop import Diverged, train_epoch
+from training.loop import Diverged, Steps, train_epoch
 
 
 def seed_of(*parts):
@@ -118,6 +118,19 @@ class Task:
         counts = np.bincount(classes, minlength=HEADS[head])
         weights = loss.class_weights(counts, of["class_weights"]) if of["class_weights"] else None
         return loss.criterion(of["criterion"], HEADS[head], of["label_smoothing"], weights)
+
+    def describe(self):
+        """Model, precision, input and steps, in words."""
+        chosen, photos = self.options, len(self.data.train) * self.data.pixels.views
+        millions = sum(parameter.numel() for parameter in self.model.parameters()) / 1e6
+        number = str(getattr(self.autocast, "fast_dtype", torch.float32)).removeprefix("torch.")
+        size = " x ".join(map(str, chosen["resize"]))
+        size += f" ({chosen['crop']} crop)" if chosen["crop"] != "none" else ""
+        steps = len(Steps(photos, chosen["batch_size"]))
+        return (
+            f"{chosen['model']} ({millions:.1f} million parameters, {number}), view {chosen['bg']} "
+            f"at {size}, {counted(chosen['epochs'], 'epoch')} of {steps} steps"
+        )
 
     # ---- what train_epoch() needs
 

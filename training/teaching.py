@@ -1,10 +1,10 @@
-"""What the training rows are taught: labels fixed, an age boundary moved, photos of eval added.
+"""What the training rows are taught: labels fixed, an age boundary moved.
 
 It acts on training rows only: validation truth, folds and scores keep the labels as given, so that
 a run with it can be compared with one without.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -12,9 +12,8 @@ import numpy as np
 from common.errors import UserError
 from common.files import read_rows
 from common.processes import counted, say
-from dataset import MASK_OF_PHOTO, read_eval, target
-from experiment import pseudo
-from labels import ATTRIBUTES, CLASS_NAMES, HEADS, OLD_FROM, age_group, combine, encode, marginals
+from dataset import MASK_OF_PHOTO, target
+from labels import ATTRIBUTES, CLASS_NAMES, HEADS, OLD_FROM, age_group, encode
 
 FIX_COLUMNS = ("id", "field", "from", "to", "confidence")  # and note, which may be empty
 SURE = 0.9  # a confidence from here on is "sure"
@@ -25,49 +24,27 @@ NAMES = {"label": CLASS_NAMES} | ATTRIBUTES
 
 @dataclass(frozen=True)
 class Labels:
-    """The labels of N photos: those of the table in its order, then those of eval.
+    """The labels of the N photos of a table, in its order.
 
-    sources: [(images folder, names below it)], of the table and perhaps of eval.
-    truth: {head: int64 (of the table)} as given, for validation.
+    truth: {head: int64 (N,)} as given, for validation.
     targets: {head: int64 (N,)} for training, and "years", float32 (N,), NaN where unknown.
-    teaches: {head: bool (N,)}, photos that may train that head; of eval those that are sure.
-    by_fold: {fold: Labels} if each fold is taught by models of its own.
+    teaches: {head: bool (N,)}, photos that may train that head.
     """
 
-    sources: list
     truth: dict
     targets: dict
     teaches: dict
-    by_fold: dict = field(default_factory=dict)
 
-    @property
-    def names(self):
-        return [name for _, names in self.sources for name in names]
-
-    def of_fold(self, fold):
-        return self.by_fold.get(fold, self)
-
-    def joined(self, heads):
-        """int64 photos of eval that may train a model of these heads."""
-        count = len(self.truth["label"])
-        return count + np.flatnonzero(self._teaching(heads)[count:])
-
-    def _teaching(self, heads):
-        return np.all([self.teaches[head] for head in heads], axis=0)
-
-    def rows(self, train, heads, broken=()):
-        """int64 rows that train a model of these heads, of the table's rows `train`.
-
-        broken: photos that cannot be read. Says which class is left without photos; UserError if
-        no photo of the table is left.
+    def rows(self, train, heads):
+        """int64 rows that train a model of these heads, of the table's rows `train`. Says which
+        class is left without photos; UserError if no photo is left.
         """
-        rows = train[self._teaching(heads)[train]]
+        rows = train[np.all([self.teaches[head][train] for head in heads], axis=0)]
         if not len(rows):
             raise UserError(
                 f"nobody is left to train a model of {', '.join(heads)}: drop fewer ages "
                 "(--drop_ages) or fewer photos (--label_fixes)"
             )
-        rows = np.concatenate([rows, np.setdiff1d(self.joined(heads), list(broken))])
         for head in heads:
             lost = np.setdiff1d(self.truth[head][train], self.targets[head][rows])
             if len(lost):
@@ -76,11 +53,11 @@ class Labels:
         return rows
 
 
-def read(args, tasks, table, folds):
+def read(args, table, folds):
     """The Labels of a run of these flags on a dataset.Table. Says what they change.
 
-    tasks: of options.tasks_of(); folds: frame (person, fold) of all people. UserError for a file
-    that is wrong, naming its line, and if --drop_ages leaves nobody.
+    folds: frame (person, fold) of all people. UserError for a file that is wrong, naming its line,
+    and if --drop_ages leaves nobody.
     """
     frame = table.frame
     codes, years, taught = _fixed(args, frame, folds)
@@ -91,13 +68,11 @@ def read(args, tasks, table, folds):
         say(f"--drop_ages: {photos} of {people} do not train a model of age")
     if dropped.all():
         raise UserError("--drop_ages: nobody is left to train a model of age; drop fewer ages")
-    labels = Labels(
-        [(table.root, list(frame.image))],
+    return Labels(
         {head: target(frame, head) for head in HEADS},
         codes | {"label": encode(**codes), "years": years},
         {head: taught & ~dropped if head in AGE_HEADS else taught for head in HEADS},
     )
-    return _with_pseudo(labels, args, tasks, folds) if args.pseudo else labels
 
 
 # ---- fixed labels
@@ -243,49 +218,3 @@ def _who_trains(args, people, dropped, folds):
 def _some(fixes):
     names = ", ".join(map(str, fixes[:3])) + (", ..." if len(fixes) > 3 else "")
     return counted(len(fixes), "fix", "fixes") + (f" ({names})" if fixes else "")
-
-
-# ---- photos of eval
-
-
-def _with_pseudo(labels, args, tasks, folds):
-    """The Labels with the photos of --pseudo behind those of the table."""
-    root, known = read_eval(args.eval_dir, "--eval_dir")
-    if root.resolve() == labels.sources[0][0].resolve():
-        raise UserError(f"--eval_dir {root} is the train folder, whose people are validated")
-    names, probs = pseudo.read(args.pseudo, set(known), folds)
-    if None in probs and folds.fold.max() >= 0:
-        say(f"warning: --pseudo {args.pseudo} {pseudo.FLATTERS}")
-    years = np.append(labels.targets["years"], np.full(len(names), np.nan, np.float32))
-    sources = [*labels.sources, (root, names)]
-    labels = replace(labels, sources=sources, targets=labels.targets | {"years": years})
-    taught = {}
-    for fold, part in probs.items():
-        taught[fold] = _taught(labels, part, args.pseudo_min)
-        for task, chosen in tasks.items():
-            rows = taught[fold].joined(chosen["heads"])
-            joins = f"{len(rows)} of {len(names)} photos join {task}"
-            joins += "" if fold is None else f" of fold {fold}"
-            say(f"--pseudo: {joins}: {_counts(taught[fold].targets, chosen['heads'], rows)}")
-    return taught[None] if None in taught else replace(labels, by_fold=taught)
-
-
-def _taught(labels, probs, least):
-    """The Labels with the answers of (M, 18) probabilities, where they are at least so sure."""
-    targets, teaches = dict(labels.targets), {}
-    for head, values in ({"label": probs} | marginals(probs)).items():
-        targets[head] = np.append(targets[head], values.argmax(1))
-        sure = values.max(1).round(6) >= least  # sums of rounded numbers
-        teaches[head] = np.append(labels.teaches[head], sure)
-    return replace(labels, targets=targets, teaches=teaches)
-
-
-def _counts(targets, heads, rows):
-    """How many of these photos each class of a model has, as a phrase."""
-    head = heads[0] if len(heads) == 1 else "label"
-    codes = {name: targets[name][rows] for name in heads}
-    codes = combine(codes) if head == "label" else codes[head]
-    counts = np.bincount(codes, minlength=HEADS[head])
-    parts = [f"{n} {name}" for n, name in zip(counts, NAMES[head], strict=True) if n]
-    absent = len(counts) - len(parts)
-    return ", ".join(parts + ([f"none of the other {absent} classes"] if absent else []))

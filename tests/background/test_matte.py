@@ -13,12 +13,10 @@ import torch
 from PIL import Image, ImageOps
 
 from background import digests, matte
-from background.pixels import open_pixels
 from common import files
 from common.errors import UserError
 from dataset import find_images
 from photos.reading import default_matte_dir, matte_path
-from photos.views import build_views
 
 
 def save(path, photo):
@@ -218,13 +216,6 @@ def test_two_data_sets_in_one_folder_of_mattes_are_not_mixed(folder, capsys):
         own = {path.name: path.read_bytes() for path in (images.parent / "own").rglob("*.png")}
         assert found == own
     assert capsys.readouterr().out.count("made again: 4 mattes") == 2
-    views, cache = build_views("grabcut", "mean", "none", (32, 24)), folder.parent / "cache"
-    sources = [(folder, find_images(folder)[1]), (other, find_images(other)[1])]
-    with pytest.raises(UserError, match="both have a photo p0/0, and would share its matte"):
-        matting = matte.Matting(shared)
-        open_pixels(sources, views, matting, cache, torch.device("cpu"))
-    made, _ = open_pixels(sources, views, matte.Matting(), cache, torch.device("cpu"))
-    assert made.count == 8
 
 
 def test_two_photos_do_not_share_a_matte(folder):

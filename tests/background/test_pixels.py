@@ -29,7 +29,7 @@ def other(folder):
 def opened(images, matte_dir):
     """uint8 (N, 3, H, W), with a cache of its own."""
     source, cache = find_images(images), images.parent / "cache"
-    found, _ = pixels.open_pixels([source], VIEWS, Matting(matte_dir), cache, CPU)
+    found, _ = pixels.open_pixels(source, VIEWS, Matting(matte_dir), cache, CPU)
     return found.batch(torch.arange(found.count), 0)
 
 

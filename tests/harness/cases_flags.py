@@ -31,8 +31,7 @@ for argv in (
     "--old_from 58", "--batch_size 1000", "--accumulate 3", "--amp bf16", "--lr 1e-30",
     "--name 사람", "--name 'a b'", "--seed 0", "--clip_grad", "--warmup_epochs 9",
     "--split_heads --lr 1e-3 age=1e-4 --resize 32 24 age=40,30", "--data_dir data/train/images",
-    "--label_smoothing 0.1 --class_weights", "--pseudo answers/joint/output_probs.csv",
-    "--k_fold 2 --pseudo answers/joint/output_probs_by_fold.csv --pseudo_min 0",
+    "--label_smoothing 0.1 --class_weights",
     "--shared_backbone --age_mse --class_weights 0 age=0.5", "--split_heads --age_mse --mixup",
 ):  # fmt: skip
     add("train", argv, works())
@@ -80,12 +79,12 @@ WRONG = """
 --average -1 | --early_stop -1 | --amp x | --compile maybe | --channels_last 3
 --split_heads --shared_backbone | --nosuch | --data_dir nosuch | --data_dir space.json
 --data_dir data/eval | --data_dir '' | --label_fixes nosuch.csv | --label_fixes data
---pseudo nosuch.csv | --pseudo data | --old_from 10 | --drop_ages 200 | --pseudo_min 2
+--old_from 10 | --drop_ages 200
 --fold 5 --k_fold 2 | --fold -1 | --on_error maybe | --log_interval 0 | --valid_batch_size 0
 --progressive 0 | --rembg_model nosuch --bg rembg | --model_dir space.json | --cache_dir space.json
 --model_dir /proc/x | --cache_dir /proc/x | --matte_dir space.json --bg grabcut
 --lr_decay nan | --ema nan | --drop_rate nan | --label_fixes_level some | --fold x --k_fold 2
---pseudo_min nan | --mixup inf | --criterion '' | --criterion focal+ | --bg ''
+--mixup inf | --criterion '' | --criterion focal+ | --bg ''
 """
 for argv in WRONG.replace("\n", "|").split("|"):
     if argv := argv.strip():

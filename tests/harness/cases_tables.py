@@ -1,18 +1,16 @@
-"""Tables: train.csv, info.csv, label fixes, pseudo labels, the space of a search."""
+"""Tables: train.csv, info.csv, label fixes, the space of a search."""
 
 import json
 
 from harness.case import Case
 from harness.engine import error, error_or_works, works
-from harness.folder import all_of, cell, change, fifo, lines, link, mkdir, remove, text, write
+from harness.folder import all_of, cell, change, fifo, lines, link, mkdir, remove, write
 
 CASES = []
 TRAIN, INFO = "data/train/train.csv", "data/eval/info.csv"
 LISTED = "268134cb0e5d9ef237a1aa559a732b20516d9b5f.jpg"
 FIXES = "id,field,from,to,confidence,note\n000001_male_Asian_55,gender,male,female,sure,\n"
-PROBS, BY_FOLD = "answers/joint/output_probs.csv", "answers/joint/output_probs_by_fold.csv"
-FIXED, TAUGHT = "--label_fixes fixes.csv", f"--pseudo {PROBS}"
-BY_FOLDS = f"--k_fold 2 --pseudo {BY_FOLD}"
+FIXED = "--label_fixes fixes.csv"
 
 
 def add(name, command, argv, prepare, expected, **more):
@@ -36,8 +34,6 @@ TABLES = {  # {file: (command, argv, a column that it must have)}
     TRAIN: ("train", "", "path"),
     INFO: ("inference", "", "ImageID"),
     "fixes.csv": ("train", FIXED, "field"),
-    PROBS: ("train", TAUGHT, "p17"),
-    BY_FOLD: ("train", BY_FOLDS, "ImageID"),
 }
 NO_TABLES = {
     "empty": lambda path: write(path, b""),
@@ -138,16 +134,6 @@ add("fixes.csv of nobody works", "train", FIXED, all_of(write("fixes.csv", FIXES
 add("fixes.csv contradicts itself", "train", FIXED,
     write("fixes.csv", FIXES + "000001_male_Asian_55,age,55,20,sure,\n000001_male_Asian_55,age,55,70,sure,\n"),
     error("fixes.csv line 4", "line 3"))  # fmt: skip
-for value in ("nan", "-1", "50", "inf", "x", "", "0.99"):
-    add(f"pseudo labels with p0 of {value!r}", "train", TAUGHT, cell(PROBS, 2, "p0", value),
-        error("output_probs.csv line 2"))  # fmt: skip
-add("pseudo labels of a photo that is not there", "train", TAUGHT, cell(PROBS, 2, "ImageID", "x.jpg"), error("line 2", "x.jpg"))  # fmt: skip
-add("pseudo labels of a photo twice", "train", TAUGHT, lines(PROBS, lambda r: [*r, r[1]]), error("line 30", "line 2"))  # fmt: skip
-add("pseudo labels of other folds", "train", f"{BY_FOLDS} --seed 3", None, error("fold 0"))
-add("pseudo labels of one fold", "train", BY_FOLDS, lines(BY_FOLD, lambda r: r[:29]), error("fold 1"))  # fmt: skip
-add("pseudo labels of a fold are not whole", "train", BY_FOLDS, lines(BY_FOLD, lambda r: r[:-1]), error("not whole"))  # fmt: skip
-add("pseudo labels of train", "train", f"{TAUGHT} --eval_dir data/train", None, error("eval_dir"))
-add("pseudo labels with text in the table", "train", TAUGHT, text(PROBS, "0.0", "0,0"), error("output_probs.csv"))  # fmt: skip
 
 
 # ---- the space of a search

@@ -22,7 +22,7 @@ import torch
 from common.errors import FULL, ORDINARY, UserError
 from common.files import HOME, cached
 from dataset import read_eval, read_train
-from experiment import pseudo, reader
+from experiment import reader
 from harness import folder, mutate
 from model import load_model
 from photos.reading import read_matte, read_photo
@@ -94,9 +94,6 @@ def photo_readers(template):
 def table_readers(template):
     rows = (template / "data/train/train.csv").read_text(encoding="utf-8").splitlines()[:4]
     listed = (template / "data/eval/info.csv").read_bytes()
-    known = {row.split(",")[0] for row in listed.decode().split()[1:]}
-    folds = reader.read_folds(template / "runs/joint")
-    table = (template / "answers/joint/output_probs_by_fold.csv").read_bytes()
     spaces = [path.read_bytes() for path in (template / "space.json", HOME / "search_space.json")]
     images = copied("data/train/images", "images")
     add = partial(Reader, "tables", prepare=nothing)
@@ -104,7 +101,6 @@ def table_readers(template):
         add("train.csv", ["\n".join([*rows, ""]).encode()], prepare=images, read=read_train),
         add("info.csv", [listed], read=read_eval),
         add("fixes.csv", [FIXES], read=lambda place: teaching.read_fixes(place / "fixes.csv")),
-        add("probs.csv", [table], read=lambda p: pseudo.read(p / "probs.csv", known, folds)),
         add("space.json", spaces, read=lambda place: space.read(place / "space.json", [])),
     ]
 

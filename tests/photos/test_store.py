@@ -14,7 +14,7 @@ from noise_photos import NAMES, PHOTO, load, pasted, pixels, resized, write, wri
 
 from common import files as common_files
 from common.errors import UserError
-from photos import reading, store
+from photos import reading
 
 
 def files(root):
@@ -231,31 +231,3 @@ def test_two_processes_build_one_store(made):
     assert len(before) == 1 and files(root) == before
     rendered = (root.parent / "rendered").read_text().splitlines()
     assert sorted(rendered) == [str(root / name) for name in NAMES]
-
-
-def test_two_folders_are_one_as_if_their_photos_lay_together(made, tmp_path):
-    """Two views, one with random backgrounds, which come from either folder."""
-    root, photos, alphas = made
-    names = ["x/1.png", "x/2.png", "x/3.png"]
-    other = tmp_path / "other/images"
-    for number, name in enumerate(names):
-        for folder in (root, other):
-            write(folder / name, photos[number][::-1])
-            write_matte(folder, "rembg", name, alphas[number][:, ::-1])
-    (other / names[1]).write_bytes(b"broken")
-    view_list = [PHOTO, replace(PHOTO, method="rembg", fill="random")]
-    whole = load(root, *view_list, names=[*NAMES, *names])
-    both = [(root, NAMES), (other, names)]
-    joined = store.load(both, view_list, root.parent / "cache", on_error="skip")
-    assert joined.views == 2 and list(joined.broken) == [6] and "x/2.png" in joined.broken[6]
-    random = torch.Generator().manual_seed(0)
-    readable = torch.tensor([0, 1, 2, 3, 4, 5, 7])
-    for pool in (readable, readable[:5], readable[5:]):
-        photos, backgrounds = (
-            pool[torch.randint(len(pool), (40,), generator=random)] for _ in range(2)
-        )
-        view = torch.randint(2, (40,), generator=random)
-        for asked in ((photos, view, backgrounds), (photos, view), (photos, 0), (photos, 1)):
-            assert torch.equal(joined.batch(*asked), whole.batch(*asked))
-    mixed = (readable[:5], 1, readable[[5, 6, 5, 6, 5]])
-    assert torch.equal(joined.batch(*mixed), whole.batch(*mixed))

@@ -44,7 +44,7 @@ def test_enlarging_is_bilinear(made):
 def test_drawn_photos_look_as_in_pillow(drawn):
     root, names = find_images(drawn / "train")
     view = replace(PHOTO, size=(128, 96))
-    loaded = store.load([(root, names[:20])], [view], root.parents[1] / "cache")
+    loaded = store.load(root, names[:20], [view], root.parents[1] / "cache")
     for i, name in enumerate(names[:20]):
         with Image.open(root / name) as image:
             expected = np.asarray(image.convert("RGB"), np.int16).transpose(2, 0, 1)

@@ -75,15 +75,6 @@ def test_epochs_chosen_on_the_people_scored_are_pointed_out():
     assert "--keep last" in found["notes"][-1]
 
 
-def test_a_score_that_pseudo_labels_flatter_is_pointed_out():
-    kept, other = group("a", 0.5, pseudo="out/output_probs.csv"), group("b", 0.4, pseudo="x.csv")
-    for one, mean in ((kept, True), (other, False)):
-        one.runs[0].config["data"] = {"pseudo_is_mean": mean}
-    notes = comparison.headline(evidence([kept, other]))["notes"]
-    assert notes[0].startswith("Warning: a has --pseudo out/output_probs.csv, which is the mean")
-    assert "score is too high" in notes[0] and not any(" b has" in note for note in notes)
-
-
 def test_differences_are_from_the_baseline_given():
     groups = [group("a", 0.5), group("b", 0.3), group("c", 0.1)]
     found = runs.Evidence(None, None, 0, groups, groups[1], ROWS)

@@ -10,8 +10,7 @@ import train
 from common.errors import UserError
 from common.files import HOME, write_csv
 from dataset import Table, split_people
-from labels import ATTRIBUTES, HEADS, PROBS, encode, joint, marginals
-from options import tasks_of
+from labels import ATTRIBUTES, HEADS, encode, joint
 from reporting import suspects
 from training import teaching
 
@@ -46,7 +45,7 @@ def read(table, tmp_path):
             words = ("--label_fixes", str(path), *words)
         args = train.parse_args([*map(str, words)])
         folds = split_people(table.frame, args.seed, args.k_fold, args.val_ratio)
-        return teaching.read(args, tasks_of(args), table, folds)
+        return teaching.read(args, table, folds)
 
     return go
 
@@ -77,7 +76,6 @@ def test_without_flags_the_labels_are_those_given(read, table, capsys):
     for head in HEADS:
         assert labels.targets[head].dtype == labels.truth[head].dtype == np.int64
         assert (labels.rows(train_rows, (head,)) == train_rows).all()
-    assert labels.names == table.frame.image.tolist()
 
 
 def test_a_gender_is_mended_in_all_photos_of_the_person_and_nowhere_in_the_truth(read, table):
@@ -300,100 +298,3 @@ def test_nobody_left_is_an_error(read, table):
     labels = read("--drop_ages", "25")
     with pytest.raises(UserError, match="nobody is left to train a model of age: drop fewer"):
         labels.rows(of(table, "000001_"), ("age",))
-
-
-# ---- pseudo labels
-
-
-@pytest.fixture
-def evaluation(tmp_path):
-    """(folder, names, probabilities of 40 photos, some sure of all, some of an attribute)."""
-    rng = np.random.default_rng(0)
-    names = [f"{k:040x}.jpg" for k in range(40)]
-    sharp = {
-        name: rng.choice([0.3, 3, 8], (40, 1)) * rng.standard_normal((40, len(values)))
-        for name, values in ATTRIBUTES.items()
-    }
-    probs = {name: np.exp(x) / np.exp(x).sum(1, keepdims=True) for name, x in sharp.items()}
-    (tmp_path / "eval/images").mkdir(parents=True)
-    write_csv(tmp_path / "eval/info.csv", pd.DataFrame({"ImageID": names, "ans": 0}))
-    return tmp_path / "eval", names, joint(probs)
-
-
-def save_probs(path, names, probs):
-    table = pd.DataFrame(np.round(probs, 7), columns=PROBS)
-    table.insert(0, "ImageID", names)
-    write_csv(path, table)
-    return path
-
-
-def test_sure_photos_of_eval_join_each_task_by_its_heads(read, table, evaluation, tmp_path, capsys):
-    folder, names, probs = evaluation
-    order = np.random.default_rng(1).permutation(40)[:30]  # a file may hold some, in any order
-    names, probs = [names[k] for k in order], probs[order]
-    path = save_probs(tmp_path / "probs.csv", names, probs)
-    words = ("--pseudo", path, "--pseudo_min", "0.8", "--eval_dir", folder)
-    labels = read(*words, "--split_heads")
-    said = capsys.readouterr().out.splitlines()
-    count, rows = len(table.frame), np.arange(5, 30)
-    assert labels.names[count:] == names and labels.sources[1] == (folder / "images", names)
-    parts, sizes = marginals(probs) | {"label": probs}, []
-    for heads in (("mask",), ("gender",), ("age",), ("label",), ("mask", "gender", "age")):
-        expected = [
-            count + k for k in range(30) if all(parts[head][k].max() >= 0.8 for head in heads)
-        ]
-        assert labels.rows(rows, heads).tolist() == [*rows, *expected]
-        assert labels.rows(rows, heads, {expected[0]}).tolist() == [*rows, *expected[1:]]
-        sizes.append(len(expected))
-        for head in heads:
-            assert (labels.targets[head][count:] == parts[head].argmax(1)).all()
-            assert len(labels.targets[head]) == count + 30 and len(labels.truth[head]) == count
-    assert 0 < sizes[3] <= sizes[4] < min(sizes[:3]) < 30
-    assert np.isnan(labels.targets["years"][count:]).all()
-    assert not np.isnan(labels.targets["years"][:count]).any()
-    sure = parts["age"].max(1) >= 0.8
-    counts = np.bincount(parts["age"][sure].argmax(1))
-    line = f"{counts[0]} <30, {counts[1]} 30-59, {counts[2]} >=60"
-    assert said[3] == f"--pseudo: {sure.sum()} of 30 photos join age: {line}" and len(said) == 4
-    assert said[0].startswith("warning: --pseudo") and "score is too high" in said[0]
-    read(*words, "--val_ratio", "0")  # nobody validates
-    assert "warning" not in capsys.readouterr().out
-    read(*words, "--shared_backbone")
-    said = capsys.readouterr().out
-    assert f"{sizes[4]} of 30 photos join shared: " in said and "none of the other" in said
-
-
-def spoil(column, value):
-    return lambda table: table.assign(**{column: [table[column][0], value, *table[column][2:]]})
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (spoil("p3", 2.0), "line 3: p3 is not a number of 0 to 1"),
-        (spoil("p3", "x"), "line 3: p3 is not a number of 0 to 1"),
-        (spoil("p3", np.nan), "line 3: p3 is not a number of 0 to 1"),
-        (spoil("p3", 0.99999), "line 3: p0 to p17 do not sum to 1"),
-        (spoil("ImageID", "no.jpg"), r"line 3: no\.jpg is not a photo of --eval_dir"),
-        (lambda table: pd.concat([table, table[:1]]), "line 42: .* stands on line 2 too"),
-        (lambda table: table.drop(columns="p9"), "column p9 is missing"),
-        (lambda table: table[:0], "has no rows"),
-    ],
-)
-def test_a_wrong_file_of_probabilities_is_named(read, evaluation, tmp_path, change, message):
-    folder, names, probs = evaluation
-    path = save_probs(tmp_path / "probs.csv", names, probs)
-    write_csv(path, change(pd.read_csv(path)))
-    with pytest.raises(UserError, match=message):
-        read("--pseudo", path, "--eval_dir", folder)
-
-
-def test_eval_is_another_folder(read, table, evaluation, tmp_path, monkeypatch):
-    folder, names, probs = evaluation
-    path = save_probs(tmp_path / "probs.csv", names, probs)
-    words = ("--pseudo", path, "--eval_dir", folder)
-    with pytest.raises(UserError, match=r"none is not a folder; .*\(--eval_dir\)"):
-        read("--pseudo", path, "--eval_dir", tmp_path / "none")
-    monkeypatch.setattr(table, "root", folder / "images")
-    with pytest.raises(UserError, match="is the train folder"):
-        read(*words)
