@@ -9,6 +9,7 @@ import sys
 from common.errors import run_command
 from common.files import check_writable
 from common.flags import Option, make_parser, number
+from common.processes import quick_imports
 
 FLAGS = {
     "what to report on": [
@@ -41,7 +42,8 @@ def main(argv=None):
     argv = sys.argv[1:] if argv is None else argv
     args = parse_args(argv)
     check_writable("--out", args.out, "file")
-    from reporting import assemble
+    with quick_imports(compiles=False):
+        from reporting import assemble
 
     assemble.write_report(args, argv)
 
