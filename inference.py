@@ -16,7 +16,7 @@ from pathlib import Path
 from common.errors import run_command
 from common.files import check_writable
 from common.flags import Option, make_parser, number, one_of
-from common.processes import quick_imports
+from common.imports import quick_imports
 
 TTA = ("none", "flip", "scale", "both")  # of augment.py
 FLAGS = {

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from common.errors import UserError, run_command
 from common.flags import Option, make_parser, number, one_of
-from common.processes import quick_imports, rank, say
+from common.imports import quick_imports
+from common.processes import rank, say
 from photos.views import METHODS
 
 

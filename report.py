@@ -9,7 +9,7 @@ import sys
 from common.errors import run_command
 from common.files import check_writable
 from common.flags import Option, make_parser, number
-from common.processes import quick_imports
+from common.imports import quick_imports
 
 FLAGS = {
     "what to report on": [

@@ -14,7 +14,8 @@ import sys
 import options
 from common.errors import UserError, run_command
 from common.files import check_writable
-from common.processes import quick_imports, rank, say, world_size
+from common.imports import quick_imports
+from common.processes import rank, say, world_size
 
 
 def parse_args(argv):

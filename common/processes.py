@@ -1,7 +1,5 @@
 """The processes of a run and what they print: ranks, cores, progress bars, plurals."""
 
-import contextlib
-import gc
 import importlib
 import multiprocessing
 import os
@@ -9,12 +7,12 @@ import signal
 import sys
 import threading
 import traceback
-import types
 from multiprocessing.connection import wait
 
 from tqdm import tqdm
 
 from common.errors import UserError
+from common.imports import compiler_is_left_out, quick_imports
 
 
 def progress(iterable=None, **options):
@@ -28,58 +26,6 @@ def say(*words):
     if rank() == 0:
         tqdm.write(" ".join(str(word) for word in words), file=sys.stdout)
         sys.stdout.flush()
-
-
-@contextlib.contextmanager
-def quick_imports(compiles=True):
-    """To import torch and timm in: looking for garbage takes a quarter of the time meanwhile.
-
-    compiles: False where no model will be compiled. Torchvision, timm and torch's optimizers import
-    torch's compiler, which takes a second, only to say what it should leave alone. What stands in
-    for it from then on imports it as soon as anything else is asked of it.
-    """
-    gc.disable()
-    try:
-        if not compiles:
-            import torch  # noqa: F401  its own import must not meet them
-
-            if "torch._dynamo" not in sys.modules:
-                sys.modules["torch._dynamo"] = _NoCompiler("torch._dynamo")
-                sys.modules["torch._dynamo.utils"] = _NoCompiler("torch._dynamo.utils")
-        yield
-    finally:
-        gc.enable()
-
-
-class _NoCompiler(types.ModuleType):
-    """Stands in for a module of torch's compiler until more is asked of it than this."""
-
-    def __init__(self, name):
-        super().__init__(name)
-        self.config = types.SimpleNamespace()  # what is set in it is kept
-
-    @staticmethod
-    def disable(function, *_, **__):
-        return function
-
-    @staticmethod
-    def graph_break():
-        pass
-
-    @staticmethod
-    def is_compile_supported(device):
-        return False
-
-    def __getattr__(self, name):
-        # `inspect` looks at the names of all modules; __path__ finds those of a package.
-        if name.startswith("__") and (name != "__path__" or self.__name__.endswith("utils")):
-            raise AttributeError(name)
-        if sys.modules.get(self.__name__) is self:
-            for part in ("torch._dynamo", "torch._dynamo.utils"):
-                sys.modules.pop(part)
-            for key, value in vars(self.config).items():
-                setattr(importlib.import_module("torch._dynamo").config, key, value)
-        return getattr(importlib.import_module(self.__name__), name)
 
 
 def counted(number, one, many=None):
@@ -121,8 +67,7 @@ def side_by_side(work, given, jobs, heard):
     UserError if one was killed by others. They do not outlive this process.
     """
     context, jobs, workers = multiprocessing.get_context("spawn"), iter(jobs), {}
-    compiles = not isinstance(sys.modules.get("torch._dynamo"), _NoCompiler)
-    name = work.__module__, work.__name__, compiles
+    name = work.__module__, work.__name__, not compiler_is_left_out()
     try:
         for own in given:
             place, theirs = context.Pipe()

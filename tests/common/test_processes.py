@@ -17,7 +17,7 @@ def test_only_rank_0_speaks(monkeypatch, capsys):
 def test_a_compiler_that_was_left_out_of_the_imports_works_when_it_is_wanted():
     code, _, told = outcome("""
 import sys
-from common.processes import quick_imports
+from common.imports import quick_imports
 with quick_imports(compiles=False):
     import timm.optim
 import inspect, torch

@@ -1,0 +1,64 @@
+"""Imports of torch and timm, which take seconds, made shorter."""
+
+import contextlib
+import gc
+import importlib
+import sys
+import types
+
+
+@contextlib.contextmanager
+def quick_imports(compiles=True):
+    """To import torch and timm in: looking for garbage takes a quarter of the time meanwhile.
+
+    compiles: False where no model will be compiled. Torchvision, timm and torch's optimizers import
+    torch's compiler, which takes a second, only to say what it should leave alone. What stands in
+    for it from then on imports it as soon as anything else is asked of it.
+    """
+    gc.disable()
+    try:
+        if not compiles:
+            import torch  # noqa: F401  its own import must not meet them
+
+            if "torch._dynamo" not in sys.modules:
+                sys.modules["torch._dynamo"] = _NoCompiler("torch._dynamo")
+                sys.modules["torch._dynamo.utils"] = _NoCompiler("torch._dynamo.utils")
+        yield
+    finally:
+        gc.enable()
+
+
+def compiler_is_left_out():
+    """Whether nothing has asked for torch's compiler since quick_imports(compiles=False)."""
+    return isinstance(sys.modules.get("torch._dynamo"), _NoCompiler)
+
+
+class _NoCompiler(types.ModuleType):
+    """Stands in for a module of torch's compiler until more is asked of it than this."""
+
+    def __init__(self, name):
+        super().__init__(name)
+        self.config = types.SimpleNamespace()  # what is set in it is kept
+
+    @staticmethod
+    def disable(function, *_, **__):
+        return function
+
+    @staticmethod
+    def graph_break():
+        pass
+
+    @staticmethod
+    def is_compile_supported(device):
+        return False
+
+    def __getattr__(self, name):
+        # `inspect` looks at the names of all modules; __path__ finds those of a package.
+        if name.startswith("__") and (name != "__path__" or self.__name__.endswith("utils")):
+            raise AttributeError(name)
+        if sys.modules.get(self.__name__) is self:
+            for part in ("torch._dynamo", "torch._dynamo.utils"):
+                sys.modules.pop(part)
+            for key, value in vars(self.config).items():
+                setattr(importlib.import_module("torch._dynamo").config, key, value)
+        return getattr(importlib.import_module(self.__name__), name)
