@@ -45,7 +45,14 @@ def run_cases(home, names, workers, tell):
         for job in jobs:
             results.append(job.get())
             tell(results[-1])
+        end(pool)
     return results
+
+
+def end(pool):
+    """Lets its processes end by themselves: a signal may reach one that holds their lock."""
+    pool.close()
+    pool.join()
 
 
 JOBS = []
@@ -61,6 +68,7 @@ def run_fuzz(home, count, only, workers):
             found.append((kind, job.get()))
             for failure in found[-1][1].failures:
                 print(f"FAILED   fuzz: {failure}", flush=True)
+        end(pool)
     print(fuzz.summary(found))
     print(f"{time.monotonic() - start:.0f} s with {workers} workers")
     return any(tally.failures for _, tally in found)
