@@ -6,6 +6,8 @@ import importlib
 import sys
 import types
 
+TENSOR = "torch.distributed.tensor"
+
 
 @contextlib.contextmanager
 def quick_imports(compiles=True):
@@ -13,19 +15,23 @@ def quick_imports(compiles=True):
 
     compiles: False where no model will be compiled. Torchvision, timm and torch's optimizers import
     torch's compiler, which takes a second, only to say what it should leave alone. What stands in
-    for it from then on imports it as soon as anything else is asked of it.
+    for it from then on imports it as soon as anything else is asked of it. And timm imports TENSOR,
+    which takes half a second, to know tensors of many machines if it meets one; then it does not.
     """
     gc.disable()
     try:
         if not compiles:
             import torch  # noqa: F401  its own import must not meet them
 
+            sys.modules.setdefault(TENSOR, None)
             if "torch._dynamo" not in sys.modules:
                 sys.modules["torch._dynamo"] = _NoCompiler("torch._dynamo")
                 sys.modules["torch._dynamo.utils"] = _NoCompiler("torch._dynamo.utils")
         yield
     finally:
         gc.enable()
+        if sys.modules.get(TENSOR, True) is None:
+            del sys.modules[TENSOR]
 
 
 def compiler_is_left_out():

@@ -27,6 +27,8 @@ model(images).sum().backward()
 optimizer.step()
 inspect.getmodule(model)
 assert "torch._dynamo.eval_frame" not in sys.modules
+assert "torch.distributed.tensor" not in sys.modules
+import torch.distributed.tensor
 assert torch.equal(torch.compile(model, backend="eager")(images), model(images))
 assert "torch._dynamo.eval_frame" in sys.modules
 assert torch._dynamo.config.cache_size_limit == 1_000_000  # which timm.optim has set before
