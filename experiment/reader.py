@@ -26,7 +26,7 @@ CONFIG = {
         **{"data_dir": str, "matte_dir?": (str, None), "seed": Number(int, 0)},
         **dict.fromkeys(options.LAYOUT_FLAGS, bool),
     },
-    "data": {**{"fingerprint": str, "people": COUNT, "images": COUNT, "files?": {str: str}}},
+    "data": {"fingerprint": str, "people": COUNT, "images": COUNT, "files?": {str: str}},
     "git?": (str, None),
     "tasks?": {str: {"amp?": {"auto", "off", "bf16", "fp16"}, "compile?": (bool, {"auto"})}},
     "oof_of?": [str],

@@ -18,7 +18,7 @@ from labels import CLASS_NAMES, decode
 from options import LAYOUT_FLAGS, RUNTIME_FLAGS, text_of
 
 # Options that some folders do not have, and what was done there: those of inference.py --oof are
-# unknown to a run of train.py, keep to an older one, the last three to all but some.
+# unknown to a run of train.py, keep to an older one, the last three to all but older ones.
 PLAIN = {"tta": "none", "vote": "off", "decision": "argmax"}
 PLAIN |= {"keep": "best", "age_head": "softmax", "logit_adjustment": "0", "layer_decay": "1"}
 CHANGE = ["option", "from", "to", "conditions"]
