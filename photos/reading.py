@@ -23,14 +23,43 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 # What to do about an unreadable photo, whatever the command.
 SKIP = "fix it, or use --on_error skip: training goes on without it, inference gives it the mean"
 SKIP += " prediction"
+# Added to the flag of the colours, it decodes at a part of the size.
+REDUCED = {
+    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
+}
 END = b"\x00\x00\x00\x00IEND\xae\x42\x60\x82"  # of each PNG
 
 
-def read_photo(path, data=None):
+def read_photo(path, data=None, least=None):
     """RGB uint8 (H, W, 3) of a photo, turned upright by its EXIF tag, without alpha; data: its
     bytes, if they are known. UserError if it is missing or is not an image.
+
+    least: (height, width) that will do: a JPEG which is twice as large or more is decoded at a
+    half, a quarter or an eighth of its size, as far as it is not smaller then.
     """
-    return _decoded(read_bytes(path) if data is None else data, path, cv2.IMREAD_COLOR_RGB)
+    data = read_bytes(path) if data is None else data
+    reduced = _reduction(data, least) if least else 0
+    photo = _decoded(data, path, cv2.IMREAD_COLOR_RGB | reduced)
+    if reduced and (photo.shape[0] < least[0] or photo.shape[1] < least[1]):  # it was turned
+        return read_photo(path, data)
+    return photo
+
+
+def _reduction(data, least):
+    """The flag of cv2.imdecode for the smallest size of a JPEG that is as large as `least`, or 0.
+
+    Its size stands in its frame header, before any pixel (ITU-T T.81, B.2.2).
+    """
+    place = 2 if data.startswith(b"\xff\xd8\xff") else len(data)
+    while place + 9 <= len(data) and not 0xC0 <= data[place + 1] <= 0xC2:
+        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    height, width = struct.unpack(">HH", data[place + 5 : place + 9].ljust(4, b"\0"))
+    if height * width > int(os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"]):  # see common/errors.py
+        return 0  # OpenCV would compare the reduced size with it
+    scale = min(height / least[0], width / least[1])
+    return next((flag for times, flag in REDUCED.items() if scale >= times), 0)
 
 
 def read_matte(path, shape=None, photo=None):

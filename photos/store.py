@@ -21,7 +21,7 @@ from common.files import cached, read_bytes
 from photos import crops, reading
 from photos.views import METHODS, matte_methods
 
-VERSION = 2  # raise it when the same request would give other pixels
+VERSION = 3  # raise it when the same request would give other pixels
 COLOURS = {"black": (0, 0, 0), "mean": (124, 116, 104)}  # the mean of ImageNet, RGB
 # The layers of a view, each with its fill; "random" puts them together batch by batch.
 RANDOM = {"pixels": "mean", "photo": "none", "matte": "matte", "background": "background"}
@@ -165,14 +165,14 @@ def _shape(view):
 
 def _build(path, root, names, view, matte_dir):
     """Writes one layer with all cores; returns {index: message} of the photos left at zero."""
-    broken = {}
+    broken, least = {}, _least(view)
     # Only its header and its zeros: rows written through the map would stay in memory.
     start = np.lib.format.open_memmap(path, "w+", np.uint8, (len(names), *_shape(view))).offset
 
     def work(index):
         try:
             data = read_bytes(Path(root, names[index]))
-            photo = reading.read_photo(Path(root, names[index]), data)
+            photo = reading.read_photo(Path(root, names[index]), data, least)
         except UserError as error:
             broken[index] = str(error)
             return
@@ -189,6 +189,17 @@ def _build(path, root, names, view, matte_dir):
     with path.open("r+b") as file:
         reading.on_all_cores(work, range(len(names)), title)
     return dict(sorted(broken.items()))
+
+
+def _least(view):
+    """(height, width) of a photo that will do for this view: twice as large as what is kept of it.
+    Of 200 faces the pixels then differ by .3 to .6 grey levels on average from those of the photo
+    decoded whole. None for a view with mattes, which are as large as the photo.
+    """
+    if matte_methods([view]):
+        return None
+    shares = crops.MIDDLES.get(view.crop, (1, 1))
+    return tuple(2 * side / share for side, share in zip(view.size, shares, strict=True))
 
 
 def _render(photo, alphas, view):

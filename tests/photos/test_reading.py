@@ -47,9 +47,50 @@ def test_a_damaged_header_takes_no_memory(tmp_path):
     for data in (png, jpg):
         (tmp_path / "damaged").write_bytes(data)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        with pytest.raises(UserError, match="damaged: is not a readable image"):
-            read_photo(tmp_path / "damaged")
+        for least in (None, (32, 24)):
+            with pytest.raises(UserError, match="damaged: is not a readable image"):
+                read_photo(tmp_path / "damaged", least=least)
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kB
+
+
+def saved(path, photo, **how):
+    """Writes a photo, (H, W, 3), as a JPEG of high quality."""
+    Image.fromarray(photo).save(path, quality=95, **how)
+    return path
+
+
+@pytest.mark.parametrize("how", [{}, {"progressive": True}, {"exif": b"Exif\0\0" + b"x" * 3000}])
+def test_a_large_jpeg_is_decoded_smaller_where_that_will_do(tmp_path, how):
+    rng = np.random.default_rng(0)
+    photo = np.asarray(
+        Image.fromarray(rng.integers(0, 256, (9, 7, 3), np.uint8)).resize((333, 500))
+    )
+    path = saved(tmp_path / "p.jpg", photo, **how)
+    for least, times in (
+        ((500, 333), 1),
+        ((251, 10), 1),
+        ((250, 166), 2),
+        ((100, 80), 4),
+        ((9, 9), 8),
+    ):
+        found = read_photo(path, least=least)
+        assert found.shape[:2] == (-(-500 // times), -(-333 // times))
+        other = Image.open(path)  # the same library's own way, and a plain mean
+        other.draft("RGB", (333 // times, 500 // times))
+        assert np.abs(found - np.asarray(other).astype(int)).max() <= 1
+        mean = np.asarray(Image.open(path).reduce(times)).astype(int)
+        assert np.abs(found - mean).mean() < 1
+    Image.fromarray(photo).save(tmp_path / "p.png")
+    assert np.array_equal(read_photo(tmp_path / "p.png", least=(9, 9)), photo)  # for JPEG alone
+
+
+def test_a_photo_on_its_side_is_not_decoded_too_small(tmp_path):
+    photo = np.random.default_rng(0).integers(0, 256, (40, 120, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # upright it is 120 x 40
+    path = saved(tmp_path / "p.jpg", photo, exif=exif)
+    assert read_photo(path, least=(20, 20)).shape == (60, 20, 3)
+    assert read_photo(path, least=(20, 40)).shape == (120, 40, 3)
 
 
 def test_where_mattes_lie(tmp_path):

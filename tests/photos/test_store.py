@@ -205,11 +205,11 @@ def test_a_kill_while_building_leaves_no_half_store(made, when):
 def build_with_others(root, start, name):
     decode = reading.read_photo
 
-    def counted(path, data):
+    def counted(path, *words):
         with (root.parent / "rendered").open("a") as log:
             log.write(f"{path}\n")
         time.sleep(0.02)
-        return decode(path, data)
+        return decode(path, *words)
 
     reading.read_photo = counted
     start.wait(60)

@@ -21,7 +21,7 @@ from noise_photos import (
 from PIL import Image
 
 from dataset import find_images
-from photos import crops, store, views
+from photos import crops, reading, store, views
 
 
 def test_photos_are_rgb_resized_once(made):
@@ -51,6 +51,33 @@ def test_drawn_photos_look_as_in_pillow(drawn):
         found = loaded.batch(torch.tensor([i]), 0)[0].numpy()
         assert np.abs(found - expected).mean() < 2
         assert np.abs(found[::-1] - expected).mean() > 2  # not BGR
+
+
+@pytest.mark.parametrize(
+    ("crop", "share", "decoded"),
+    [("none", (1, 1), (64, 48)), ("center", (5 / 8, 2 / 3), (128, 96))],
+)
+def test_a_large_photo_looks_as_if_it_was_decoded_whole(
+    tmp_path, monkeypatch, crop, share, decoded
+):
+    blocks = np.random.default_rng(0).integers(0, 256, (16, 12, 3), np.uint8)
+    Image.fromarray(blocks).resize((384, 512)).save(tmp_path / "p.jpg")
+    sizes, read = [], reading.read_photo
+
+    def noting(*words):
+        sizes.append((photo := read(*words)).shape[:2])
+        return photo
+
+    monkeypatch.setattr(reading, "read_photo", noting)
+    view = replace(PHOTO, crop=crop, size=(32, 24))
+    loaded = store.load(tmp_path, ["p.jpg"], [view], tmp_path / "cache")
+    found = loaded.batch(torch.tensor([0]), 0)[0].numpy()
+    assert sizes == [decoded]
+    with Image.open(tmp_path / "p.jpg") as image:
+        high, wide = 512 * share[0], 384 * share[1]
+        box = ((384 - wide) / 2, (512 - high) / 2, (384 + wide) / 2, (512 + high) / 2)
+        expected = np.asarray(image.resize((24, 32), Image.Resampling.BOX, box), float)
+    assert np.abs(found - expected.transpose(2, 0, 1)).mean() < 1
 
 
 @pytest.mark.parametrize(("fill", "back"), [("black", (0, 0, 0)), ("mean", (124, 116, 104))])
