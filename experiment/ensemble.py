@@ -56,17 +56,17 @@ class Photos:
         key = (views, info.rembg_model)
         if key not in self.opened:
             matting = replace(self.matting, rembg_model=info.rembg_model)
-            opened, mattes = open_pixels(self.source, views, matting, cache_dir, self.device)
-            for method, made in mattes.items():
-                theirs = info.mattes.get(method)
-                if made != theirs:
-                    raise UserError(
-                        f"the {method} mattes of {self.source[0]} are made with {made}, those of "
-                        f"the run with {theirs}: use the same version and model file"
-                    )
-            self.opened[key] = opened
-            self.broken |= opened.broken
-        return self.opened[key]
+            self.opened[key] = open_pixels(self.source, views, matting, cache_dir, self.device)
+        pixels, mattes = self.opened[key]
+        for method, made in mattes.items():
+            theirs = info.mattes.get(method)
+            if made != theirs:
+                raise UserError(
+                    f"the {method} mattes of {self.source[0]} are made with {made}, those of "
+                    f"the run with {theirs}: use the same version and model file"
+                )
+        self.broken |= pixels.broken
+        return pixels
 
     def predict(self, models, rows=None):
         """float64 (n, 18) probabilities, or with --vote votes, of rows (n,), by default of all.
