@@ -81,7 +81,7 @@ def check_target(folder):
 
 
 def write(folder, known, probs, args, seconds):
-    """Writes FOLDER as one more run for report.py, and says its score. Returns its metrics.json."""
+    """Writes FOLDER as one more run for report.py, and says its score."""
     folder, first = Path(folder), known[0]
     probs = pd.DataFrame(probs.round(7), columns=PROBS)
     oof = pd.concat([first.oof[["image", "person", "fold", "label"]], probs], axis=1)
@@ -97,7 +97,6 @@ def write(folder, known, probs, args, seconds):
     write_json(folder / "metrics.json", result)
     write_json(folder / "config.json", describe(known, args))
     say(f"{folder}: {results.summary(result)}")
-    return result
 
 
 def describe(known, args):
