@@ -228,11 +228,7 @@ def _digest(state, info):
 
 def load_model(path, device="cpu"):
     """(Classifier in eval mode, ModelInfo) of a file that save_model wrote. Runs no code of it."""
-    info = ModelInfo.read(path)
-    try:
-        state = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is damaged ({error})") from None
+    info, state = ModelInfo.read(path), load_file(path)
     if info.sha256 != _digest(state, info):
         raise UserError(f"{path} is damaged: it is not what was saved; restore it")
     try:
