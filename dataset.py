@@ -56,11 +56,11 @@ def find_images(data_dir, flag="--data_dir"):
     return root, names
 
 
-def read_eval(data_dir, flag="--data_dir"):
+def read_eval(data_dir):
     """(root, names) of the photos that `info.csv` lists, in its order."""
-    home = _home(data_dir, "info.csv", flag)
+    home = _home(data_dir, "info.csv")
     if not home:
-        raise UserError(f"{data_dir} has no info.csv; give the eval folder ({flag})")
+        raise UserError(f"{data_dir} has no info.csv; give the eval folder (--data_dir)")
     rows = read_rows(home / "info.csv", ("ImageID",))
     for line, row in rows:
         _check_inside(home / "info.csv", line, row["ImageID"])

@@ -103,11 +103,9 @@ def _seed_part(groups):
     already, so it is subtracted from the variance; `spread` still has it.
     """
     several = [(len(g.values) - 1, g) for g in groups if len(g.values) > 1]
-    if not several:
-        return np.zeros(len(MEASURES)), np.zeros(len(MEASURES)), 0
     freedom = sum(n for n, _ in several)
-    spread = sum(n * g.values.var(0, ddof=1) for n, g in several) / freedom
-    by_person = sum(n * g.influences.var(1, ddof=1).sum(0) for n, g in several) / freedom
+    spread = sum(n * g.values.var(0, ddof=1) for n, g in several) / max(freedom, 1)
+    by_person = sum(n * g.influences.var(1, ddof=1).sum(0) for n, g in several) / max(freedom, 1)
     share = sum(1 / len(group.values) for group in groups)
     return np.maximum(spread - by_person, 0) * share, spread * share, freedom
 
