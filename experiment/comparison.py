@@ -163,7 +163,8 @@ def compare(labels, persons, a, b, *, draws=2000, seed=0, paired=False):
     Returns {measure: {"a", "b" (means over seeds), "sd_a", "sd_b" (over seeds; None for one),
     "difference" (b - a), "low", "high" (95 %), "low90", "high90" (90 %), "p" (two-sided),
     "detectable" (the smallest difference that as many persons and seeds show with 80 % power)}},
-    and under "macro_f1" also "won" and "lost" of flips().
+    and under "macro_f1" also "won" and "lost": photos whose class b alone, and a alone, has right,
+    a mean over the pairs of runs.
 
     The interval is the percentile interval, widened (after Hesterberg 2015, "What Teachers Should
     Know About the Bootstrap") by Student's t with Satterthwaite's degrees of freedom, since a rare
@@ -183,7 +184,12 @@ def compare(labels, persons, a, b, *, draws=2000, seed=0, paired=False):
     else:
         groups, influence = [one, two], two.influences.mean(1) - one.influences.mean(1)
     rows = _rows(one.values, two.values, _samples(groups, influence, -1, rng))
-    rows["macro_f1"] |= flips(np.asarray(labels), a, b, paired)
+    before, after = a == np.asarray(labels), b == np.asarray(labels)
+    if not paired:  # each run of a with each of b
+        before, after = before.mean(0, keepdims=True), after.mean(0, keepdims=True)
+    both = (before * after).sum(1)
+    won, lost = (float((side.sum(1) - both).mean()) for side in (after, before))
+    rows["macro_f1"] |= {"won": won, "lost": lost}
     return rows
 
 
@@ -207,19 +213,6 @@ def _rows(a, b, difference):
         | {figure: float(values[k]) for figure, values in ends.items()}
         for k, name in enumerate(MEASURES)
     }
-
-
-def flips(labels, a, b, paired=False):
-    """{"won", "lost"}: photos whose class b alone, and a alone, has right; a mean over the pairs.
-
-    a, b: predictions (runs, N), of which all pairs count, or the k-th of each if `paired`.
-    """
-    before, after = a == labels, b == labels
-    if not paired:
-        before, after = before.mean(0, keepdims=True), after.mean(0, keepdims=True)
-    both = (before * after).sum(1)
-    won, lost = ((side.sum(1) - both).mean() for side in (after, before))
-    return {"won": float(won), "lost": float(lost)}
 
 
 def verdict(row, people):
