@@ -143,7 +143,7 @@ def _check_inside(path, line, name):
     parts = PurePosixPath(name.replace("\\", "/"))
     if not parts.name or set(name) & set("\n\r\0"):
         raise UserError(f"{path} line {line}: {name[:60]!r} is not a name of photos")
-    if parts.is_absolute() or ".." in parts.parts or Path(name).is_absolute():
+    if parts.is_absolute() or ".." in parts.parts:
         raise UserError(f"{path} line {line}: {name!r} leaves the images folder")
 
 

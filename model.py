@@ -79,12 +79,10 @@ def create(name, heads, size, weights="none", *, drop_rate=0.0, drop_path=0.0, e
     download) or the path of a file with the backbone's weights.
     UserError if the name, the weights or the combination with `size` do not work.
     """
+    fixed = getattr(timm.get_pretrained_cfg(check_name(name)), "fixed_input_size", False)
     options = {"num_classes": 0, "drop_rate": drop_rate, "pretrained": weights != "none"}
-    if drop_path:
-        options["drop_path_rate"] = drop_path
-    config = timm.get_pretrained_cfg(check_name(name))
-    if config is not None and config.fixed_input_size:
-        options["img_size"] = tuple(size)
+    # timm leaves out what is None, which some models do not take.
+    options |= {"drop_path_rate": drop_path or None, "img_size": tuple(size) if fixed else None}
     source = WEIGHTS / f"{name}.safetensors" if weights == "auto" else Path(weights)
     if weights not in ("auto", "none") or (weights == "auto" and source.is_file()):
         options["pretrained_cfg_overlay"] = {"file": str(source)}

@@ -78,10 +78,8 @@ def _in_words(task, epoch, truth):
 
 IN_SHORT = ("macro_f1", "accuracy", "ece")  # of a fold
 # Tag names of the baseline, where it has them.
-TAGS = {
-    f"{part.lower()}_{x}": f"{part}/{x}" for part in ("Train", "Val") for x in ("loss", "accuracy")
-}
-TAGS |= {"lr": "Train/lr", "macro_f1": "Val/macro_f1"}
+TAGS = {"train_loss": "Train/loss", "train_accuracy": "Train/accuracy", "val_loss": "Val/loss"}
+TAGS |= {"val_accuracy": "Val/accuracy", "lr": "Train/lr", "macro_f1": "Val/macro_f1"}
 
 
 def import_wandb(project):
