@@ -217,21 +217,16 @@ def _read_logs(folder, folds):
 def check_same(a, b):
     """UserError that names the difference unless two runs predict the same labelled images."""
     advice = "compare runs of the same folds and data"
-    _rows_of(a.oof, b, a.folder, advice)
-    _rows_of(b.oof, a, b.folder, advice)
+    check_table(a.oof, b, a.folder, advice)
+    check_table(b.oof, a, b.folder, advice)
 
 
-def check_table(frame, run):
-    """The rows of the data table in the run's order; UserError if the run is of other data."""
-    return _rows_of(frame, run, "the data", "give its own --data_dir")
-
-
-def _rows_of(frame, run, name, advice):
+def check_table(frame, run, name="the data", advice="give its own --data_dir"):
+    """The rows of a table, called `name`, in the run's order; UserError if it is of other data."""
     rows = frame.set_index("image").reindex(run.oof.image).reset_index()
     missing = rows.label.isna()
     moved = ~missing & ((rows.label != run.oof.label) | (rows.person != run.oof.person))
-    differing = (missing, "has {} which {} lacks"), (moved, "labels {} unlike {}")
-    for bad, what in differing:
+    for bad, what in (missing, "has {} which {} lacks"), (moved, "labels {} unlike {}"):
         if bad.any():
             images = f"{counted(bad.sum(), 'image')} ({rows.image[bad].iloc[0]} ...)"
             raise UserError(f"{run.folder} {what.format(images, name)}: {advice}")
