@@ -23,17 +23,13 @@ COLUMNS = ("id", "gender", "race", "age", "path")
 
 @dataclass
 class Table:
-    """Labelled photos.
-
-    frame: one row an image: image (POSIX path below `root`), person (its folder), id, age (years),
-        and the codes mask, gender, age_group and label (see labels.py).
-    root: the images folder.
-    notes: what in the data was unusual or left out, in words.
+    """Labelled photos, a row each: image (POSIX path below `root`), person (its folder), id, age
+    (years), and the codes mask, gender, age_group and label (see labels.py).
     """
 
     frame: pd.DataFrame
-    root: Path
-    notes: list = field(default_factory=list)
+    root: Path  # the images folder
+    notes: list = field(default_factory=list)  # what was unusual or left out, in words
 
 
 def find_images(data_dir, flag="--data_dir"):
@@ -60,11 +56,11 @@ def find_images(data_dir, flag="--data_dir"):
     return root, names
 
 
-def read_eval(data_dir, flag="--data_dir"):
+def read_eval(data_dir):
     """(root, names) of the photos that `info.csv` lists, in its order."""
-    home = _home(data_dir, "info.csv", flag)
+    home = _home(data_dir, "info.csv")
     if not home:
-        raise UserError(f"{data_dir} has no info.csv; give the eval folder ({flag})")
+        raise UserError(f"{data_dir} has no info.csv; give the eval folder (--data_dir)")
     rows = read_rows(home / "info.csv", ("ImageID",))
     for line, row in rows:
         _check_inside(home / "info.csv", line, row["ImageID"])
@@ -147,7 +143,7 @@ def _check_inside(path, line, name):
     parts = PurePosixPath(name.replace("\\", "/"))
     if not parts.name or set(name) & set("\n\r\0"):
         raise UserError(f"{path} line {line}: {name[:60]!r} is not a name of photos")
-    if parts.is_absolute() or ".." in parts.parts or Path(name).is_absolute():
+    if parts.is_absolute() or ".." in parts.parts:
         raise UserError(f"{path} line {line}: {name!r} leaves the images folder")
 
 
@@ -208,19 +204,14 @@ def sampling_weights(codes, head, power):
 
 @dataclass
 class Data:
-    """What one task trains on in one fold.
+    """What one task trains on in one fold."""
 
-    pixels: a store.Pixels of N photos; names: their N names; train, valid: int64 arrays of
-    photos; targets: {head: int64 (N,)}, of training, and "years": float32 (N,), NaN where
-    unknown; truth: {head: int64}, of validation, whose photos come first.
-    """
-
-    pixels: object
-    names: list
-    train: np.ndarray
+    pixels: object  # a store.Pixels of N photos
+    names: list  # theirs
+    train: np.ndarray  # int64 (n,), which of them
     valid: np.ndarray
-    targets: dict
-    truth: dict
+    targets: dict  # of training: {head: int64 (N,), "years": float32 (N,), NaN where unknown}
+    truth: dict  # of validation: {head: int64 (N,)}
 
 
 class Epoch:
@@ -269,23 +260,20 @@ class Epoch:
         """
         photos, images = self.photos[rows], self._images(rows)
         own = {head: self._target(head, photos) for head in self.heads}
-        targets = own | self._extra(photos)
+        targets = self._targets(photos)
         if self.mixing:
             partners = self.partners[rows]
-            others = self.photos[partners]
             images, share = augment.mix(images, self._images(partners), self.mix[rows], self.mixing)
-            for head in self.heads:
-                targets[head] = self._one_hot(head, photos)
-            theirs = {head: self._one_hot(head, others) for head in self.heads}
-            for name, other in (theirs | self._extra(others)).items():
+            for name, other in self._targets(self.photos[partners]).items():
                 weight = share[:, None] if other.dim() == 2 else share
                 targets[name] = torch.lerp(other, targets[name], weight)
         if self.options.get("channels_last") and images.dim() == 4:
             images = images.contiguous(memory_format=torch.channels_last)
         return images, own, targets
 
-    def _extra(self, photos):
-        result = {}
+    def _targets(self, photos):
+        of_head = self._one_hot if self.mixing else self._target
+        result = {head: of_head(head, photos) for head in self.heads}
         if "years" in self.extra:
             result["years"] = self._target("years", photos)
         if "given_mask" in self.extra:

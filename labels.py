@@ -4,6 +4,8 @@ Whatever a run predicts with (one model or three), its prediction is an (N, 18) 
 probabilities in the order of this code, so that every run can be scored against every other.
 """
 
+from itertools import product
+
 import numpy as np
 
 ATTRIBUTES = {
@@ -13,19 +15,14 @@ ATTRIBUTES = {
 }
 IN_WORDS = ATTRIBUTES | {"age": ("below 30", "30 to 59", "60 and over")}
 CLASSES = 18
-CLASS_NAMES = tuple(
-    f"{mask} {gender} {age}"
-    for mask in ATTRIBUTES["mask"]
-    for gender in ATTRIBUTES["gender"]
-    for age in ATTRIBUTES["age"]
-)
+CLASS_NAMES = tuple(" ".join(values) for values in product(*ATTRIBUTES.values()))
 # What each kind of head predicts, and how many logits it has.
 HEADS = {"label": CLASSES} | {name: len(values) for name, values in ATTRIBUTES.items()}
 # What each layout trains: {task: the heads of its model}.
 LAYOUTS = {
     "joint": {"label": ("label",)},
-    "split": {"mask": ("mask",), "gender": ("gender",), "age": ("age",)},
-    "shared": {"shared": ("mask", "gender", "age")},
+    "split": {name: (name,) for name in ATTRIBUTES},
+    "shared": {"shared": tuple(ATTRIBUTES)},
 }
 PROBS = [f"p{i}" for i in range(CLASSES)]  # the columns of probabilities in every csv
 OLD_FROM = 60  # years

@@ -19,21 +19,7 @@ from common.schema import SHARE, Number, check
 from labels import HEADS, LAYOUTS
 
 EPOCH = Number(int, 1)
-SHAPE = {  # of a ModelInfo in a header, see common/schema.py
-    **dict.fromkeys(("model", "bg", "bg_fill", "crop", "rembg_model"), str),
-    "heads": [set(HEADS)],
-    "size": [Number(int, 8, 4096), 2],
-    "mean": [Number(), 3],
-    "std": [Number(float, 1e-6), 3],
-    "mattes": {str: dict},
-    "amp": {"auto", "off", "bf16", "fp16"},
-    "channels_last": bool,
-    "extra": [{"years", "given_mask"}],
-    "epoch": (EPOCH, [EPOCH], None),
-    "score": SHARE,
-    "place?": str,
-    "sha256?": str,
-}
+AMPS, EXTRAS = {"auto", "off", "bf16", "fp16"}, {"years", "given_mask"}
 
 
 class Classifier(nn.Module):
@@ -93,12 +79,10 @@ def create(name, heads, size, weights="none", *, drop_rate=0.0, drop_path=0.0, e
     download) or the path of a file with the backbone's weights.
     UserError if the name, the weights or the combination with `size` do not work.
     """
+    fixed = getattr(timm.get_pretrained_cfg(check_name(name)), "fixed_input_size", False)
     options = {"num_classes": 0, "drop_rate": drop_rate, "pretrained": weights != "none"}
-    if drop_path:
-        options["drop_path_rate"] = drop_path
-    config = timm.get_pretrained_cfg(check_name(name))
-    if config is not None and config.fixed_input_size:
-        options["img_size"] = tuple(size)
+    # timm leaves out what is None, which some models do not take.
+    options |= {"drop_path_rate": drop_path or None, "img_size": tuple(size) if fixed else None}
     source = WEIGHTS / f"{name}.safetensors" if weights == "auto" else Path(weights)
     if weights not in ("auto", "none") or (weights == "auto" and source.is_file()):
         options["pretrained_cfg_overlay"] = {"file": str(source)}
@@ -164,30 +148,26 @@ def probabilities(logits):
 class ModelInfo:
     """What a saved model says of itself: all that predicting with it needs besides the weights.
 
-    model: its name in timm; heads, extra: as of Classifier; size: (H, W) of its input; mean, std: 3
-    floats each; bg, bg_fill, crop: its views (photos/views.py); rembg_model, mattes: what their
-    mattes were made with, {method: {...}}; amp, channels_last: its arithmetic; epoch: the one that
-    was kept (several, if averaged); score: its macro F1 on the validation photos; place: where in
-    the run, as fold0/label; sha256: of all that and the weights; the two are empty in older files.
+    The annotations are what a file must hold (see common/schema.py); its lists are tuples here.
     """
 
-    model: str
-    heads: tuple
-    size: tuple
-    mean: tuple
-    std: tuple
-    bg: str
+    model: str  # its name in timm
+    heads: [set(HEADS)]
+    size: [Number(int, 8, 4096), 2]  # (height, width) of its input
+    mean: [Number(), 3]
+    std: [Number(float, 1e-6), 3]
+    bg: str  # with bg_fill and crop its views, see photos/views.py
     bg_fill: str
     crop: str
-    rembg_model: str
-    mattes: dict
-    amp: str
+    rembg_model: str  # with mattes what their mattes were made with, {method: {...}}
+    mattes: {str: dict}
+    amp: AMPS
     channels_last: bool
-    extra: tuple = ()
-    epoch: object = None
-    score: float = 0.0
-    place: str = ""
-    sha256: str = field(default="", compare=False)
+    extra: [EXTRAS] = ()  # of Classifier
+    epoch: (EPOCH, [EPOCH], None) = None  # the one that was kept; several, if averaged
+    score: SHARE = 0.0  # its macro F1 on the validation photos
+    place: str = ""  # where in the run, as fold0/label
+    sha256: str = field(default="", compare=False)  # of all that and the weights
 
     @property
     def view(self):
@@ -210,7 +190,7 @@ class ModelInfo:
         except (SafetensorError, OSError) as error:
             raise UserError(f"{path} is damaged or not a model of this project ({error})") from None
         try:
-            values = check(json.loads(metadata["info"]), SHAPE, path)
+            values = check(json.loads(metadata["info"]), cls.__annotations__, path)
             values |= {k: tuple(values[k]) for k in ("heads", "size", "mean", "std", "extra")}
             info = cls(**values)
         except (KeyError, ValueError, TypeError, RecursionError) as error:
@@ -236,9 +216,8 @@ def save_model(model, path, info):
 
 def _digest(state, info):
     """SHA-256 (hex) of a model's weights and of what its ModelInfo says."""
-    said = asdict(replace(info, sha256=""))
-    said = {key: value for key, value in said.items() if value or key != "place"}
-    found = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
+    said = json.dumps(asdict(replace(info, sha256="")), sort_keys=True)
+    found = hashlib.sha256(said.encode())
     for key, value in sorted(state.items()):
         found.update(f"{key} {value.dtype} {list(value.shape)}".encode())
         found.update(value.flatten().view(torch.uint8).numpy())
@@ -247,12 +226,8 @@ def _digest(state, info):
 
 def load_model(path, device="cpu"):
     """(Classifier in eval mode, ModelInfo) of a file that save_model wrote. Runs no code of it."""
-    info = ModelInfo.read(path)
-    try:
-        state = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is damaged ({error})") from None
-    if info.sha256 and info.sha256 != _digest(state, info):
+    info, state = ModelInfo.read(path), load_file(path)
+    if info.sha256 != _digest(state, info):
         raise UserError(f"{path} is damaged: it is not what was saved; restore it")
     try:
         model = create(info.model, info.heads, info.size, extra=info.extra)

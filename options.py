@@ -166,9 +166,9 @@ def make_parser(description=None):
     return flags.make_parser(OPTIONS, description, ATTRIBUTES)
 
 
-def parse_args(argv=None, description=None):
+def parse_args(argv=None):
     """The options of a command line as a Namespace; UserError for flags that do not go together."""
-    args = make_parser(description).parse_args(argv)
+    args = make_parser().parse_args(argv)
     check(args)
     return args
 

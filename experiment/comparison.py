@@ -14,8 +14,8 @@ from metrics import f1_of
 
 MEASURES = ("macro_f1", "accuracy", *ATTRIBUTES)
 # Where the classes of each head stand among all 26.
-ENDS = dict(zip(HEADS, np.cumsum(list(HEADS.values())).tolist(), strict=True))
-PARTS = {name: slice(end - HEADS[name], end) for name, end in ENDS.items()}
+FIRST = dict(zip(HEADS, np.cumsum([0, *HEADS.values()]).tolist(), strict=False))
+PARTS = {name: slice(first, first + HEADS[name]) for name, first in FIRST.items()}
 # With two seeds a freedom of 1 made one interval in twenty as wide as all scores; on simulated
 # pairs of 40, 120 and 421 persons 2 holds the truth as often, .89 to .995 against .905 to .995.
 LEAST_FREEDOM = 2
@@ -29,7 +29,7 @@ class Bootstrap(NamedTuple):
     """The S seeds of one configuration: their measures, in the order of MEASURES."""
 
     values: np.ndarray  # (S, 5), on all persons
-    influences: np.ndarray  # (S, people, 5), see influence_of()
+    influences: np.ndarray  # (people, S, 5), see influence_of()
     samples: np.ndarray  # (draws, S, 5), on resampled persons
 
 
@@ -37,19 +37,15 @@ def person_counts(labels, person, people, predictions):
     """(people, 26, 3) float32: true positives, predicted and true images of each person, for the
     18 classes, then mask, gender and age: a bootstrap draw is one row of weights times this.
     """
-    if len(predictions) != len(labels):
-        raise UserError(f"a run has {len(predictions)} predictions for {len(labels)} labels")
-    true, predicted = {"label": labels} | decode(labels), {"label": predictions}
-    predicted |= decode(predictions)
-    parts = []
-    for name, classes in HEADS.items():
-        right = true[name] == predicted[name]
-        at_true = person * classes + true[name]
-        at_predicted = person * classes + predicted[name]
-        columns = (at_true, right), (at_predicted,), (at_true,)
-        counts = [np.bincount(*column, minlength=people * classes) for column in columns]
-        parts.append(np.stack(counts, -1).reshape(people, classes, 3))
-    return np.concatenate(parts, 1).astype(np.float32)
+
+    def cells(codes):
+        codes = {"label": codes} | decode(codes)
+        return np.concatenate([person * 26 + FIRST[name] + codes[name] for name in HEADS])
+
+    true, predicted = cells(labels), cells(predictions)
+    columns = (true, true == predicted), (predicted,), (true,)
+    counts = [np.bincount(*column, minlength=people * 26) for column in columns]
+    return np.stack(counts, -1).reshape(people, 26, 3).astype(np.float32)
 
 
 def _measures(sums):
@@ -61,51 +57,42 @@ def _measures(sums):
     return np.stack([macro, accuracy, *attributes], -1)
 
 
-def _seeds(predictions):
-    """A list of (N,) arrays, one a seed, from one array or such a list."""
-    one = not isinstance(predictions, (list, tuple)) or np.ndim(predictions[0]) == 0
-    return [np.asarray(array) for array in ([predictions] if one else predictions)]
+def influence_of(counts):
+    """(people, ..., 5): how much each person moves each measure, the derivative by its weight.
 
-
-def influence_of(table):
-    """(people, 5): how much each person moves each measure, the derivative by its weight."""
-    sums = table.sum(0, dtype=float)
-    total = sums[:, 1] + sums[:, 2]
-    gain = 2 * table[..., 0] - f1_of(*sums.T) * (table[..., 1] + table[..., 2])
+    counts: (people, ..., 26, 3), of person_counts().
+    """
+    sums = counts.sum(0, dtype=float)
+    total = sums[..., 1] + sums[..., 2]
+    f1 = f1_of(sums[..., 0], sums[..., 1], sums[..., 2])
+    gain = 2 * counts[..., 0] - f1 * (counts[..., 1] + counts[..., 2])
     gain = gain / np.where(total > 0, total, 1)
-    whole = table[:, PARTS["label"]]
-    images, right = whole[..., 2].sum(1), sums[PARTS["label"], 0].sum()
-    accuracy = (whole[..., 0].sum(1) - right / images.sum() * images) / images.sum()
-    macro, *attributes = (gain[:, part].mean(1) for part in PARTS.values())
-    return np.stack([macro, accuracy, *attributes], 1)
+    whole = counts[..., PARTS["label"], :].sum(-2)
+    right, images = (whole[..., k].sum(0, dtype=float) for k in (0, 2))
+    accuracy = (whole[..., 0] - right / images * whole[..., 2]) / images
+    macro, *attributes = (gain[..., part].mean(-1) for part in PARTS.values())
+    return np.stack([macro, accuracy, *attributes], -1)
 
 
 def bootstrap(labels, persons, groups, draws, seed):
     """[Bootstrap] of groups of runs, lists of (N,) predictions. Every run sees the same draws of
-    persons; UserError if the lengths differ.
+    persons.
     """
     labels = np.asarray(labels)
     names, person = np.unique(np.asarray(persons), return_inverse=True)
-    if len(person) != len(labels) or not len(labels):
-        raise UserError(f"{len(labels)} labels and {len(person)} persons cannot be compared")
-    people = len(names)
-    tables = [person_counts(labels, person, people, run) for group in groups for run in group]
-    flat = np.concatenate([table.reshape(people, -1) for table in tables], 1)
+    people, runs = len(names), [run for group in groups for run in group]
+    counts = np.stack([person_counts(labels, person, people, run) for run in runs], 1)
     rng, samples = np.random.default_rng(seed), []
     for start in range(0, draws, BLOCK):
         block = min(BLOCK, draws - start)
         drawn = rng.integers(0, people, (block, people)) + np.arange(block)[:, None] * people
         weights = np.bincount(drawn.ravel(), minlength=block * people).reshape(block, people)
-        sums = (weights.astype(np.float32) @ flat).reshape(block, len(tables), -1, 3)
-        samples.append(_measures(sums))
-    samples, result = np.concatenate(samples), []
-    for group in groups:
-        own, tables = tables[: len(group)], tables[len(group) :]
-        values = np.stack([_measures(table.sum(0, dtype=float)) for table in own])
-        influences = np.stack([influence_of(table) for table in own])
-        result.append(Bootstrap(values, influences, samples[:, : len(own)]))
-        samples = samples[:, len(own) :]
-    return result
+        sums = weights.astype(np.float32) @ counts.reshape(people, -1)
+        samples.append(_measures(sums.reshape(block, *counts.shape[1:])))
+    values, influences = _measures(counts.sum(0, dtype=float)), influence_of(counts)
+    ends = np.cumsum([len(group) for group in groups])[:-1]
+    of_groups = (np.split(part, ends, -2) for part in (values, influences, np.concatenate(samples)))
+    return [Bootstrap(*parts) for parts in zip(*of_groups, strict=True)]
 
 
 def _seed_part(groups):
@@ -115,12 +102,10 @@ def _seed_part(groups):
     Seeds also differ because each errs on persons of its own; resampling persons covers that
     already, so it is subtracted from the variance; `spread` still has it.
     """
-    freedom = sum(len(group.values) - 1 for group in groups)
-    if not freedom:
-        return np.zeros(len(MEASURES)), np.zeros(len(MEASURES)), 0
-    rest = [(len(g.values) - 1, g) for g in groups if len(g.values) > 1]
-    spread = sum(n * g.values.var(0, ddof=1) for n, g in rest) / freedom
-    by_person = sum(n * g.influences.var(0, ddof=1).sum(0) for n, g in rest) / freedom
+    several = [(len(g.values) - 1, g) for g in groups if len(g.values) > 1]
+    freedom = sum(n for n, _ in several)
+    spread = sum(n * g.values.var(0, ddof=1) for n, g in several) / max(freedom, 1)
+    by_person = sum(n * g.influences.var(1, ddof=1).sum(0) for n, g in several) / max(freedom, 1)
     share = sum(1 / len(group.values) for group in groups)
     return np.maximum(spread - by_person, 0) * share, spread * share, freedom
 
@@ -158,9 +143,9 @@ def intervals(labels, persons, predictions, *, draws=2000, seed=0):
     labels (N,), persons (N,) any hashable, predictions (N,) classes 0..17 or a list of such, one a
     seed. Measures: macro_f1 and accuracy of the 18 classes, macro F1 of mask, gender and age.
     """
-    groups = bootstrap(labels, persons, [_seeds(predictions)], draws, seed)
+    groups = bootstrap(labels, persons, [np.atleast_2d(predictions)], draws, seed)
     [group], rng = groups, np.random.default_rng(seed + 1)
-    sample = _samples(groups, group.influences.mean(0), 0, rng)
+    sample = _samples(groups, group.influences.mean(1), 0, rng)
     ends = np.quantile(sample, [0.025, 0.975], axis=0)
     columns = zip(MEASURES, group.values.mean(0), *ends, strict=True)
     return {name: (float(value), float(low), float(high)) for name, value, low, high in columns}
@@ -178,7 +163,8 @@ def compare(labels, persons, a, b, *, draws=2000, seed=0, paired=False):
     Returns {measure: {"a", "b" (means over seeds), "sd_a", "sd_b" (over seeds; None for one),
     "difference" (b - a), "low", "high" (95 %), "low90", "high90" (90 %), "p" (two-sided),
     "detectable" (the smallest difference that as many persons and seeds show with 80 % power)}},
-    and under "macro_f1" also "won" and "lost" of flips().
+    and under "macro_f1" also "won" and "lost": photos whose class b alone, and a alone, has right,
+    a mean over the pairs of runs.
 
     The interval is the percentile interval, widened (after Hesterberg 2015, "What Teachers Should
     Know About the Bootstrap") by Student's t with Satterthwaite's degrees of freedom, since a rare
@@ -188,17 +174,22 @@ def compare(labels, persons, a, b, *, draws=2000, seed=0, paired=False):
     to .917, basic, normal, delta method, BC and BCa to .86 to .91 with 120 persons. One run a side
     held the truth of its configuration in .66 only where seeds have a bias of their own.
     """
-    a, b, rng = _seeds(a), _seeds(b), np.random.default_rng(seed + 1)
+    a, b, rng = np.atleast_2d(a), np.atleast_2d(b), np.random.default_rng(seed + 1)
     one, two = bootstrap(labels, persons, [a, b], draws, seed)
     if paired:
         if len(a) != len(b):
             raise UserError(f"{len(a)} and {len(b)} runs cannot be compared in pairs")
         change = Bootstrap(*(y - x for x, y in zip(one, two, strict=True)))
-        groups, influence = [change], change.influences.mean(0)
+        groups, influence = [change], change.influences.mean(1)
     else:
-        groups, influence = [one, two], two.influences.mean(0) - one.influences.mean(0)
+        groups, influence = [one, two], two.influences.mean(1) - one.influences.mean(1)
     rows = _rows(one.values, two.values, _samples(groups, influence, -1, rng))
-    rows["macro_f1"] |= flips(labels, a, b, paired)
+    before, after = a == np.asarray(labels), b == np.asarray(labels)
+    if not paired:  # each run of a with each of b
+        before, after = before.mean(0, keepdims=True), after.mean(0, keepdims=True)
+    both = (before * after).sum(1)
+    won, lost = (float((side.sum(1) - both).mean()) for side in (after, before))
+    rows["macro_f1"] |= {"won": won, "lost": lost}
     return rows
 
 
@@ -222,19 +213,6 @@ def _rows(a, b, difference):
         | {figure: float(values[k]) for figure, values in ends.items()}
         for k, name in enumerate(MEASURES)
     }
-
-
-def flips(labels, a, b, paired=False):
-    """{"won", "lost"}: photos whose class b alone, and a alone, has right; a mean over the pairs.
-
-    a, b: lists of (N,) predictions, of which all pairs count, or the k-th of each if `paired`.
-    """
-    before, after = (np.stack([run == np.asarray(labels) for run in side]) for side in (a, b))
-    if not paired:
-        before, after = before.mean(0, keepdims=True), after.mean(0, keepdims=True)
-    both = (before * after).sum(1)
-    won, lost = ((side.sum(1) - both).mean() for side in (after, before))
-    return {"won": float(won), "lost": float(lost)}
 
 
 def verdict(row, people):

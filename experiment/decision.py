@@ -67,7 +67,6 @@ def nested_weights(probs, labels, folds, rule="f1"):
     so that the gain over argmax is one that unseen people would have.
     folds: (N,) ints; rule: "f1" or "prior".
     """
-    probs, labels, folds = np.asarray(probs), np.asarray(labels), np.asarray(folds)
     result = np.empty(probs.shape)
     for fold in np.unique(folds):
         held = folds == fold

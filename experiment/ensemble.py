@@ -13,6 +13,7 @@ from background.pixels import open_pixels
 from common.errors import UserError
 from common.files import write_csv
 from common.processes import counted, rank, say
+from dataset import read_train
 from experiment import decision, oof, reader, results
 from experiment.predictions import NotFinite, load, predict
 from labels import ATTRIBUTES, CLASSES, IN_WORDS, LAYOUTS, PROBS, decode, joint, marginals
@@ -56,17 +57,17 @@ class Photos:
         key = (views, info.rembg_model)
         if key not in self.opened:
             matting = replace(self.matting, rembg_model=info.rembg_model)
-            opened, mattes = open_pixels(self.source, views, matting, cache_dir, self.device)
-            for method, made in mattes.items():
-                theirs = info.mattes.get(method)
-                if made != theirs:
-                    raise UserError(
-                        f"the {method} mattes of {self.source[0]} are made with {made}, those of "
-                        f"the run with {theirs}: use the same version and model file"
-                    )
-            self.opened[key] = opened
-            self.broken |= opened.broken
-        return self.opened[key]
+            self.opened[key] = open_pixels(self.source, views, matting, cache_dir, self.device)
+        pixels, mattes = self.opened[key]
+        for method, made in mattes.items():
+            theirs = info.mattes.get(method)
+            if made != theirs:
+                raise UserError(
+                    f"the {method} mattes of {self.source[0]} are made with {made}, those of "
+                    f"the run with {theirs}: use the same version and model file"
+                )
+        self.broken |= pixels.broken
+        return pixels
 
     def predict(self, models, rows=None):
         """float64 (n, 18) probabilities, or with --vote votes, of rows (n,), by default of all.
@@ -101,7 +102,12 @@ def write_submission(args, runs, source, device):
     matting = matte.Matting(args.matte_dir, on_error=args.on_error)
     photos, names = Photos(source, matting, args, device), source[1]
     probs = average(args, [sum(map(photos.predict, run.values())) / len(run) for run in runs])
-    fill_unreadable(probs, photos.broken, names)
+    broken = sorted(photos.broken)
+    if len(broken) == len(names):
+        raise UserError(f"none of the {len(names)} photos could be read; first {photos.broken[0]}")
+    for row in broken:
+        say(f"unreadable, gets the mean prediction: {names[row]}")
+    probs[broken] = np.delete(probs, broken, axis=0).mean(0)
     if rank() > 0:
         return
     path, answers = Path(args.output_dir, "output.csv"), (probs * weights).argmax(1)
@@ -110,8 +116,7 @@ def write_submission(args, runs, source, device):
         table.insert(0, "ImageID", names)
         write_csv(path.with_name("output_probs.csv"), table)
     if args.images:
-        table = in_words(probs, answers)
-        table.insert(0, "ImageID", names)
+        table = in_words(names, probs, answers)
         write_csv(path.with_name("predictions.csv"), table)
         if len(names) == 1:
             words = ", ".join(table[name][0] for name in ATTRIBUTES)
@@ -120,24 +125,13 @@ def write_submission(args, runs, source, device):
     say(f"{path}: {counted(len(names), 'photo')}")
 
 
-def in_words(probs, answers):
-    """Frame of classes, then of each attribute its value in words and its probability."""
-    table = {"ans": answers}
+def in_words(names, probs, answers):
+    """Frame of photos, their classes, of each attribute its value in words and its probability."""
+    table = {"ImageID": names, "ans": answers}
     for name, codes in decode(answers).items():
         table[name] = [IN_WORDS[name][code] for code in codes]
         table[f"p_{name}"] = marginals(probs)[name][np.arange(len(codes)), codes].round(4)
     return pd.DataFrame(table)
-
-
-def fill_unreadable(probs, broken, names):
-    """Gives photos that could not be read the mean row of the others, in place; says which."""
-    if len(broken) == len(names):
-        raise UserError(f"none of the {len(names)} photos could be read; first {broken[0]}")
-    rows = sorted(broken)
-    for row in rows:
-        say(f"unreadable, gets the mean prediction: {names[row]}")
-    if rows:
-        probs[rows] = np.delete(probs, rows, axis=0).mean(0)
 
 
 def decision_weights(args, runs, device):
@@ -167,8 +161,13 @@ def predict_oof(args, known, runs, device):
     """float64 (N, 18) probabilities of the held-out photos, averaged over the runs: known, of
     oof.read_runs(), and runs, of open_models(). UserError if one that was readable is not now.
     """
-    table = oof.training_photos(known[0], args.train_dir)
-    mattes = (args.oof and args.matte_dir) or known[0].config["options"].get("matte_dir")
+    options = known[0].config["options"]
+    try:
+        table = read_train(args.train_dir or options["data_dir"])
+        reader.check_table(table.frame, known[0])
+    except UserError as error:  # of functions whose callers have another flag
+        raise UserError(str(error).replace("--data_dir", "--train_dir")) from None
+    mattes = (args.oof and args.matte_dir) or options.get("matte_dir")
     names = list(table.frame.image)  # all of them, as in training, which has cached the pixels
     photos = Photos((table.root, names), matte.Matting(mattes, on_error="skip"), args, device)
     pairs = zip(known, runs, strict=True)

@@ -13,7 +13,6 @@ import metrics
 from common.errors import UserError
 from common.files import check_writable, write_csv, write_json
 from common.processes import say
-from dataset import read_train
 from experiment import decision, reader, results, run_folder
 from labels import CLASSES, PROBS
 from options import LAYOUT_FLAGS, RUNTIME_FLAGS, text_of
@@ -32,17 +31,6 @@ def read_runs(folders, decision="argmax"):
     if decision != "argmax" and known[0].oof.fold.nunique() < 2:
         raise UserError(f"{known[0].folder} has one fold: --decision {decision} needs --k_fold")
     return known
-
-
-def training_photos(run, train_dir=None):
-    """The dataset.Table that a run was trained on, which may lie elsewhere now (--train_dir)."""
-    place = train_dir or run.config["options"]["data_dir"]
-    try:
-        table = read_train(place)
-        reader.check_table(table.frame, run)
-    except UserError as error:  # of functions whose callers have another flag
-        raise UserError(str(error).replace("--data_dir", "--train_dir")) from None
-    return table
 
 
 def predict(run, models, names, predict_fold):
@@ -81,7 +69,7 @@ def check_target(folder):
 
 
 def write(folder, known, probs, args, seconds):
-    """Writes FOLDER as one more run for report.py, and says its score. Returns its metrics.json."""
+    """Writes FOLDER as one more run for report.py, and says its score."""
     folder, first = Path(folder), known[0]
     probs = pd.DataFrame(probs.round(7), columns=PROBS)
     oof = pd.concat([first.oof[["image", "person", "fold", "label"]], probs], axis=1)
@@ -97,7 +85,6 @@ def write(folder, known, probs, args, seconds):
     write_json(folder / "metrics.json", result)
     write_json(folder / "config.json", describe(known, args))
     say(f"{folder}: {results.summary(result)}")
-    return result
 
 
 def describe(known, args):

@@ -23,7 +23,7 @@ def load(path, heads, device="cpu"):
     options.check_recorded({k: {"": getattr(info, k)} for k in ("bg", "bg_fill", "crop")}, path)
     if info.heads != tuple(heads):
         raise UserError(f"{path} predicts {', '.join(info.heads)}, not {', '.join(heads)}")
-    if info.place not in ("", "/".join(path.parts[-3:-1])):
+    if info.place != "/".join(path.parts[-3:-1]):
         raise UserError(f"{path} was saved as {info.place}, whose people it held out; restore it")
     return model, info
 

@@ -40,9 +40,8 @@ METRICS = {  # of a run and of a fold
 FOLDS = {"person": str, "fold": Number(int, -1, 2**31)}
 OOF = {"image": str, "person": str, "fold": COUNT, "label": Number(int, 0, CLASSES - 1)}
 OOF |= dict.fromkeys(PROBS, SHARE)
-COSTS = ("seconds", "images_per_s", "wait_share")
-LOG = {"epoch": COUNT, "macro_f1?": SHARE, "train_loss?": Number(), "val_loss?": Number()}
-LOG |= {f"{name}?": Number() for name in ("lr", "train_accuracy", "val_accuracy", *COSTS)}
+NUMBERS = "train_loss val_loss lr train_accuracy val_accuracy seconds images_per_s wait_share"
+LOG = {"epoch": COUNT, "macro_f1?": SHARE} | {f"{name}?": Number() for name in NUMBERS.split()}
 TASKS = ("label", "shared", *ATTRIBUTES)
 ALL = "all 18 classes"  # the curve of a fold as a whole
 
@@ -148,8 +147,7 @@ def read_oof(path, folds, scores):
     elsewhere = oof.person.map(folds.set_index("person").fold) != oof.fold
     stop_at(path, elsewhere, "folds.csv holds out this person elsewhere or not at all")
     stop_at(path, oof.image.duplicated(), "this image occurs twice")
-    pairs = zip(oof.image, oof.person, strict=True)
-    strange = [not image.startswith(f"{person}/") for image, person in pairs]
+    strange = oof.image.str.rpartition("/")[0] != oof.person
     stop_at(path, strange, "this image is not one of this person")
     found = metrics.score(oof.label, probs)
     for key in ("confusion", "macro_f1", "accuracy", "ece"):
@@ -219,21 +217,16 @@ def _read_logs(folder, folds):
 def check_same(a, b):
     """UserError that names the difference unless two runs predict the same labelled images."""
     advice = "compare runs of the same folds and data"
-    _rows_of(a.oof, b, a.folder, advice)
-    _rows_of(b.oof, a, b.folder, advice)
+    check_table(a.oof, b, a.folder, advice)
+    check_table(b.oof, a, b.folder, advice)
 
 
-def check_table(frame, run):
-    """The rows of the data table in the run's order; UserError if the run is of other data."""
-    return _rows_of(frame, run, "the data", "give its own --data_dir")
-
-
-def _rows_of(frame, run, name, advice):
+def check_table(frame, run, name="the data", advice="give its own --data_dir"):
+    """The rows of a table, called `name`, in the run's order; UserError if it is of other data."""
     rows = frame.set_index("image").reindex(run.oof.image).reset_index()
     missing = rows.label.isna()
     moved = ~missing & ((rows.label != run.oof.label) | (rows.person != run.oof.person))
-    differing = (missing, "has {} which {} lacks"), (moved, "labels {} unlike {}")
-    for bad, what in differing:
+    for bad, what in (missing, "has {} which {} lacks"), (moved, "labels {} unlike {}"):
         if bad.any():
             images = f"{counted(bad.sum(), 'image')} ({rows.image[bad].iloc[0]} ...)"
             raise UserError(f"{run.folder} {what.format(images, name)}: {advice}")

@@ -17,28 +17,22 @@ from labels import CLASS_NAMES, CLASSES, HEADS, PROBS, combine, decode, joint
 from options import text_of, training_options
 
 
-def fold_log(tasks, labels):
-    """One row an epoch: the scores of the 18 classes, of all tasks together. A task that is done
-    before the others keeps its last predictions.
-    """
-    rows = []
-    for epoch in range(max(len(task.predictions) for task in tasks)):
-        codes = {}
-        for task in tasks:
-            codes |= task.predictions[min(epoch, len(task.predictions) - 1)]
-        predicted = combine(codes)
-        scores = metrics.macro_f1(labels, predicted), float((predicted == labels).mean())
-        rows.append((epoch + 1, *scores))
-    return pd.DataFrame(rows, columns=["epoch", "macro_f1", "accuracy"])
-
-
 def score_epoch(place, epoch, tasks, labels):
-    """Writes the fold's log.csv; returns the macro F1 of the 18 classes in each epoch up to this
-    one, from 0; none if nobody is held out.
+    """Writes the fold's log.csv: a row an epoch, the scores of the 18 classes, of all tasks
+    together. A task that is done before the others keeps its last predictions. Returns the macro
+    F1 in each epoch up to this one, from 0; none if nobody is held out.
     """
     if not len(labels):
         return []
-    log = fold_log(tasks, labels)
+    rows = []
+    for number in range(max(len(task.predictions) for task in tasks)):
+        codes = {}
+        for task in tasks:
+            codes |= task.predictions[min(number, len(task.predictions) - 1)]
+        predicted = combine(codes)
+        scores = metrics.macro_f1(labels, predicted), float((predicted == labels).mean())
+        rows.append((number + 1, *scores))
+    log = pd.DataFrame(rows, columns=["epoch", "macro_f1", "accuracy"])
     if rank() == 0:
         write_csv(place / "log.csv", log)
     return log.macro_f1[: epoch + 1].tolist()
@@ -84,10 +78,8 @@ def _in_words(task, epoch, truth):
 
 IN_SHORT = ("macro_f1", "accuracy", "ece")  # of a fold
 # Tag names of the baseline, where it has them.
-TAGS = {
-    f"{part.lower()}_{x}": f"{part}/{x}" for part in ("Train", "Val") for x in ("loss", "accuracy")
-}
-TAGS |= {"lr": "Train/lr", "macro_f1": "Val/macro_f1"}
+TAGS = {"train_loss": "Train/loss", "train_accuracy": "Train/accuracy", "val_loss": "Val/loss"}
+TAGS |= {"val_accuracy": "Val/accuracy", "lr": "Train/lr", "macro_f1": "Val/macro_f1"}
 
 
 def import_wandb(project):
@@ -167,26 +159,27 @@ def confusion_image(table, cell=40):
 
     Not by matplotlib, whose import takes longer than a small fold needs to finish.
     """
+    edge, side = 5 * cell, len(table) * cell
+    image = np.full((side + edge, edge + side, 3), 255, np.uint8)
+    names, cells, corner = image[:side, :edge], image[:side, edge:], image[side:, :edge]
     shares = table / np.maximum(table.sum(1, keepdims=True), 1)
-    cells = (255 - shares[..., None] * (180, 100, 30)).astype(np.uint8)
-    cells = np.ascontiguousarray(cells.repeat(cell, 0).repeat(cell, 1))
-    names = np.full((len(cells), 5 * cell, 3), 255, np.uint8)
-    corner = np.full((5 * cell, 5 * cell, 3), 255, np.uint8)
+    colours = (255 - shares[..., None] * (180, 100, 30)).astype(np.uint8)
+    cells[:] = colours.repeat(cell, 0).repeat(cell, 1)
 
-    def write(image, text, right, row):
+    def write(part, text, right, row):
         font = cv2.FONT_HERSHEY_SIMPLEX, 0.45
         (width, height), _ = cv2.getTextSize(text, *font, 1)
         place = right - width, row * cell + (cell + height) // 2
-        cv2.putText(image, text, place, *font, (0, 0, 0), 1, cv2.LINE_AA)
+        cv2.putText(part, text, place, *font, (0, 0, 0), 1, cv2.LINE_AA)
 
     for row, column in np.argwhere(table):
         write(cells, str(table[row, column]), (column + 1) * cell - 8, row)
     for code, name in enumerate(CLASS_NAMES):
-        write(names, name, 5 * cell - 8, code)
-    write(corner, "true: rows", 5 * cell - 8, 0)
-    write(corner, "predicted: columns", 5 * cell - 8, 1)
-    below = np.hstack([corner, cv2.rotate(names, cv2.ROTATE_90_COUNTERCLOCKWISE)])
-    return np.vstack([np.hstack([names, cells]), below])
+        write(names, name, edge - 8, code)
+    write(corner, "true: rows", edge - 8, 0)
+    write(corner, "predicted: columns", edge - 8, 1)
+    image[side:, edge:] = cv2.rotate(names, cv2.ROTATE_90_COUNTERCLOCKWISE)
+    return image
 
 
 def finish_fold(place, fold, rows, tasks, logger):
@@ -200,8 +193,7 @@ def finish_fold(place, fold, rows, tasks, logger):
     }
     table = None
     if len(rows):
-        oof = rows[["image", "person", "label"]].reset_index(drop=True)
-        oof.insert(2, "fold", fold)
+        oof = rows.assign(fold=fold)[["image", "person", "fold", "label"]].reset_index(drop=True)
         probs = {head: p.numpy() for task in tasks for head, p in task.best["probs"].items()}
         probs = pd.DataFrame(joint(probs).astype(np.float64).round(7), columns=PROBS)
         write_csv(place / "oof.csv", pd.concat([oof, probs], axis=1))

@@ -25,9 +25,21 @@ def photos(n=6, size=SIZE, low=0, high=256):
     return (low + (high - 1 - low) * smooth).byte()
 
 
-def augmented(images, draws, strength="strong"):
-    """apply(), with the normalisation taken back."""
-    return augment.apply(images, draws, (0, 0, 0), (1, 1, 1), strength)
+def augmented(images, draws, mean=(0, 0, 0), std=(1, 1, 1)):
+    """apply() of "strong", by default without a normalisation."""
+    return augment.apply(images, draws, mean, std, "strong")
+
+
+def each(function, images, draws):
+    """The photos, each changed by function(photo, its draw)."""
+    return torch.stack([function(*pair) for pair in zip(images, draws, strict=True)])
+
+
+def recoloured(image, draw):
+    """A float32 (3, H, W) photo with the brightness, contrast and saturation of its draw."""
+    brightness, contrast, saturation = draw[5:8].tolist()
+    image = tv.adjust_contrast(tv.adjust_brightness(image, brightness), contrast)
+    return tv.adjust_saturation(image, saturation)
 
 
 def test_no_augmentation_is_normalize_of_torchvision():
@@ -37,7 +49,7 @@ def test_no_augmentation_is_normalize_of_torchvision():
     draws = augment.draw(6, "none", generator())
     none = augment.apply(images, draws, torch.tensor(MEAN), torch.tensor(STD), strength="none")
     assert torch.equal(none, plain)
-    found = augment.apply(images, identity(6), MEAN, STD, "strong")
+    found = augmented(images, identity(6), MEAN, STD)
     torch.testing.assert_close(found, plain, rtol=0, atol=1e-4)
 
 
@@ -62,7 +74,7 @@ WARPS = [
 def test_affine_is_torchvisions(columns):
     images, draws = photos(3), set_columns(identity(3), **columns)
     found = augmented(images, draws)
-    expected = torch.stack([reference_warp(*pair) for pair in zip(images, draws, strict=True)])
+    expected = each(reference_warp, images, draws)
     assert (expected - images / 255).abs().amax((1, 2, 3)).min() > 0.02
     torch.testing.assert_close(found, expected, rtol=0, atol=2e-4)
 
@@ -72,13 +84,10 @@ FACTORS = [0.6, 0.85, 1.0, 1.15, 1.3, 1.5]
 
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
 def test_colour_is_torchvisions(name):
-    images = photos()
-    adjust = getattr(tv, f"adjust_{name}")
-    pairs = zip(images.float() / 255, FACTORS, strict=True)
-    expected = torch.stack([adjust(image, factor) for image, factor in pairs])
-    found = augmented(images, set_columns(identity(6), **{name: FACTORS}))
+    images, draws = photos(), set_columns(identity(6), **{name: FACTORS})
+    expected = each(recoloured, images.float() / 255, draws)
     assert ((expected == 0) | (expected == 1)).any()  # the clamp at the end is torchvision's
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(augmented(images, draws), expected, rtol=0, atol=1e-4)
 
 
 def test_colours_together_are_torchvisions_where_it_does_not_clamp():
@@ -86,12 +95,7 @@ def test_colours_together_are_torchvisions_where_it_does_not_clamp():
     draws = set_columns(
         identity(6), brightness=FACTORS, contrast=FACTORS[::-1], saturation=[*FACTORS[1:], 0.7]
     )
-    expected = []
-    for image, draw in zip(images.float() / 255, draws, strict=True):
-        brightness, contrast, saturation = draw[5:8].tolist()
-        image = tv.adjust_contrast(tv.adjust_brightness(image, brightness), contrast)
-        expected.append(tv.adjust_saturation(image, saturation))
-    expected = torch.stack(expected)
+    expected = each(recoloured, images.float() / 255, draws)
     assert 0 < expected.min() < expected.max() < 1
     torch.testing.assert_close(augmented(images, draws), expected, rtol=0, atol=1e-4)
 
@@ -104,21 +108,18 @@ def test_erase_is_torchvisions_with_the_mean_colour():
     expected = augment.normalize(images, MEAN, STD)
     for i, (left, width) in enumerate([(0, 0), (6, 9), (15, 15)]):
         expected[i] = tv.erase(expected[i], 10, left, 10, width, torch.zeros(3, 1, 1))
-    found = augment.apply(images, draws, MEAN, STD, "strong")
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(augmented(images, draws, MEAN, STD), expected, rtol=0, atol=1e-4)
 
 
 def test_everything_together_is_torchvisions():
     images = photos(24, low=90, high=150)
     draws = augment.draw(24, "strong", generator(1))
-    found = augment.apply(images, draws, MEAN, STD, "strong")
+    found = augmented(images, draws, MEAN, STD)
     height, width = SIZE
     erased = 0
     for i, draw in enumerate(draws):
-        pixels = reference_warp(images[i], draw)
-        pixels = tv.adjust_brightness(pixels, draw[5].item())
-        pixels = tv.adjust_contrast(pixels, draw[6].item())
-        pixels = tv.normalize(tv.adjust_saturation(pixels, draw[7].item()), MEAN, STD)
+        pixels = recoloured(reference_warp(images[i], draw), draw)
+        pixels = tv.normalize(pixels, MEAN, STD)
         y0, x0, y1, x1 = (draw[8:] * torch.tensor([height, width] * 2)).round().int().tolist()
         pixels = tv.erase(pixels, y0, x0, y1 - y0, x1 - x0, torch.zeros(3, 1, 1))
         erased += y1 > y0
@@ -229,12 +230,10 @@ def test_samples_differ_and_the_seed_decides():
     images = photos(1).expand(16, -1, -1, -1)
     for strength in ("light", "strong"):
         draws = augment.draw(16, strength, generator(3))
-        found = augment.apply(images, draws, MEAN, STD, strength).flatten(1)
-        assert torch.pdist(found).min() > 1
+        found, again = (augment.apply(images, draws, MEAN, STD, strength) for _ in range(2))
+        assert torch.pdist(found.flatten(1)).min() > 1 and torch.equal(found, again)
         assert torch.equal(draws, augment.draw(16, strength, generator(3)))
         assert not torch.equal(draws, augment.draw(16, strength, generator(4)))
-        again = augment.apply(images, draws, MEAN, STD, strength).flatten(1)
-        assert torch.equal(found, again)
 
 
 @pytest.mark.parametrize("kind", augment.TTA)
@@ -248,23 +247,19 @@ def test_variants_of_tta_are_torchvisions(kind):
             same = augment.normalize(images, MEAN, STD)
             assert torch.equal(found, same.flip(3) if flip else same)
             continue
-        warped = [reference_warp(*pair) for pair in zip(images, draws, strict=True)]
-        expected = tv.normalize(torch.stack(warped), MEAN, STD)
+        expected = tv.normalize(each(reference_warp, images, draws), MEAN, STD)
         assert (expected - plain).abs().amax((1, 2, 3)).min() > 0.1
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
-    flips, scales = (
-        {pair[k] for name in names for pair in augment.TTA[name]}
-        for k, names in enumerate((("none", "flip"), ("none", "scale")))
-    )
-    assert set(augment.TTA["both"]) == {(flip, scale) for flip in flips for scale in scales}
+    both = {(flip, scale) for flip, _ in augment.TTA["flip"] for _, scale in augment.TTA["scale"]}
+    assert set(augment.TTA["both"]) == both
 
 
 def test_the_split_into_batches_changes_nothing():
     images, draws = photos(16), augment.draw(16, "strong", generator())
-    whole = augment.apply(images, draws, MEAN, STD, "strong")
+    whole = augmented(images, draws, MEAN, STD)
     for size in (1, 5, 8):
         batches = zip(images.split(size), draws.split(size), strict=True)
-        parts = [augment.apply(*batch, MEAN, STD, "strong") for batch in batches]
+        parts = [augmented(*batch, MEAN, STD) for batch in batches]
         torch.testing.assert_close(torch.cat(parts), whole, rtol=0, atol=1e-5)
 
 
@@ -293,8 +288,7 @@ def test_partners_are_any_other_sample(kind):
     assert stats.kstest(((partner - own) % 5000).numpy() / 5000, "uniform").pvalue > 1e-3
     assert drawn_mix(kind, n=1)[0].tolist() == [0]
     again = drawn_mix(kind)
-    assert torch.equal(partner, again[0])
-    assert torch.equal(draws, again[1])
+    assert torch.equal(partner, again[0]) and torch.equal(draws, again[1])
     assert not torch.equal(draws, drawn_mix(kind, seed=1)[1])
 
 
@@ -337,9 +331,7 @@ def test_cutmix_box_has_the_paper_distribution():
         centre = random.random(20_000)
         box = np.clip([centre - side / 2, centre + side / 2], 0, 1) * length
         assert stats.ks_2samp((high - low).numpy(), box[1] - box[0]).pvalue > 1e-3
-        assert low.min() == 0
-        assert high.max() == length
-        assert (high >= low).all()
+        assert low.min() == 0 and high.max() == length and (high >= low).all()
     inside = (y0 > 0) & (y1 < size[0]) & (x0 > 0) & (x1 < size[1])
     aspect = ((y1 - y0) / (x1 - x0))[inside & (x1 - x0 > 60)]
     assert len(aspect) > 50
@@ -349,10 +341,8 @@ def test_cutmix_box_has_the_paper_distribution():
 def test_half_cuts_a_vertical_line_on_a_random_side():
     _, draws = drawn_mix("cutmix_half", alpha=None, size=(400, 300))
     y0, x0, y1, x1, share = draws.unbind(1)
-    assert (y0 == 0).all()
-    assert (y1 == 400).all()
+    assert (y0 == 0).all() and (y1 == 400).all()
     own_left = x1 == 300
-    assert ((x0 == 0) | own_left).all()
     assert ((x0 == 0) ^ own_left).all()
     assert own_left.float().mean().item() == pytest.approx(0.5, abs=0.03)
     low, high = augment.HALF

@@ -189,8 +189,9 @@ def test_mattes_of_another_model_are_refused(runs, predict, tmp_path):
     model, info = load_model(path)
     info.mattes["grabcut"]["version"] = -1
     save_model(model, path, info)
-    with pytest.raises(UserError, match="grabcut mattes"):
-        predict("--model_dir", other)
+    for given in ([other], [runs[1], other]):  # also where the photos are open already
+        with pytest.raises(UserError, match="grabcut mattes"):
+            predict("--model_dir", *given)
 
 
 @pytest.mark.parametrize("weights", [["nan"], ["inf", "1"], ["0", "1"], ["-1", "2"], ["1"]])

@@ -252,13 +252,6 @@ def test_a_comparison_has_one_of_three_verdicts(row, words):
     assert comparison.verdict(row, 29) == "nothing can be told from 29 people"
 
 
-def test_what_cannot_be_compared():
-    with pytest.raises(UserError, match="3 predictions for 4 labels"):
-        comparison.compare([0, 1, 2, 3], list("aabb"), [0, 1, 2, 3], [0, 1, 2])
-    with pytest.raises(UserError, match="2 persons"):
-        comparison.compare([0, 1, 2, 3], list("ab"), [0, 1, 2, 3], [0, 1, 2, 3])
-
-
 def seeds_with_a_bias(rng, people, seeds):
     """labels, persons, [seeds of a], [seeds of b], which differ by a bias of each seed alone."""
     labels, persons, _ = people_and_runs(rng, people, [])
