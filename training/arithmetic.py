@@ -85,8 +85,8 @@ def compiled(network, how):
 
 def recorded(folder, tasks, device):
     """The tasks with the arithmetic that the run's config.json says; auto where it says none."""
-    said, default = read_config(folder).get("tasks", {}), dict.fromkeys(NAMES, "auto")
-    return {task: of | usual(default | said.get(task, {}), device) for task, of in tasks.items()}
+    said = read_config(folder).get("tasks", {})
+    return {task: of | usual(of | said.get(task, {}), device) for task, of in tasks.items()}
 
 
 def remembered_time(of, device, cache_dir):

@@ -22,11 +22,10 @@ def wrap(model, device):
     return nn.parallel.DistributedDataParallel(model, device_ids=devices)
 
 
-def normalizes_batches(model, frozen):
-    """Whether a model uses the statistics of a batch; frozen: of optimization.freeze()."""
-    still = {module for part in frozen for module in part.modules()}
+def normalizes_batches(model):
+    """Whether a model, in the mode of optimization.train_mode(), uses the statistics of a batch."""
     norms = nn.modules.batchnorm._BatchNorm
-    return any(isinstance(module, norms) and module not in still for module in model.modules())
+    return any(isinstance(module, norms) and module.training for module in model.modules())
 
 
 class _WholeBatchNorm(torch.autograd.Function):

@@ -16,27 +16,27 @@ FUSED = ("adam", "adamw", "sgd", "nadam")  # whose torch implementation has a fu
 def freeze(backbone, stages):
     """Freezes the first stages of a backbone, as timm groups its layers (the stem is the first).
 
-    stages: how many, or "all". Returns the modules whose running statistics must stay as they
-    are, so in eval mode while the rest trains.
+    stages: how many, or "all".
     """
-    if not stages:
-        return []
-    frozen = {name for name, _ in backbone.named_parameters()}
-    if stages != "all":
+    frozen = [name for name, _ in backbone.named_parameters()] if stages else []
+    if stages and stages != "all":
         try:
             groups = group_parameters(backbone, backbone.group_matcher(coarse=True))
         except (AttributeError, NotImplementedError):
             raise UserError("this backbone has no stages in timm: use --freeze all") from None
         if stages >= len(groups):
             raise UserError(f"--freeze {stages}: the backbone has {len(groups)} stages; use all")
-        frozen = {name for number in sorted(groups)[:stages] for name in groups[number]}
-    for name, parameter in backbone.named_parameters():
-        parameter.requires_grad_(name not in frozen)
-    return [
-        module
-        for prefix, module in backbone.named_modules()
-        if (own := [name for name, _ in module.named_parameters(prefix)]) and frozen.issuperset(own)
-    ]
+        frozen = [name for number in sorted(groups)[:stages] for name in groups[number]]
+    for name in frozen:
+        backbone.get_parameter(name).requires_grad_(False)
+
+
+def train_mode(model):
+    """As model.train(), but the running statistics of what is frozen stay as they are."""
+    model.train()
+    for module in model.modules():
+        if (own := list(module.parameters())) and not any(one.requires_grad for one in own):
+            module.eval()
 
 
 def check_optimizer(name):

@@ -2,7 +2,8 @@
 
 import io
 from argparse import Namespace
-from contextlib import ExitStack, closing, contextmanager, redirect_stdout
+from collections import Counter
+from contextlib import ExitStack, closing, redirect_stdout
 from dataclasses import dataclass, field, replace
 from itertools import count, product
 from pathlib import Path
@@ -23,7 +24,7 @@ from experiment import reader, results, run_folder
 from model import check_name
 from photos.views import build_views
 from training import arithmetic, checkpoint, distributed, optimization, teaching
-from training.loop import Pace, Steps
+from training.loop import Pace, steps_of
 from training.task import Task, build
 
 
@@ -38,6 +39,7 @@ class Run:
     data: dict  # {fold: {task: dataset.Data}} of the folds that are asked for
     mattes: dict  # {method: what the mattes are made with}
     device: torch.device
+    config: dict  # its config.json
     folder: Path = None  # once it is made
     pace: Pace = field(default_factory=Pace)
 
@@ -47,8 +49,8 @@ def open_run(args, device):
     if workers_of(args) > 1:
         share = max(1, cores() // workers_of(args))
         torch.set_num_threads(min(share, torch.get_num_threads()))
-    run, config = resolve(args, device)
-    folder = run_folder.make_run(config, run.folds, run.folder)
+    run = resolve(args, device)
+    folder = run_folder.make_run(run.config, run.folds, run.folder)
     return replace(run, folder=folder, tasks=arithmetic.recorded(folder, run.tasks, device))
 
 
@@ -59,9 +61,7 @@ def workers_of(args):
 
 
 def resolve(args, device):
-    """(Run, with the folder of one to go on with, and its config.json, with the arithmetic that a
-    new run takes in `tasks`); UserError for all that can be wrong.
-    """
+    """The Run, with the folder of one to go on with; UserError for all that can be wrong."""
     table, folds, labels = read_inputs(args)
     tasks = options.tasks_of(args)
     config = run_folder.describe(args, tasks, table)
@@ -75,14 +75,14 @@ def resolve(args, device):
         _check_source(args, folds, chosen)
     normalizing = () if known else check_models(args, tasks, chosen[0])
     pixels, mattes = _open_pixels(args, tasks, table, device)
-    run = Run(args, tasks, table, folds, {}, mattes, device, known)
+    run = Run(args, tasks, table, folds, {}, mattes, device, config, known)
     for fold in chosen:
         run.data[fold] = _data_of_fold(run, fold, labels, pixels)
         for task in normalizing:
             _check_batches(tasks[task], run.data[fold][task])
     if not known and rank() == 0:
         config["tasks"] = arithmetic.choose(tasks, device, args.cache_dir, run.data[chosen[0]])
-    return replace(run, tasks=config["tasks"]), config
+    return replace(run, tasks=config["tasks"])
 
 
 def read_inputs(args):
@@ -128,9 +128,9 @@ def check_models(args, tasks, fold):
         start = source and reader.fold_folder(source, fold, task, "best.safetensors")
         wanted = repr([start, *(chosen[name] for name in names)])
         if wanted not in known:
-            model, frozen = build(chosen, start)
+            model = build(chosen, start)
             optimization.make_optimizer(model, chosen)
-            known[wanted] = distributed.normalizes_batches(model, frozen)
+            known[wanted] = distributed.normalizes_batches(model)
         normalizing += [task] * known[wanted]
     return normalizing
 
@@ -138,7 +138,7 @@ def check_models(args, tasks, fold):
 def _check_batches(chosen, data):
     """UserError if a fold would train batches too small for batch normalization."""
     photos, least = len(data.train) * data.pixels.views, max(2, world_size())
-    if photos // len(Steps(photos, chosen["batch_size"])) < least:
+    if photos // len(steps_of(photos, chosen["batch_size"])) < least:
         raise UserError(
             f"--batch_size {chosen['batch_size']} with {photos} training photos: "
             f"{chosen['model']} normalizes over the batch, which takes {least} photos or more"
@@ -193,37 +193,24 @@ def train_folds(run, on_epoch=None):
         del run.data[fold]
         if rank() == 0:  # of a process that was killed just before
             checkpoint.forget_states(reader.fold_folder(run.folder, fold))
-    jobs = _jobs(run)
-    with _held(run):
-        if workers_of(run.options) > 1:
-            _train_side_by_side(run, jobs, on_epoch)
-        else:
-            for k in range(len(jobs)):
-                _train(run, jobs[k:], on_epoch)
-
-
-def _jobs(run):
-    """[(fold, task)] to train: folds whole, of which the task is None, or with --workers each task
-    by itself where whole folds would leave a worker without one.
-    """
+    # Folds are trained whole, their task None, or with --workers each task by itself where whole
+    # folds would leave a worker without one.
     alone = len(run.tasks) > 1 and len(run.data) % workers_of(run.options)
-    return [*product(run.data, run.tasks if alone else [None])]
-
-
-@contextmanager
-def _held(run):
-    """Within it the folds are of this process alone; UserError if another one trains them."""
+    jobs = [*product(run.data, run.tasks if alone else [None])]
     with ExitStack() as locks:
         for fold in run.data if rank() == 0 else ():
             place = reader.fold_folder(run.folder, fold)
             if not locks.enter_context(locked(place / ".lock", wait=False)):
                 raise UserError(f"{place} is being trained by another process; leave it to it")
-        yield
+        if workers_of(run.options) > 1:
+            _train_side_by_side(run, jobs, on_epoch)
+        for k in range(len(jobs)):
+            _train(run, jobs[k:], on_epoch)
 
 
 def _train_side_by_side(run, jobs, on_epoch):
-    """train_folds() of `--workers`, each a process that goes on with this run."""
-    folds, ended = [*run.data], []
+    """Does the jobs, all of them, in `--workers` processes that go on with this run."""
+    folds, ended = [*run.data], Counter()
     run.data.clear()  # perhaps on the GPU
     torch.cuda.empty_cache()
     gpus = torch.cuda.device_count() if run.options.device in ("auto", "cuda") else 0
@@ -233,29 +220,21 @@ def _train_side_by_side(run, jobs, on_epoch):
         own |= {"device": f"cuda:{k % gpus}"} if gpus else {}
         given.append((Namespace(**vars(run.options) | own), torch.get_num_threads(), k == 0))
 
+    def turn():
+        """The jobs of a worker that is free if all take turns, of which it does the first."""
+        own = jobs[:: len(given)]
+        del jobs[:1]
+        return own
+
     def hear(fold, *epoch_and_score):
-        if not epoch_and_score:
-            ended.append(fold)
-        elif on_epoch:
+        if epoch_and_score and on_epoch:
             on_epoch(fold, *epoch_and_score)
+        if not epoch_and_score:  # a task that was trained by itself
+            ended[fold] += 1
+            if ended[fold] == len(run.tasks):
+                jobs.insert(0, (fold, None))  # which finishes the fold
 
-    side_by_side(_work, given, _turns(jobs, len(given), len(run.tasks), ended), hear)
-
-
-def _turns(jobs, workers, tasks, ended):
-    """Yields for a worker that is free the jobs that are its own if all take turns, of which it is
-    to do the first; None if it is not needed any more. A fold whose tasks are trained by themselves
-    is finished by a job of its own, once `ended` has the fold `tasks` times.
-    """
-    unfinished = list(dict.fromkeys(fold for fold, name in jobs if name))
-    while jobs or unfinished:
-        ready = [fold for fold in unfinished if ended.count(fold) == tasks]
-        if ready:
-            unfinished.remove(ready[0])
-            yield [(ready[0], None)]
-        else:
-            yield jobs[::workers]
-            jobs = jobs[1:]
+    side_by_side(_work, given, turn, hear)
 
 
 def _work(place, args, threads, first):
@@ -322,10 +301,9 @@ def _introduce(run, fold, tasks):
         say("an epoch: loss of training/validation, learning rate, macro F1; * is the best so far")
     if tasks[0].name != next(iter(run.tasks)):
         return
-    data, people = tasks[0].data, run.table.frame.person
-    parts = []
-    for word, rows in ("train", data.train[data.train < len(people)]), ("validate", data.valid):
-        who = counted(people.iloc[rows].nunique(), "person", "people")
+    data, parts = tasks[0].data, []
+    for word, rows in ("train", data.train), ("validate", data.valid):
+        who = counted(run.table.frame.person.iloc[rows].nunique(), "person", "people")
         parts.append(f"{who} ({counted(len(rows), 'photo')}) {word}")
     say(f"fold {fold} of {len({*run.folds.fold} - {-1}) or 1}: {', '.join(parts)}")
 

@@ -26,7 +26,7 @@ from labels import HEADS, combine
 from metrics import macro_f1
 from photos import features
 from training import arithmetic, checkpoint, distributed, optimization
-from training.loop import Diverged, Steps, train_epoch
+from training.loop import Diverged, steps_of, train_epoch
 
 
 def seed_of(*parts):
@@ -36,8 +36,8 @@ def seed_of(*parts):
 
 
 def build(chosen, start=None):
-    """(Classifier, its modules that do not learn) of a task's options, of options.tasks_of(), with
-    the weights of the file `start`, one of --init_from; UserError if it cannot be made so.
+    """The Classifier of a task's options, of options.tasks_of(), in training mode, with the weights
+    of the file `start`, one of --init_from; UserError if it cannot be made so.
     """
     how = {name: chosen[name] for name in ("heads", "drop_rate", "drop_path", "extra")}
     how |= {"size": chosen["resize"], "weights": "none" if start else chosen["weights"]}
@@ -51,7 +51,9 @@ def build(chosen, start=None):
                 f"--init_from: {start} ({info.model}, {' x '.join(map(str, info.size))}) does not "
                 "fit: give its --model, --age_mse, --age_given, perhaps its --resize"
             ) from None
-    return model, optimization.freeze(model.backbone, chosen["freeze"])
+    optimization.freeze(model.backbone, chosen["freeze"])
+    optimization.train_mode(model)
+    return model
 
 
 class Task:
@@ -83,8 +85,7 @@ class Task:
         source = None if (self.folder / "last.pt").exists() else run.options.init_from
         place = self.folder.relative_to(run.folder)
         start = source and Path(source, place, "best.safetensors")
-        self.model, self.frozen = build(chosen, start)
-        self.model.to(self.device)
+        self.model = build(chosen, start).to(self.device)
         if chosen["channels_last"]:
             self.model.to(memory_format=torch.channels_last)
         mean, std = models.normalization(self.model)
@@ -126,7 +127,7 @@ class Task:
         number = str(getattr(self.autocast, "fast_dtype", torch.float32)).removeprefix("torch.")
         size = " x ".join(map(str, chosen["resize"]))
         size += f" ({chosen['crop']} crop)" if chosen["crop"] != "none" else ""
-        steps = len(Steps(photos, chosen["batch_size"]))
+        steps = len(steps_of(photos, chosen["batch_size"]))
         return (
             f"{chosen['model']} ({millions:.1f} million parameters, {number}), view {chosen['bg']} "
             f"at {size}, {counted(chosen['epochs'], 'epoch')} of {steps} steps"
@@ -144,15 +145,13 @@ class Task:
         return Epoch(self.data, self.heads, self.options, seed, normalization, **how)
 
     def train_mode(self):
-        self.network.train()
-        for module in self.frozen:
-            module.eval()
+        optimization.train_mode(self.network)
 
-    def start_step(self, step, position):
-        """Seeds dropout and sets the learning rate; position: of the step in the epoch, 0..1."""
-        torch.manual_seed(seed_of(*self.key, self.epoch, step, rank()))
+    def start_step(self, step):
+        """Seeds dropout and sets the learning rate."""
+        torch.manual_seed(seed_of(*self.key, self.epoch, step.number, rank()))
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate(position)
+            group["lr"] = self.rate(step.middle)
 
     def rate(self, position):
         """The learning rate at a position 0..1 of this epoch."""
