@@ -195,8 +195,7 @@ def read_json(path):
 
 
 def write_csv(path, frame):
-    with atomic(path) as temporary:
-        frame.to_csv(temporary, index=False)
+    write_text(path, frame.to_csv(index=False))
 
 
 def read_rows(path, columns):

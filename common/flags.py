@@ -214,15 +214,13 @@ def one_of(*choices):
     return parse
 
 
-def switch(word):
-    """True for "on", False for "off"."""
-    return one_of("on", "off")(word) == "on"
-
-
 def switch_or(*others):
-    """A parser as switch(), which takes these words too, as they are."""
+    """A parser of "on" (True), "off" (False) and these words, which it takes as they are."""
     known = one_of("on", "off", *others)
     return lambda word: {"on": True, "off": False}.get(known(word), word)
+
+
+switch = switch_or()
 
 
 def weighted_sum(names):
