@@ -79,17 +79,16 @@ def side_by_side(work, given, answer, heard):
                 signal.signal(signal.SIGINT, previous)
             theirs.close()
             workers[place] = process
-        alive = {*workers}
-        while alive:
-            for place in wait(alive):
+        while workers:
+            for place in wait([*workers]):
                 try:
                     told = place.recv()
                     if told is None:
                         place.send(answer())
                 except (EOFError, ConnectionError):
-                    alive.remove(place)
-                    workers[place].join()
-                    if code := workers[place].exitcode:
+                    process = workers.pop(place)
+                    process.join()
+                    if code := process.exitcode:
                         reason = f"a worker ended with exit code {code}"
                         raise UserError(f"{reason}; try fewer --workers if memory ends") from None
                     continue

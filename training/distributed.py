@@ -75,11 +75,10 @@ def _synchronised_forward(norm, x):
     y, mean, variance, total = _WholeBatchNorm.apply(wide, weight, bias, norm.eps)
     if norm.track_running_stats:
         norm.num_batches_tracked += 1
-        momentum = 1 / norm.num_batches_tracked if norm.momentum is None else norm.momentum
         with torch.no_grad():
-            norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), momentum)
+            norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), norm.momentum)
             unbiased = variance * total / (total - 1)
-            norm.running_var.lerp_(unbiased.to(norm.running_var.dtype), momentum)
+            norm.running_var.lerp_(unbiased.to(norm.running_var.dtype), norm.momentum)
     y = y.to(x.dtype)
     for name in ("drop", "act"):  # of timm's BatchNormAct2d
         y = getattr(norm, name, nn.Identity())(y)

@@ -87,8 +87,6 @@ def _resolve(argv, parse_args):
 def _fit(task, images, targets):
     """Fits one batch and says whether its loss falls; the seconds that a fold of the task takes."""
     task.train_mode()
-    for group in task.optimizer.param_groups:
-        group["lr"] = task.options["lr"]
     losses, start = [], 0.0
     for step in progress(range(STEPS), desc=f"{task.name}: fits one batch"):
         start = time.perf_counter() if step == 2 else start  # the first steps are slower

@@ -24,9 +24,6 @@ class Diverged(UserError):
 
     exit_code = 3
 
-    def __init__(self, where, reason):
-        super().__init__(where, reason)  # so that it can be pickled
-
     def __str__(self):
         where, reason = self.args
         return f"{where}: {reason}; {ADVICE}"
@@ -35,27 +32,16 @@ class Diverged(UserError):
 class Pace:
     """The time that a run still takes, by what its epochs took so far.
 
-    epochs: {(fold, task): epochs left}. A task that was not timed yet is taken for the mean.
-    told: whether the first estimate is known to the user.
+    tasks: the Tasks in training; later: {task: epochs} to train after them. A task that was not
+    timed yet is taken for the mean. told: whether the first estimate is known to the user.
     """
 
     def __init__(self):
-        self.epochs, self.seconds, self.told = {}, {}, False
-
-    def expect(self, chosen, jobs, tasks):
-        """Notes the jobs (fold, task, or None for all `chosen`) to do, begun with these Tasks."""
-        self.epochs = {
-            (fold, task): chosen[task]["epochs"]
-            for fold, only in jobs
-            for task in chosen
-            if only in (task, None)
-        }
-        self.epochs |= {task.key[1:]: task.epochs_left for task in tasks}
+        self.tasks, self.later, self.seconds, self.told = (), {}, {}, False
 
     def time(self, task, seconds):
         """Notes what an epoch of a Task takes; says the first estimate of the run."""
         self.seconds[task.name] = seconds
-        self.epochs[task.key[1:]] = task.epochs_left
         if not self.told:
             self.told = True
             say(f"an epoch of {task.name} takes about {duration(seconds)}, the run {self.left()}")
@@ -65,7 +51,8 @@ class Pace:
         if not self.seconds:
             return ""
         usual = statistics.mean(self.seconds.values())
-        total = sum(n * self.seconds.get(task, usual) for (_, task), n in self.epochs.items())
+        left = [(task.name, task.epochs_left) for task in self.tasks] + [*self.later.items()]
+        total = sum(epochs * self.seconds.get(name, usual) for name, epochs in left)
         return duration(max(total - since, 0))
 
 

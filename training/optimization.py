@@ -4,6 +4,7 @@ The learning rate and the size of photos are functions of the time without state
 """
 
 import math
+from itertools import accumulate, groupby
 
 from timm.models import group_parameters
 from timm.optim import create_optimizer_v2, list_optimizers
@@ -51,9 +52,8 @@ def make_optimizer(model, options):
     """
     name = options["optimizer"]
     check_optimizer(name)
-    how = {"lr": options["lr"], "weight_decay": options["weight_decay"]}
-    how |= {"fused": True} if name in FUSED else {}
-    return create_optimizer_v2(model, name, **how)
+    how = {"fused": True} if name in FUSED else {}
+    return create_optimizer_v2(model, name, options["lr"], options["weight_decay"], **how)
 
 
 def learning_rate(options, position, scores):
@@ -78,13 +78,8 @@ def learning_rate(options, position, scores):
 
 def plateaus(scores, patience):
     """How often `patience` scores in a row did not exceed the best before them."""
-    best, waited, count = -math.inf, 0, 0
-    for score in scores:
-        waited = 0 if score > best else waited + 1
-        best = max(best, score)
-        if waited == patience:
-            waited, count = 0, count + 1
-    return count
+    flat = [score <= best for score, best in zip(scores[1:], accumulate(scores, max), strict=False)]
+    return sum(len([*run]) // patience for stays, run in groupby(flat) if stays)
 
 
 def size(options, epoch):
@@ -92,8 +87,6 @@ def size(options, epoch):
     --resize to the whole, reached after two thirds of the epochs.
     """
     start, (height, width) = options["progressive"], options["resize"]
-    if start == 1:
-        return height, width
     done = min(1.0, epoch / max(2 * options["epochs"] / 3, 1))
     share = start + (1 - start) * done
     return round(height * share), round(width * share)

@@ -66,11 +66,10 @@ def resolve(args, device):
     tasks = options.tasks_of(args)
     config = run_folder.describe(args, tasks, table)
     known = run_folder.find_run(config, folds)
-    every = sorted({*folds.fold} - {-1}) or [0]
-    for fold in args.fold or ():
-        if fold not in every:
-            raise UserError(f"--fold {fold}: the run has the folds {every[0]} to {every[-1]}")
-    chosen = sorted({*(args.fold or every)})
+    last = max(args.k_fold, 1) - 1
+    chosen = sorted({*(args.fold or range(last + 1))})
+    if chosen[-1] > last:
+        raise UserError(f"--fold {chosen[-1]}: the run has the folds 0 to {last}")
     if args.init_from and not known:
         _check_source(args, folds, chosen)
     normalizing = () if known else check_models(args, tasks, chosen[0])
@@ -174,11 +173,11 @@ def _data_of_fold(run, fold, labels, pixels):
                 f"{run.options.data_dir}: nobody is left to {word} in fold {fold}, since photos "
                 "are unreadable; restore them"
             )
-    names, data = list(run.table.frame.image), {}
-    for task, chosen in run.tasks.items():
-        rows = labels.rows(train, chosen["heads"])
-        data[task] = Data(pixels[task], names, rows, valid, labels.targets, labels.truth)
-    return data
+    names, given = list(run.table.frame.image), (valid, labels.targets, labels.truth)
+    return {
+        task: Data(pixels[task], names, labels.rows(train, chosen["heads"]), *given)
+        for task, chosen in run.tasks.items()
+    }
 
 
 # ---- folds
@@ -259,7 +258,10 @@ def _train(run, jobs, on_epoch):
     """Trains the first of the jobs of this process; of a whole fold writes what is to report."""
     (fold, name), place = jobs[0], reader.fold_folder(run.folder, jobs[0][0])
     tasks = make_tasks(run, fold, *([name] if name else ()))
-    run.pace.expect(run.tasks, jobs, tasks)
+    run.pace.tasks, run.pace.later = tasks, Counter()
+    for _, only in jobs[1:]:
+        for task in [only] if only else run.tasks:
+            run.pace.later[task] += run.tasks[task]["epochs"]
     _introduce(run, fold, tasks)
     valid = tasks[0].data.valid
     truth = tasks[0].data.truth["label"][valid]
@@ -305,7 +307,7 @@ def _introduce(run, fold, tasks):
     for word, rows in ("train", data.train), ("validate", data.valid):
         who = counted(run.table.frame.person.iloc[rows].nunique(), "person", "people")
         parts.append(f"{who} ({counted(len(rows), 'photo')}) {word}")
-    say(f"fold {fold} of {len({*run.folds.fold} - {-1}) or 1}: {', '.join(parts)}")
+    say(f"fold {fold} of {max(run.options.k_fold, 1)}: {', '.join(parts)}")
 
 
 def make_tasks(run, fold, *names):

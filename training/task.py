@@ -99,8 +99,8 @@ class Task:
         said |= {"place": place.as_posix()}
         self.info = models.ModelInfo(**{name: chosen[name] for name in same}, **said)
         if chosen["freeze"] == "all":
-            frozen, cache = self.model.backbone.eval(), Path(run.options.cache_dir)
-            seen = features.load(self.data.pixels, frozen, self.info, cache)
+            backbone, cache = self.model.backbone, Path(run.options.cache_dir)
+            seen = features.load(self.data.pixels, backbone, self.info, cache)
             self.data = replace(self.data, pixels=seen)
 
     def _build_optimizer(self):
@@ -234,8 +234,7 @@ class Task:
             return
         model, kept = copy.deepcopy(self.kept), self.weights.values()
         for key, value in state.items():
-            mean = torch.stack([weights[key].double() for weights in kept]).mean(0)
-            state[key] = mean.to(value.dtype)
+            state[key] = torch.stack([w[key].double() for w in kept]).mean(0).to(value.dtype)
         model.load_state_dict(state)
         probs, _, score = self._predict(model)
         if score > self.best["score"]:
@@ -253,8 +252,7 @@ class Task:
             self.best = {"epoch": self.epoch + 1, "score": 0.0, "probs": {}}
             return {}
         probs, seen, score = self._predict(self.kept)
-        codes = {head: p.numpy().argmax(-1).astype(np.uint8) for head, p in probs.items()}
-        self.predictions.append({head: torch.from_numpy(code) for head, code in codes.items()})
+        self.predictions.append({head: p.argmax(-1).to(torch.uint8) for head, p in probs.items()})
         last = self.options["keep"] == "last"
         if last or self.best is None or score > self.best["score"]:
             self.best = {"epoch": self.epoch + 1, "score": score, "probs": probs}
