@@ -14,7 +14,6 @@ from common.errors import UserError
 from common.processes import counted, world_size
 
 CPU_BATCH = 32  # photos; 256 at once took 1.5 GB more, and were not faster
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
 
 
 def pick_device(name, deterministic=False):
@@ -67,8 +66,8 @@ def keep_memory():
     """
     with contextlib.suppress(OSError, AttributeError):  # another C library has its own ways
         libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(M_MMAP_THRESHOLD, 2**30)
-        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        libc.mallopt(-3, 2**30)  # M_MMAP_THRESHOLD of <malloc.h>
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
 @contextlib.contextmanager

@@ -32,12 +32,12 @@ class Diverged(UserError):
 class Pace:
     """The time that a run still takes, by what its epochs took so far.
 
-    tasks: the Tasks in training; later: {task: epochs} to train after them. A task that was not
+    tasks: the Tasks in training; later: [(task, epochs)] to train after them. A task that was not
     timed yet is taken for the mean. told: whether the first estimate is known to the user.
     """
 
     def __init__(self):
-        self.tasks, self.later, self.seconds, self.told = (), {}, {}, False
+        self.tasks, self.later, self.seconds, self.told = (), [], {}, False
 
     def time(self, task, seconds):
         """Notes what an epoch of a Task takes; says the first estimate of the run."""
@@ -51,7 +51,7 @@ class Pace:
         if not self.seconds:
             return ""
         usual = statistics.mean(self.seconds.values())
-        left = [(task.name, task.epochs_left) for task in self.tasks] + [*self.later.items()]
+        left = [*((task.name, task.epochs_left) for task in self.tasks), *self.later]
         total = sum(epochs * self.seconds.get(name, usual) for name, epochs in left)
         return duration(max(total - since, 0))
 
@@ -120,9 +120,8 @@ class Meter:
         self.losses = torch.zeros(len(steps), device=task.device)
         self.hits = torch.zeros((), device=task.device)
         left = self.pace.left()
-        self.bar = progress(
-            steps, desc=task.title(), postfix={"run": f"{left} left"} if left else {}
-        )
+        told = {"run": f"{left} left"} if left else {}
+        self.bar = progress(steps, desc=task.title(), postfix=told)
         self.start = time.perf_counter()
 
     def add(self, step, loss, logits, own):

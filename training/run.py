@@ -50,8 +50,11 @@ def open_run(args, device):
         share = max(1, cores() // workers_of(args))
         torch.set_num_threads(min(share, torch.get_num_threads()))
     run = resolve(args, device)
-    folder = run_folder.make_run(run.config, run.folds, run.folder)
-    return replace(run, folder=folder, tasks=arithmetic.recorded(folder, run.tasks, device))
+    folder, tasks = run_folder.make_run(run.config, run.folds, run.folder), {}
+    said = reader.read_config(folder).get("tasks", {})
+    for task, of in run.tasks.items():  # in the arithmetic that was chosen when the run was made
+        tasks[task] = of | arithmetic.usual(of | said.get(task, {}), device)
+    return replace(run, folder=folder, tasks=tasks)
 
 
 def workers_of(args):
@@ -192,10 +195,10 @@ def train_folds(run, on_epoch=None):
         del run.data[fold]
         if rank() == 0:  # of a process that was killed just before
             checkpoint.forget_states(reader.fold_folder(run.folder, fold))
-    # Folds are trained whole, their task None, or with --workers each task by itself where whole
-    # folds would leave a worker without one.
-    alone = len(run.tasks) > 1 and len(run.data) % workers_of(run.options)
-    jobs = [*product(run.data, run.tasks if alone else [None])]
+    # Folds are trained whole, or with --workers each task by itself where whole folds would leave
+    # a worker without one.
+    alone = len(run.data) % workers_of(run.options)
+    jobs = [*product(run.data, [(name,) for name in run.tasks] if alone else [(*run.tasks,)])]
     with ExitStack() as locks:
         for fold in run.data if rank() == 0 else ():
             place = reader.fold_folder(run.folder, fold)
@@ -231,7 +234,7 @@ def _train_side_by_side(run, jobs, on_epoch):
         if not epoch_and_score:  # a task that was trained by itself
             ended[fold] += 1
             if ended[fold] == len(run.tasks):
-                jobs.insert(0, (fold, None))  # which finishes the fold
+                jobs.insert(0, (fold, (*run.tasks,)))  # which finishes the fold
 
     side_by_side(_work, given, turn, hear)
 
@@ -248,27 +251,25 @@ def _work(place, args, threads, first):
     place.send(None)
     while jobs := place.recv():
         _train(run, jobs, lambda *told: place.send(told))
-        fold, name = jobs[0]
-        if name:
-            place.send((fold,))
         place.send(None)
 
 
 def _train(run, jobs, on_epoch):
-    """Trains the first of the jobs of this process; of a whole fold writes what is to report."""
-    (fold, name), place = jobs[0], reader.fold_folder(run.folder, jobs[0][0])
-    tasks = make_tasks(run, fold, *([name] if name else ()))
-    run.pace.tasks, run.pace.later = tasks, Counter()
-    for _, only in jobs[1:]:
-        for task in [only] if only else run.tasks:
-            run.pace.later[task] += run.tasks[task]["epochs"]
+    """Trains the first of the jobs of this process, (fold, names of its tasks); of a whole fold
+    writes what is to report, of a task by itself calls on_epoch(fold) in the end.
+    """
+    (fold, names), place = jobs[0], reader.fold_folder(run.folder, jobs[0][0])
+    run.pace.tasks = tasks = make_tasks(run, fold, *names)
+    later = [name for _, names in jobs[1:] for name in names]
+    run.pace.later = [(name, run.tasks[name]["epochs"]) for name in later]
     _introduce(run, fold, tasks)
     valid = tasks[0].data.valid
     truth = tasks[0].data.truth["label"][valid]
-    if name:
+    if len(tasks) < len(run.tasks):
         while not tasks[0].finished:
             tasks[0].run_epoch()
             results.tell_epoch(fold, tasks[0].epoch - 1, tasks, truth)
+        on_epoch(fold)
         return
     told = results.epochs_told(place, tasks)
     with closing(results.Logger(place, tasks, run.options, told)) as logger:
