@@ -68,13 +68,19 @@ class Task:
     def __init__(self, run, fold, name):
         self.run, self.name, self.device = run, name, run.device
         self.options, self.data = run.tasks[name], run.data[fold][name]
-        self.heads, self.extra = self.options["heads"], self.options["extra"]
+        chosen, self.ema = self.options, None
+        self.heads, self.extra = chosen["heads"], chosen["extra"]
         self.truth = {head: self.data.truth[head][self.data.valid] for head in self.heads}
         self.folder = reader.fold_folder(run.folder, fold) / name
         self.key = (run.options.seed, fold, name)
         torch.manual_seed(seed_of(*self.key))
         self._build_model()
-        self._build_optimizer()
+        self.optimizer = optimization.make_optimizer(self.model, chosen)
+        if chosen["ema"]:
+            self.ema = ModelEmaV3(self.model, decay=chosen["ema"], use_warmup=True)
+        network = distributed.wrap(self.model, self.device)
+        self.network = arithmetic.compiled(network, chosen["compile"])
+        self.autocast, self.scaler = precision(chosen["amp"], self.device)
         self.criteria = {head: self._criterion(head) for head in self.heads}
         self.epoch, self.updates, self.best, self.weights = 0, 0, None, {}
         self.history, self.predictions = [], []
@@ -102,16 +108,6 @@ class Task:
             backbone, cache = self.model.backbone, Path(run.options.cache_dir)
             seen = features.load(self.data.pixels, backbone, self.info, cache)
             self.data = replace(self.data, pixels=seen)
-
-    def _build_optimizer(self):
-        chosen = self.options
-        self.optimizer = optimization.make_optimizer(self.model, chosen)
-        self.ema = None
-        if chosen["ema"]:
-            self.ema = ModelEmaV3(self.model, decay=chosen["ema"], use_warmup=True)
-        network = distributed.wrap(self.model, self.device)
-        self.network = arithmetic.compiled(network, chosen["compile"])
-        self.autocast, self.scaler = precision(chosen["amp"], self.device)
 
     def _criterion(self, head):
         of = {name: self.options[name][head] for name in options.PER_HEAD}

@@ -60,7 +60,28 @@ def read(args, table, folds):
     and if --drop_ages leaves nobody.
     """
     frame = table.frame
-    codes, years, taught = _fixed(args, frame, folds)
+    codes = {name: target(frame, name) for name in ATTRIBUTES}
+    years = frame.age.to_numpy(np.float32, copy=True)
+    named, taught = np.full(len(frame), -1), np.ones(len(frame), bool)  # age groups of fixes
+    arrays = codes | {"age": years, "age_group": named}
+    acting = _acting(args, frame) if args.label_fixes else {}
+    for (_, row), fix in acting.items():
+        column, value = fix.new
+        if column == DROP:
+            taught[row] = False
+        else:
+            arrays[column][row] = value
+    if acting:
+        photos = sorted({row for _, row in acting})
+        trained = _who_trains(args, frame.person.iloc[photos], ~taught[photos], folds)
+        say(f"{args.label_fixes}: {trained}")
+    moved = np.array([age_group(age, args.old_from) for age in years])
+    if args.old_from != OLD_FROM:
+        old, given = (frame.person[group == 2].nunique() for group in (moved, codes["age"]))
+        name = ATTRIBUTES["age"][2]
+        say(f"--old_from {args.old_from}: {old} people train as {name}, {given} by the table")
+    codes["age"] = np.where(named >= 0, named, moved)
+    years[(named >= 0) & (named != [age_group(age) for age in years])] = np.nan  # contradicted
     dropped = np.isin(years, args.drop_ages or [])
     if args.drop_ages:
         people = counted(frame.person[dropped].nunique(), "person", "people")
@@ -140,34 +161,6 @@ def _sure(word, where):
     if not 0 <= value <= 1:
         raise UserError(f"{where}: confidence is {word!r}, not sure, some or a number 0 to 1")
     return value >= SURE
-
-
-def _fixed(args, frame, folds):
-    """({attribute: int64 (N,)}, float32 (N,) years, bool (N,) photos that may train) of a table
-    for training; says what changed.
-    """
-    codes = {name: target(frame, name) for name in ATTRIBUTES}
-    years = frame.age.to_numpy(np.float32, copy=True)
-    named, taught = np.full(len(frame), -1), np.ones(len(frame), bool)  # age groups of fixes
-    arrays = codes | {"age": years, "age_group": named}
-    acting = _acting(args, frame) if args.label_fixes else {}
-    for (_, row), fix in acting.items():
-        column, value = fix.new
-        if column == DROP:
-            taught[row] = False
-        else:
-            arrays[column][row] = value
-    if acting:
-        photos = sorted({row for _, row in acting})
-        trained = _who_trains(args, frame.person.iloc[photos], ~taught[photos], folds)
-        say(f"{args.label_fixes}: {trained}")
-    moved = np.array([age_group(age, args.old_from) for age in years])
-    if args.old_from != OLD_FROM:
-        old, given = (frame.person[group == 2].nunique() for group in (moved, codes["age"]))
-        name = ATTRIBUTES["age"][2]
-        say(f"--old_from {args.old_from}: {old} people train as {name}, {given} by the table")
-    years[(named >= 0) & (named != [age_group(age) for age in years])] = np.nan  # contradicted
-    return codes | {"age": np.where(named >= 0, named, moved)}, years, taught
 
 
 def _acting(args, frame):
