@@ -259,7 +259,7 @@ def _train(run, jobs, on_epoch):
     writes what is to report, of a task by itself calls on_epoch(fold) in the end.
     """
     (fold, names), place = jobs[0], reader.fold_folder(run.folder, jobs[0][0])
-    run.pace.tasks = tasks = make_tasks(run, fold, *names)
+    tasks = make_tasks(run, fold, *names)
     later = [name for _, names in jobs[1:] for name in names]
     run.pace.later = [(name, run.tasks[name]["epochs"]) for name in later]
     _introduce(run, fold, tasks)
@@ -313,4 +313,6 @@ def _introduce(run, fold, tasks):
 
 def make_tasks(run, fold, *names):
     """The Tasks of a fold, or those of these names, each where its saved state left it."""
-    return [Task(run, fold, name) for name in names or run.tasks]
+    run.pace.tasks = ()  # the models of a fold before make room
+    run.pace.tasks = [Task(run, fold, name) for name in names or run.tasks]
+    return run.pace.tasks
