@@ -14,12 +14,10 @@ from common.errors import UserError
 from common.processes import counted, world_size
 
 CPU_BATCH = 32  # photos; 256 at once took 1.5 GB more, and were not faster
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
 
 
 def pick_device(name, deterministic=False):
     """torch.device of --device, made ready: auto takes this process's GPU if there is one.
-
     UserError if it is none on which models run, or if torch sees none of that kind.
     """
     if deterministic:
@@ -64,26 +62,24 @@ def at_once(batch_size, device):
 
 def keep_memory():
     """Keeps what a step frees for the next one, from now on in this process (mallopt of glibc).
-
     Else large blocks go back to the kernel, and each step asks for them again, page by page.
     """
     with contextlib.suppress(OSError, AttributeError):  # another C library has its own ways
         libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(M_MMAP_THRESHOLD, 2**30)
-        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        libc.mallopt(-3, 2**30)  # M_MMAP_THRESHOLD of <malloc.h>
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
 @contextlib.contextmanager
 def process_group(device):
     """Joins the processes of torchrun for the time of the block; nothing with one process."""
-    if world_size() == 1:
-        yield
-        return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    if world_size() > 1:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield
     finally:
-        dist.destroy_process_group()
+        if world_size() > 1:
+            dist.destroy_process_group()
 
 
 def barrier():

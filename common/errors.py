@@ -42,11 +42,27 @@ def _told_of_thread(args):
 sys.excepthook, threading.excepthook = _told, _told_of_thread
 
 
+def _in_words(error):
+    """What is wrong with the input or the machine; None if it is the program."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, BrokenPipeError):
+        return "the program that reads the output has ended; write the output to a file"
+    if isinstance(error, OSError) and error.errno in FULL + ORDINARY:
+        what = "cannot write" if error.errno in FULL else "cannot read or write"
+        where = f" {os.fsdecode(error.filename)}" if error.filename else ""
+        return f"{what}{where}: {error.strerror}"
+    torchs = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and torchs):
+        return "not enough memory; try a smaller --batch_size or --resize, or fewer processes"
+    return None
+
+
 def run_command(main):
     """Calls main() as a command: wrong input, a full disk, too little memory and what else happens
     to files end in one line and exit code 2, or that of the UserError; Ctrl-C in one and 130.
     """
-    came = []
+    name, came = Path(sys.argv[0]).name, []
 
     def interrupt(*_):
         came.append(True)
@@ -54,18 +70,6 @@ def run_command(main):
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, interrupt)
-    try:
-        _run(main)
-    except (Exception, KeyboardInterrupt) as error:
-        # An import that is interrupted may fail in any way of its own.
-        if not (came or isinstance(error, KeyboardInterrupt)):
-            raise
-        print(f"{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)
-        sys.exit(130)
-
-
-def _run(main):
-    name, code = Path(sys.argv[0]).name, 2
     if isinstance(sys.stdout, io.TextIOWrapper):  # the name of a file need not be UTF-8
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -73,21 +77,14 @@ def _run(main):
         print(end="", flush=True)
         gc.disable()  # looking for garbage once more before the end takes half a second
         return
-    except UserError as error:
-        code, message = error.exit_code, str(error)
-    except BrokenPipeError:
-        message = "the program that reads the output has ended; write the output to a file"
-    except OSError as error:
-        if error.errno not in FULL + ORDINARY:
-            raise
-        what = "cannot write" if error.errno in FULL else "cannot read or write"
-        where = f" {os.fsdecode(error.filename)}" if error.filename else ""
-        message = f"{what}{where}: {error.strerror}"
-    except (MemoryError, RuntimeError) as error:  # of Python and NumPy; of torch, on a CPU or a GPU
-        torchs = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
-        if not (torchs or isinstance(error, MemoryError)):
-            raise
-        message = "not enough memory; try a smaller --batch_size or --resize, or fewer processes"
+    except (Exception, KeyboardInterrupt) as error:
+        code, message = getattr(error, "exit_code", 2), _in_words(error)
+        if message is None:
+            # An import that is interrupted may fail in any way of its own.
+            if not (came or isinstance(error, KeyboardInterrupt)):
+                raise
+            print(f"{name}: interrupted", file=sys.stderr)
+            sys.exit(130)
     message = " ".join(message.splitlines())  # a name may hold anything
     print(f"{name}: error: {message}", file=sys.stderr)
     try:

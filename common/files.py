@@ -93,8 +93,7 @@ def check_writable(flag, path, kind="folder"):
         folder = path if kind == "folder" else path.parent
         while not folder.exists():
             folder = folder.parent
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         reason = f"cannot be written ({error.strerror})"
         raise UserError(f"{flag} {path}: {reason}; give another {kind}") from None
@@ -195,8 +194,7 @@ def read_json(path):
 
 
 def write_csv(path, frame):
-    with atomic(path) as temporary:
-        frame.to_csv(temporary, index=False)
+    write_text(path, frame.to_csv(index=False))
 
 
 def read_rows(path, columns):

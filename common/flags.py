@@ -51,15 +51,13 @@ class Option:
         return self._takes_one(value) or (value is None and self.default is None)
 
     def _takes_one(self, value):
-        if self.parse is None:
-            return isinstance(value, bool)
         items = [value] if self.count == 1 else value
         if not (isinstance(items, list) and items and self.count in ("+", len(items))):
             return False
         switches = {True: "on", False: "off"}
         words = [switches[item] if isinstance(item, bool) else str(item) for item in items]
         try:
-            return [self.parse(word) for word in words] == items
+            return [(self.parse or switch)(word) for word in words] == items
         except (ValueError, UserError):
             return False
 
@@ -214,36 +212,32 @@ def one_of(*choices):
     return parse
 
 
-def switch(word):
-    """True for "on", False for "off"."""
-    return one_of("on", "off")(word) == "on"
-
-
 def switch_or(*others):
-    """A parser as switch(), which takes these words too, as they are."""
+    """A parser of "on" (True), "off" (False) and these words, which it takes as they are."""
     known = one_of("on", "off", *others)
     return lambda word: {"on": True, "off": False}.get(known(word), word)
+
+
+switch = switch_or()
 
 
 def weighted_sum(names):
     """A parser of a sum of named terms, each with an optional weight above 0, to [(name, weight)]:
     "f1*0.4+focal*0.6" gives [("f1", 0.4), ("focal", 0.6)], and "focal" [("focal", 1.0)].
     """
+    known, positive = one_of(*names), number(float, 0, above=True)
 
     def parse(word):
         terms = []
         for part in word.split("+"):
             name, star, weight = (piece.strip() for piece in part.partition("*"))
             try:
-                weight = float(weight) if star else 1.0
-            except ValueError:
-                weight = math.nan
-            if name not in names or not 0 < weight < math.inf:
+                terms.append((known(name), positive(weight) if star else 1.0))
+            except UserError:
                 raise UserError(
                     f"{part.strip()!r} is not one of {', '.join(names)}; give one, or a sum with "
                     f"weights above 0 such as {names[-1]}*0.4+{names[0]}*0.6"
-                )
-            terms.append((name, weight))
+                ) from None
         return terms
 
     return parse

@@ -45,18 +45,9 @@ class _NoCompiler(types.ModuleType):
     def __init__(self, name):
         super().__init__(name)
         self.config = types.SimpleNamespace()  # what is set in it is kept
-
-    @staticmethod
-    def disable(function, *_, **__):
-        return function
-
-    @staticmethod
-    def graph_break():
-        pass
-
-    @staticmethod
-    def is_compile_supported(device):
-        return False
+        self.disable = lambda function, *_, **__: function
+        self.graph_break = lambda: None
+        self.is_compile_supported = lambda device: False
 
     def __getattr__(self, name):
         # `inspect` looks at the names of all modules; __path__ finds those of a package.

@@ -58,15 +58,15 @@ def world_size():
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
-def side_by_side(work, given, jobs, heard):
-    """Runs work(place, *given[k]) in a new process for each k, and shares the jobs out to them.
+def side_by_side(work, given, answer, heard):
+    """Runs work(place, *given[k]) in a new process for each k, until all have ended.
 
-    work: a function of a module; place: a multiprocessing Connection. Whenever work() sends None
-    through it, it receives the next job, or None after the last. A tuple that it sends goes to
-    heard(*tuple). An exception in one of them or here is raised here, once all are killed;
-    UserError if one was killed by others. They do not outlive this process.
+    work: a function of a module; place: a multiprocessing Connection. To None that it sends through
+    it, it receives answer(); a tuple goes to heard(*tuple). An exception in one of them or here is
+    raised here, once all are killed; UserError if one was killed by others. They do not outlive
+    this process.
     """
-    context, jobs, workers = multiprocessing.get_context("spawn"), iter(jobs), {}
+    context, workers = multiprocessing.get_context("spawn"), {}
     name = work.__module__, work.__name__, not compiler_is_left_out()
     try:
         for own in given:
@@ -79,16 +79,18 @@ def side_by_side(work, given, jobs, heard):
                 signal.signal(signal.SIGINT, previous)
             theirs.close()
             workers[place] = process
-        alive = {*workers}
-        while alive:
-            for place in wait(alive):
+        while workers:
+            for place in wait([*workers]):
                 try:
                     told = place.recv()
                     if told is None:
-                        place.send(next(jobs, None))
+                        place.send(answer())
                 except (EOFError, ConnectionError):
-                    alive.remove(place)
-                    _check_ended(workers[place])
+                    process = workers.pop(place)
+                    process.join()
+                    if code := process.exitcode:
+                        reason = f"a worker ended with exit code {code}"
+                        raise UserError(f"{reason}; try fewer --workers if memory ends") from None
                     continue
                 if isinstance(told, Exception):
                     raise told
@@ -98,12 +100,6 @@ def side_by_side(work, given, jobs, heard):
         for process in workers.values():
             process.kill()
             process.join()
-
-
-def _check_ended(process):
-    process.join()
-    if code := process.exitcode:
-        raise UserError(f"a worker ended with exit code {code}; try fewer --workers if memory ends")
 
 
 def _worker(name, place, *given):

@@ -28,7 +28,7 @@ CONFIG = {
     },
     "data": {"fingerprint": str, "people": COUNT, "images": COUNT, "files?": {str: str}},
     "git?": (str, None),
-    "tasks?": {str: {"amp?": {"auto", "off", "bf16", "fp16"}, "compile?": (bool, {"auto"})}},
+    "tasks?": {str: {"amp?": {"auto", "off", "bf16", "fp16"}, "compile?": (bool, {"graphs"})}},
     "oof_of?": [str],
 }
 CONFUSION = [[COUNT, CLASSES], CLASSES]

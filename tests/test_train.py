@@ -7,19 +7,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers import macro_f1_sklearn
 from safetensors.torch import load_file
-from sklearn.metrics import f1_score
 
 import dataset
 import inference
 import train
 from common.errors import UserError
 from dataset import read_train
-from labels import decode
+from labels import ATTRIBUTES, HEADS, PROBS, decode
 from training import task
 from training.loop import Diverged
-
-PROBS = [f"p{i}" for i in range(18)]
 
 
 @pytest.fixture(scope="module")
@@ -40,35 +38,36 @@ def oof_of(folder):
     return pd.read_csv(folder / "oof.csv", dtype={"image": str, "person": str})
 
 
+def folds_of(folder):
+    """{person: fold} as a series."""
+    return pd.read_csv(folder / "folds.csv", dtype={"person": str}).set_index("person").fold
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
 def test_joint_run_describes_itself(go, drawn):
     folder = go("--name", "joint")
     table = read_train(drawn / "train").frame
-    oof, result = oof_of(folder), json.loads((folder / "metrics.json").read_text())
-    folds = pd.read_csv(folder / "folds.csv", dtype={"person": str}).set_index("person").fold
-    held_out = table[table.person.map(folds) == 0].sort_values("image")
+    oof, result = oof_of(folder), read(folder / "metrics.json")
+    held_out = table[table.person.map(folds_of(folder)) == 0].sort_values("image")
     assert 0 < held_out.person.nunique() < table.person.nunique()
     assert oof.image.tolist() == held_out.image.tolist()
     assert oof.label.tolist() == held_out.label.tolist()
     np.testing.assert_allclose(oof[PROBS].sum(axis=1), 1, atol=1e-5)
     answers = oof[PROBS].to_numpy().argmax(1)
-    expected = f1_score(oof.label, answers, labels=range(18), average="macro", zero_division=0)
-    assert result["macro_f1"] == pytest.approx(expected)
+    assert result["macro_f1"] == pytest.approx(macro_f1_sklearn(oof.label, answers))
     for name, codes in decode(oof.label.to_numpy()).items():
-        theirs = f1_score(
-            codes,
-            decode(answers)[name],
-            average="macro",
-            zero_division=0,
-            labels=range(2 if name == "gender" else 3),
-        )
+        theirs = macro_f1_sklearn(codes, decode(answers)[name], HEADS[name])
         assert result["attributes"][name]["macro_f1"] == pytest.approx(theirs)
-    config = json.loads((folder / "config.json").read_text())
+    config = read(folder / "config.json")
     assert config["options"]["lr"] == {"": 1e-3}
     assert config["data"]["images"] == len(table)
     assert list(folder.glob("fold0/label/events.out.tfevents.*"))
     log = pd.read_csv(folder / "fold0/label/log.csv")
     assert log.epoch.tolist() == [1, 2]
-    best = json.loads((folder / "fold0/label/best.json").read_text())
+    best = read(folder / "fold0/label/best.json")
     assert best["score"] == pytest.approx(log.macro_f1.max())
     assert best["epoch"] == log.epoch[log.macro_f1.argmax()]
 
@@ -82,20 +81,18 @@ def test_split_trains_each_attribute_by_its_own_options(go):
         "--split_heads --name split --epochs 1 age=3 --resize 32 24 gender=40,30 --criterion "
         "cross_entropy age=focal"
     )
-    logs = {
-        task: pd.read_csv(folder / f"fold0/{task}/log.csv") for task in ("mask", "gender", "age")
-    }
-    assert {task: len(log) for task, log in logs.items()} == {"mask": 1, "gender": 1, "age": 3}
-    assert json.loads((folder / "fold0/gender/best.json").read_text())["size"] == [40, 30]
+    logs = {name: pd.read_csv(folder / f"fold0/{name}/log.csv") for name in ATTRIBUTES}
+    assert {name: len(log) for name, log in logs.items()} == {"mask": 1, "gender": 1, "age": 3}
+    assert read(folder / "fold0/gender/best.json")["size"] == [40, 30]
     together = pd.read_csv(folder / "fold0/log.csv")
     assert together.epoch.tolist() == [1, 2, 3]
     oof = oof_of(folder)
     best_age = int(logs["age"].macro_f1.argmax())
     answers = oof[PROBS].to_numpy().argmax(1)
     # mask and gender had one epoch, so the epoch of the best age has the answers of the OOF
-    expected = f1_score(oof.label, answers, labels=range(18), average="macro", zero_division=0)
+    expected = macro_f1_sklearn(oof.label, answers)
     assert together.macro_f1[best_age] == pytest.approx(expected)
-    ages = f1_score(oof.label % 3, answers % 3, labels=range(3), average="macro", zero_division=0)
+    ages = macro_f1_sklearn(oof.label % 3, answers % 3, 3)
     assert logs["age"].macro_f1.max() == pytest.approx(ages)
 
 
@@ -159,16 +156,9 @@ def test_k_fold_predicts_everybody_once(go, drawn):
     folder = go("--k_fold", "3", "--epochs", "1", "--name", "folds")
     oof, table = oof_of(folder), read_train(drawn / "train").frame.sort_values("image")
     assert oof.image.tolist() == table.image.tolist()
-    folds = pd.read_csv(folder / "folds.csv", dtype={"person": str}).set_index("person").fold
-    assert (oof.fold == oof.person.map(folds)).all()
-    result = json.loads((folder / "metrics.json").read_text())
-    pooled = f1_score(
-        oof.label,
-        oof[PROBS].to_numpy().argmax(1),
-        labels=range(18),
-        average="macro",
-        zero_division=0,
-    )
+    assert (oof.fold == oof.person.map(folds_of(folder))).all()
+    result = read(folder / "metrics.json")
+    pooled = macro_f1_sklearn(oof.label, oof[PROBS].to_numpy().argmax(1))
     assert result["macro_f1"] == pytest.approx(pooled)
     assert [part["fold"] for part in result["folds"]] == [0, 1, 2]
     words = "--k_fold 3 --epochs 1 --name apart"
@@ -186,7 +176,7 @@ def test_training_on_everybody_has_a_model_and_no_score(go):
     folder = go("--val_ratio", "0", "--epochs", "1", "--name", "all")
     assert (folder / "fold0/label/best.safetensors").exists()
     assert not (folder / "oof.csv").exists()
-    assert "macro_f1" not in json.loads((folder / "metrics.json").read_text())
+    assert "macro_f1" not in read(folder / "metrics.json")
 
 
 def test_views_train_together_and_keep_people_apart(go, drawn, tmp_path, monkeypatch):
@@ -202,14 +192,14 @@ def test_views_train_together_and_keep_people_apart(go, drawn, tmp_path, monkeyp
         f"--bg none+grabcut --bg_fill random --crop person --epochs 1 --matte_dir {tmp_path} "
         "--name views"
     )
-    oof, folds = oof_of(folder), pd.read_csv(folder / "folds.csv", dtype={"person": str})
+    oof, folds = oof_of(folder), folds_of(folder)
     assert oof.image.is_unique
-    assert set(oof.person) == set(folds.person[folds.fold == 0])
+    assert set(oof.person) == set(folds.index[folds == 0])
     frame = read_train(drawn / "train").frame
-    train_people = frame.person.map(folds.set_index("person").fold) == -1
+    train_people = frame.person.map(folds) == -1
     both = [(row, view) for row in frame.index[train_people] for view in (0, 1)]
     assert sorted(trained) == both
-    info = json.loads((folder / "fold0/label/best.json").read_text())
+    info = read(folder / "fold0/label/best.json")
     assert (info["bg"], info["crop"]) == ("none+grabcut", "person")
     assert "grabcut" in info["mattes"]
 
@@ -258,9 +248,9 @@ def test_unreadable_photo_stops_or_is_left_out(go, drawn, tmp_path, capsys):
 def test_an_age_given_the_mask_is_predicted_alike_by_inference(go, drawn, tmp_path):
     words = ["--split_heads", "--age_given", "mask", "--age_mse", "--lr", "0.02", "--mixup", "0.2"]
     folder = go("--name", "given", *words)
-    info = json.loads((folder / "fold0/age/best.json").read_text())
+    info = read(folder / "fold0/age/best.json")
     assert info["extra"] == ["years", "given_mask"]
-    assert json.loads((folder / "fold0/mask/best.json").read_text())["extra"] == []
+    assert read(folder / "fold0/mask/best.json")["extra"] == []
     weight = load_file(folder / "fold0/age/best.safetensors")["by_mask.weight"]
     assert weight.abs().max() > 0  # it learnt
     args = ["--model_dir", folder, "--train_dir", drawn / "train", "--oof", tmp_path / "again"]
@@ -270,7 +260,7 @@ def test_an_age_given_the_mask_is_predicted_alike_by_inference(go, drawn, tmp_pa
 
 def test_a_run_of_an_older_version_is_told_apart(go):
     folder = go("--name", "older", "--epochs", "1")
-    config = json.loads((folder / "config.json").read_text())
+    config = read(folder / "config.json")
     del config["options"]["freeze"]
     config["git"] = "abc123"
     (folder / "config.json").write_text(json.dumps(config))

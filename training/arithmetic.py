@@ -17,7 +17,6 @@ from common import devices
 from common.files import cached
 from common.processes import say, world_size
 from experiment.predictions import precision, usual_amp
-from experiment.reader import read_config
 from training import optimization
 
 NAMES = ("amp", "compile")
@@ -81,12 +80,6 @@ def compiled(network, how):
     if not how:
         return network
     return torch.compile(network, mode="reduce-overhead" if how == "graphs" else None)
-
-
-def recorded(folder, tasks, device):
-    """The tasks with the arithmetic that the run's config.json says; auto where it says none."""
-    said, default = read_config(folder).get("tasks", {}), dict.fromkeys(NAMES, "auto")
-    return {task: of | usual(default | said.get(task, {}), device) for task, of in tasks.items()}
 
 
 def remembered_time(of, device, cache_dir):

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import pickle
 
 import pandas as pd
 import torch
@@ -10,9 +9,6 @@ import torch
 from common.errors import UserError
 from common.files import atomic, read_bytes, write_csv
 
-# What torch and we raise at a file that is none of ours; their texts would lead astray.
-DAMAGE = (RuntimeError, EOFError, ValueError, TypeError, KeyError, AttributeError, IndexError)
-DAMAGE += (UserError, OSError, pickle.UnpicklingError)
 SAVED = ("epoch", "updates", "history", "predictions", "best", "weights")  # of a Task, as they are
 
 
@@ -53,9 +49,9 @@ def load_state(task):
             part.load_state_dict(state[key])
         for key in SAVED:
             setattr(task, key, state[key])
-    except torch.OutOfMemoryError:  # is a RuntimeError, but no fault of the file
+    except (MemoryError, torch.OutOfMemoryError):  # no fault of the file
         raise
-    except DAMAGE as error:
+    except Exception as error:  # what torch says of a file that is none of ours leads astray
         raise UserError(
             f"{path} is damaged or of another model ({type(error).__name__}): remove the folder "
             f"{path.parent} to train it again"

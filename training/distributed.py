@@ -22,11 +22,10 @@ def wrap(model, device):
     return nn.parallel.DistributedDataParallel(model, device_ids=devices)
 
 
-def normalizes_batches(model, frozen):
-    """Whether a model uses the statistics of a batch; frozen: of optimization.freeze()."""
-    still = {module for part in frozen for module in part.modules()}
+def normalizes_batches(model):
+    """Whether a model, in the mode of optimization.train_mode(), uses the statistics of a batch."""
     norms = nn.modules.batchnorm._BatchNorm
-    return any(isinstance(module, norms) and module not in still for module in model.modules())
+    return any(isinstance(module, norms) and module.training for module in model.modules())
 
 
 class _WholeBatchNorm(torch.autograd.Function):
@@ -76,11 +75,10 @@ def _synchronised_forward(norm, x):
     y, mean, variance, total = _WholeBatchNorm.apply(wide, weight, bias, norm.eps)
     if norm.track_running_stats:
         norm.num_batches_tracked += 1
-        momentum = 1 / norm.num_batches_tracked if norm.momentum is None else norm.momentum
         with torch.no_grad():
-            norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), momentum)
+            norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), norm.momentum)
             unbiased = variance * total / (total - 1)
-            norm.running_var.lerp_(unbiased.to(norm.running_var.dtype), momentum)
+            norm.running_var.lerp_(unbiased.to(norm.running_var.dtype), norm.momentum)
     y = y.to(x.dtype)
     for name in ("drop", "act"):  # of timm's BatchNormAct2d
         y = getattr(norm, name, nn.Identity())(y)

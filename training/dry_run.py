@@ -18,9 +18,8 @@ from common.errors import UserError
 from common.files import atomic, check_writable
 from common.processes import counted, duration, progress, say, world_size
 from experiment.results import import_wandb
-from model import check_name
 from training import checkpoint, run
-from training.loop import Diverged, Steps
+from training.loop import Diverged, steps_of
 from training.teaching import NAMES
 
 PICTURE, SHOWN = "dry_run.png", 24  # of so many photos of each batch
@@ -75,8 +74,6 @@ def _resolve(argv, parse_args):
     noting(check_writable, "--cache_dir", args.cache_dir)
     noting(import_wandb, args.wandb)
     device = noting(devices.pick_device, args.device)
-    for name in dict.fromkeys(args.model.values()):
-        noting(check_name, name)
     for task, chosen in options.tasks_of(args).items():
         noting(run.check_models, args, {task: chosen}, min(args.fold or [0]))
     found = noting(run.read_inputs, args) if problems else noting(run.resolve, args, device)
@@ -84,14 +81,12 @@ def _resolve(argv, parse_args):
         for number, problem in enumerate(problems, 1):
             say(f"{number}. {problem}")
         raise UserError(f"{counted(len(problems), 'problem')} to solve first")
-    return found[0]
+    return found
 
 
 def _fit(task, images, targets):
     """Fits one batch and says whether its loss falls; the seconds that a fold of the task takes."""
     task.train_mode()
-    for group in task.optimizer.param_groups:
-        group["lr"] = task.options["lr"]
     losses, start = [], 0.0
     for step in progress(range(STEPS), desc=f"{task.name}: fits one batch"):
         start = time.perf_counter() if step == 2 else start  # the first steps are slower
@@ -109,7 +104,7 @@ def _fit(task, images, targets):
     say(f"{task.name}: {told} in {STEPS} steps{still}")
     start, batch, samples = time.perf_counter(), task.options["batch_size"], task.draw_samples()
     samples.batch(slice(0, batch))
-    epoch = (a_step + time.perf_counter() - start) * len(Steps(samples.count, batch))
+    epoch = (a_step + time.perf_counter() - start) * len(steps_of(samples.count, batch))
     valid = len(task.data.valid) * task.data.pixels.views / batch * a_step / 3  # forward alone
     return task.options["epochs"] * (epoch + valid)
 

@@ -7,8 +7,8 @@ the loss itself is Task.loss(), the update of the weights Task.update().
 import math
 import statistics
 import time
+from typing import NamedTuple
 
-import numpy as np
 import torch
 
 from common import devices
@@ -24,9 +24,6 @@ class Diverged(UserError):
 
     exit_code = 3
 
-    def __init__(self, where, reason):
-        super().__init__(where, reason)  # so that it can be pickled
-
     def __str__(self):
         where, reason = self.args
         return f"{where}: {reason}; {ADVICE}"
@@ -35,27 +32,16 @@ class Diverged(UserError):
 class Pace:
     """The time that a run still takes, by what its epochs took so far.
 
-    epochs: {(fold, task): epochs left}. A task that was not timed yet is taken for the mean.
-    told: whether the first estimate is known to the user.
+    tasks: the Tasks in training; later: [(task, epochs)] to train after them. A task that was not
+    timed yet is taken for the mean. told: whether the first estimate is known to the user.
     """
 
     def __init__(self):
-        self.epochs, self.seconds, self.told = {}, {}, False
-
-    def expect(self, chosen, jobs, tasks):
-        """Notes the jobs (fold, task, or None for all `chosen`) to do, begun with these Tasks."""
-        self.epochs = {
-            (fold, task): chosen[task]["epochs"]
-            for fold, only in jobs
-            for task in chosen
-            if only in (task, None)
-        }
-        self.epochs |= {task.key[1:]: task.epochs_left for task in tasks}
+        self.tasks, self.later, self.seconds, self.told = (), [], {}, False
 
     def time(self, task, seconds):
         """Notes what an epoch of a Task takes; says the first estimate of the run."""
         self.seconds[task.name] = seconds
-        self.epochs[task.key[1:]] = task.epochs_left
         if not self.told:
             self.told = True
             say(f"an epoch of {task.name} takes about {duration(seconds)}, the run {self.left()}")
@@ -65,7 +51,8 @@ class Pace:
         if not self.seconds:
             return ""
         usual = statistics.mean(self.seconds.values())
-        total = sum(n * self.seconds.get(task, usual) for (_, task), n in self.epochs.items())
+        left = [*((task.name, task.epochs_left) for task in self.tasks), *self.later]
+        total = sum(epochs * self.seconds.get(name, usual) for name, epochs in left)
         return duration(max(total - since, 0))
 
 
@@ -75,60 +62,54 @@ def train_epoch(task):
     The device is waited for every --log_interval steps only.
     """
     samples = task.draw_samples()
-    steps = Steps(samples.count, task.options["batch_size"], task.options["accumulate"])
+    steps = steps_of(samples.count, task.options["batch_size"], task.options["accumulate"])
     meter = Meter(task, samples, steps)
     task.train_mode()
     for step in meter.bar:
-        task.start_step(step, steps.middle(step))  # the seed of dropout, the learning rate
-        images, own, targets = samples.batch(steps.share(step))
-        with task.gradients_kept_local(not steps.updates(step)):
+        task.start_step(step)  # the seed of dropout, the learning rate
+        images, own, targets = samples.batch(step.share())
+        with task.gradients_kept_local(not step.updates):
             with task.autocast:
                 logits = task.network(images, targets.get("given"))
-            loss = task.loss(logits, targets, steps.samples_an_update(step))
+            loss = task.loss(logits, targets, step.samples)
             task.scaler.scale(loss * world_size()).backward()
-        if steps.updates(step):
+        if step.updates:
             task.update()
         meter.add(step, loss, logits, own)
     return meter.row()
 
 
-class Steps:
-    """The batches of an epoch, of equal size and none left out, and where the optimizer steps.
+class Step(NamedTuple):
+    """A batch of an epoch, and what it has in common with those that it is accumulated with."""
+
+    number: int
+    low: int  # its samples are low .. high - 1
+    high: int
+    updates: bool  # whether the optimizer steps after it
+    samples: int  # of all batches of the optimizer's step
+    middle: float  # of these batches, as a share 0..1 of the epoch
+
+    def share(self):
+        """The slice of samples that this process takes."""
+        count, ranks = self.high - self.low, (rank(), rank() + 1)
+        return slice(*(self.low + count * r // world_size() for r in ranks))
+
+
+def steps_of(count, batch_size, accumulate=1):
+    """[Step] of an epoch of `count` samples, of equal size and no sample left out.
 
     No batch has a single sample, unless all have: batch normalisation cannot take it.
     """
-
-    def __init__(self, count, batch_size, accumulate=1):
-        steps = math.ceil(count / batch_size)
-        if batch_size > 1:
-            steps = max(1, min(steps, count // 2))
-        self.edges = [count * step // steps for step in range(steps + 1)]
-        self.accumulate = accumulate
-
-    def __len__(self):
-        return len(self.edges) - 1
-
-    def share(self, step):
-        """The slice of samples that this process takes of a batch."""
-        low, high = self.edges[step : step + 2]
-        return slice(*(low + (high - low) * r // world_size() for r in (rank(), rank() + 1)))
-
-    def _update(self, step):
-        """The batches first .. last - 1 that are accumulated with this one."""
-        first = step // self.accumulate * self.accumulate
-        return first, min(first + self.accumulate, len(self))
-
-    def updates(self, step):
-        """Whether the optimizer steps after this batch."""
-        return step + 1 == self._update(step)[1]
-
-    def samples_an_update(self, step):
-        first, last = self._update(step)
-        return self.edges[last] - self.edges[first]
-
-    def middle(self, step):
-        """The middle of the batches accumulated with this one, as a share 0..1 of the epoch."""
-        return sum(self._update(step)) / 2 / len(self)
+    steps = math.ceil(count / batch_size)
+    if batch_size > 1:
+        steps = max(1, min(steps, count // 2))
+    edges, result = [count * step // steps for step in range(steps + 1)], []
+    for k in range(steps):
+        first = k // accumulate * accumulate
+        last = min(first + accumulate, steps)
+        samples, middle = edges[last] - edges[first], (first + last) / 2 / steps
+        result.append(Step(k, edges[k], edges[k + 1], k + 1 == last, samples, middle))
+    return result
 
 
 class Meter:
@@ -140,24 +121,22 @@ class Meter:
         self.hits = torch.zeros((), device=task.device)
         left = self.pace.left()
         told = {"run": f"{left} left"} if left else {}
-        self.bar = progress(range(len(steps)), desc=task.title(), postfix=told)
+        self.bar = progress(steps, desc=task.title(), postfix=told)
         self.start = time.perf_counter()
 
     def add(self, step, loss, logits, own):
         """Notes a batch. loss: its part of the update's loss; own: {head: labels} of its photos."""
-        low, high = self.steps.edges[step : step + 2]
-        self.losses[step] = loss.detach() * (self.steps.samples_an_update(step) / (high - low))
+        self.losses[step.number] = loss.detach() * (step.samples / (step.high - step.low))
         right = torch.stack([logits[head].argmax(1) == own[head] for head in self.task.heads])
         self.hits += right.all(0).sum()
-        interval = self.task.run.options.log_interval
-        if (step + 1) % interval == 0 or step + 1 == len(self.steps):
-            self._check(self.losses[: step + 1].cpu(), interval)
+        done, interval = step.number + 1, self.task.run.options.log_interval
+        if done % interval == 0 or done == len(self.steps):
+            self._check(self.losses[:done].cpu(), interval)
 
     def _check(self, losses, interval):
         """Shows the loss; Diverged if one is not finite."""
-        edges = self.steps.edges
         for bad in torch.nonzero(~losses.isfinite()).flatten().tolist():
-            photos = self.samples.photos[edges[bad] : edges[bad + 1]][:3]
+            photos = self.samples.photos[self.steps[bad].low : self.steps[bad].high][:3]
             names = ", ".join(self.task.data.names[photo] for photo in photos)
             reason = f"the loss is {float(losses[bad])} in batch {bad + 1} ({names}, ...)"
             raise Diverged(self.task.title(), reason)
@@ -174,10 +153,10 @@ class Meter:
         the samples, as they were trained; wait_share: of the seconds, those spent on pixels.
         """
         steps, count, task = self.steps, self.samples.count, self.task
-        rates = [task.rate(steps.middle(k)) for k in range(len(steps)) if steps.updates(k)]
+        rates = [task.rate(step.middle) for step in steps if step.updates]
         seconds = time.perf_counter() - self.start
         losses, hits = devices.sum_over_ranks(self.losses), devices.sum_over_ranks(self.hits)
-        sizes = torch.tensor(np.diff(steps.edges), device=losses.device)
+        sizes = torch.tensor([step.high - step.low for step in steps], device=losses.device)
         loss, first = float((losses * sizes).sum() / count), float(losses[0])
         if task.epoch == 0 and loss > EXPLODES * max(first, 1):
             rose = f"the loss rose from {first:,.2f} to {loss:,.0f}"

@@ -4,6 +4,7 @@ The learning rate and the size of photos are functions of the time without state
 """
 
 import math
+from itertools import accumulate, groupby
 
 from timm.models import group_parameters
 from timm.optim import create_optimizer_v2, list_optimizers
@@ -16,27 +17,27 @@ FUSED = ("adam", "adamw", "sgd", "nadam")  # whose torch implementation has a fu
 def freeze(backbone, stages):
     """Freezes the first stages of a backbone, as timm groups its layers (the stem is the first).
 
-    stages: how many, or "all". Returns the modules whose running statistics must stay as they
-    are, so in eval mode while the rest trains.
+    stages: how many, or "all".
     """
-    if not stages:
-        return []
-    frozen = {name for name, _ in backbone.named_parameters()}
-    if stages != "all":
+    frozen = [name for name, _ in backbone.named_parameters()] if stages else []
+    if stages and stages != "all":
         try:
             groups = group_parameters(backbone, backbone.group_matcher(coarse=True))
         except (AttributeError, NotImplementedError):
             raise UserError("this backbone has no stages in timm: use --freeze all") from None
         if stages >= len(groups):
             raise UserError(f"--freeze {stages}: the backbone has {len(groups)} stages; use all")
-        frozen = {name for number in sorted(groups)[:stages] for name in groups[number]}
-    for name, parameter in backbone.named_parameters():
-        parameter.requires_grad_(name not in frozen)
-    return [
-        module
-        for prefix, module in backbone.named_modules()
-        if (own := [name for name, _ in module.named_parameters(prefix)]) and frozen.issuperset(own)
-    ]
+        frozen = [name for number in sorted(groups)[:stages] for name in groups[number]]
+    for name in frozen:
+        backbone.get_parameter(name).requires_grad_(False)
+
+
+def train_mode(model):
+    """As model.train(), but the running statistics of what is frozen stay as they are."""
+    model.train()
+    for module in model.modules():
+        if (own := list(module.parameters())) and not any(one.requires_grad for one in own):
+            module.eval()
 
 
 def check_optimizer(name):
@@ -51,9 +52,8 @@ def make_optimizer(model, options):
     """
     name = options["optimizer"]
     check_optimizer(name)
-    how = {"lr": options["lr"], "weight_decay": options["weight_decay"]}
-    how |= {"fused": True} if name in FUSED else {}
-    return create_optimizer_v2(model, name, **how)
+    how = {"fused": True} if name in FUSED else {}
+    return create_optimizer_v2(model, name, options["lr"], options["weight_decay"], **how)
 
 
 def learning_rate(options, position, scores):
@@ -78,13 +78,8 @@ def learning_rate(options, position, scores):
 
 def plateaus(scores, patience):
     """How often `patience` scores in a row did not exceed the best before them."""
-    best, waited, count = -math.inf, 0, 0
-    for score in scores:
-        waited = 0 if score > best else waited + 1
-        best = max(best, score)
-        if waited == patience:
-            waited, count = 0, count + 1
-    return count
+    flat = [score <= best for score, best in zip(scores[1:], accumulate(scores, max), strict=False)]
+    return sum(len([*run]) // patience for stays, run in groupby(flat) if stays)
 
 
 def size(options, epoch):
@@ -92,8 +87,6 @@ def size(options, epoch):
     --resize to the whole, reached after two thirds of the epochs.
     """
     start, (height, width) = options["progressive"], options["resize"]
-    if start == 1:
-        return height, width
     done = min(1.0, epoch / max(2 * options["epochs"] / 3, 1))
     share = start + (1 - start) * done
     return round(height * share), round(width * share)

@@ -2,7 +2,8 @@
 
 import io
 from argparse import Namespace
-from contextlib import ExitStack, closing, contextmanager, redirect_stdout
+from collections import Counter
+from contextlib import ExitStack, closing, redirect_stdout
 from dataclasses import dataclass, field, replace
 from itertools import count, product
 from pathlib import Path
@@ -23,7 +24,7 @@ from experiment import reader, results, run_folder
 from model import check_name
 from photos.views import build_views
 from training import arithmetic, checkpoint, distributed, optimization, teaching
-from training.loop import Pace, Steps
+from training.loop import Pace, steps_of
 from training.task import Task, build
 
 
@@ -38,6 +39,7 @@ class Run:
     data: dict  # {fold: {task: dataset.Data}} of the folds that are asked for
     mattes: dict  # {method: what the mattes are made with}
     device: torch.device
+    config: dict  # its config.json
     folder: Path = None  # once it is made
     pace: Pace = field(default_factory=Pace)
 
@@ -47,9 +49,12 @@ def open_run(args, device):
     if workers_of(args) > 1:
         share = max(1, cores() // workers_of(args))
         torch.set_num_threads(min(share, torch.get_num_threads()))
-    run, config = resolve(args, device)
-    folder = run_folder.make_run(config, run.folds, run.folder)
-    return replace(run, folder=folder, tasks=arithmetic.recorded(folder, run.tasks, device))
+    run = resolve(args, device)
+    folder, tasks = run_folder.make_run(run.config, run.folds, run.folder), {}
+    said = reader.read_config(folder).get("tasks", {})
+    for task, of in run.tasks.items():  # in the arithmetic that was chosen when the run was made
+        tasks[task] = of | arithmetic.usual(of | said.get(task, {}), device)
+    return replace(run, folder=folder, tasks=tasks)
 
 
 def workers_of(args):
@@ -59,30 +64,27 @@ def workers_of(args):
 
 
 def resolve(args, device):
-    """(Run, with the folder of one to go on with, and its config.json, with the arithmetic that a
-    new run takes in `tasks`); UserError for all that can be wrong.
-    """
+    """The Run, with the folder of one to go on with; UserError for all that can be wrong."""
     table, folds, labels = read_inputs(args)
     tasks = options.tasks_of(args)
     config = run_folder.describe(args, tasks, table)
     known = run_folder.find_run(config, folds)
-    every = sorted({*folds.fold} - {-1}) or [0]
-    for fold in args.fold or ():
-        if fold not in every:
-            raise UserError(f"--fold {fold}: the run has the folds {every[0]} to {every[-1]}")
-    chosen = sorted({*(args.fold or every)})
+    last = max(args.k_fold, 1) - 1
+    chosen = sorted({*(args.fold or range(last + 1))})
+    if chosen[-1] > last:
+        raise UserError(f"--fold {chosen[-1]}: the run has the folds 0 to {last}")
     if args.init_from and not known:
         _check_source(args, folds, chosen)
     normalizing = () if known else check_models(args, tasks, chosen[0])
     pixels, mattes = _open_pixels(args, tasks, table, device)
-    run = Run(args, tasks, table, folds, {}, mattes, device, known)
+    run = Run(args, tasks, table, folds, {}, mattes, device, config, known)
     for fold in chosen:
         run.data[fold] = _data_of_fold(run, fold, labels, pixels)
         for task in normalizing:
             _check_batches(tasks[task], run.data[fold][task])
     if not known and rank() == 0:
         config["tasks"] = arithmetic.choose(tasks, device, args.cache_dir, run.data[chosen[0]])
-    return replace(run, tasks=config["tasks"]), config
+    return replace(run, tasks=config["tasks"])
 
 
 def read_inputs(args):
@@ -128,9 +130,9 @@ def check_models(args, tasks, fold):
         start = source and reader.fold_folder(source, fold, task, "best.safetensors")
         wanted = repr([start, *(chosen[name] for name in names)])
         if wanted not in known:
-            model, frozen = build(chosen, start)
+            model = build(chosen, start)
             optimization.make_optimizer(model, chosen)
-            known[wanted] = distributed.normalizes_batches(model, frozen)
+            known[wanted] = distributed.normalizes_batches(model)
         normalizing += [task] * known[wanted]
     return normalizing
 
@@ -138,7 +140,7 @@ def check_models(args, tasks, fold):
 def _check_batches(chosen, data):
     """UserError if a fold would train batches too small for batch normalization."""
     photos, least = len(data.train) * data.pixels.views, max(2, world_size())
-    if photos // len(Steps(photos, chosen["batch_size"])) < least:
+    if photos // len(steps_of(photos, chosen["batch_size"])) < least:
         raise UserError(
             f"--batch_size {chosen['batch_size']} with {photos} training photos: "
             f"{chosen['model']} normalizes over the batch, which takes {least} photos or more"
@@ -174,11 +176,11 @@ def _data_of_fold(run, fold, labels, pixels):
                 f"{run.options.data_dir}: nobody is left to {word} in fold {fold}, since photos "
                 "are unreadable; restore them"
             )
-    names, data = list(run.table.frame.image), {}
-    for task, chosen in run.tasks.items():
-        rows = labels.rows(train, chosen["heads"])
-        data[task] = Data(pixels[task], names, rows, valid, labels.targets, labels.truth)
-    return data
+    names, given = list(run.table.frame.image), (valid, labels.targets, labels.truth)
+    return {
+        task: Data(pixels[task], names, labels.rows(train, chosen["heads"]), *given)
+        for task, chosen in run.tasks.items()
+    }
 
 
 # ---- folds
@@ -193,37 +195,24 @@ def train_folds(run, on_epoch=None):
         del run.data[fold]
         if rank() == 0:  # of a process that was killed just before
             checkpoint.forget_states(reader.fold_folder(run.folder, fold))
-    jobs = _jobs(run)
-    with _held(run):
-        if workers_of(run.options) > 1:
-            _train_side_by_side(run, jobs, on_epoch)
-        else:
-            for k in range(len(jobs)):
-                _train(run, jobs[k:], on_epoch)
-
-
-def _jobs(run):
-    """[(fold, task)] to train: folds whole, of which the task is None, or with --workers each task
-    by itself where whole folds would leave a worker without one.
-    """
-    alone = len(run.tasks) > 1 and len(run.data) % workers_of(run.options)
-    return [*product(run.data, run.tasks if alone else [None])]
-
-
-@contextmanager
-def _held(run):
-    """Within it the folds are of this process alone; UserError if another one trains them."""
+    # Folds are trained whole, or with --workers each task by itself where whole folds would leave
+    # a worker without one.
+    alone = len(run.data) % workers_of(run.options)
+    jobs = [*product(run.data, [(name,) for name in run.tasks] if alone else [(*run.tasks,)])]
     with ExitStack() as locks:
         for fold in run.data if rank() == 0 else ():
             place = reader.fold_folder(run.folder, fold)
             if not locks.enter_context(locked(place / ".lock", wait=False)):
                 raise UserError(f"{place} is being trained by another process; leave it to it")
-        yield
+        if workers_of(run.options) > 1:
+            _train_side_by_side(run, jobs, on_epoch)
+        for k in range(len(jobs)):
+            _train(run, jobs[k:], on_epoch)
 
 
 def _train_side_by_side(run, jobs, on_epoch):
-    """train_folds() of `--workers`, each a process that goes on with this run."""
-    folds, ended = [*run.data], []
+    """Does the jobs, all of them, in `--workers` processes that go on with this run."""
+    folds, ended = [*run.data], Counter()
     run.data.clear()  # perhaps on the GPU
     torch.cuda.empty_cache()
     gpus = torch.cuda.device_count() if run.options.device in ("auto", "cuda") else 0
@@ -233,29 +222,21 @@ def _train_side_by_side(run, jobs, on_epoch):
         own |= {"device": f"cuda:{k % gpus}"} if gpus else {}
         given.append((Namespace(**vars(run.options) | own), torch.get_num_threads(), k == 0))
 
+    def turn():
+        """The jobs of a worker that is free if all take turns, of which it does the first."""
+        own = jobs[:: len(given)]
+        del jobs[:1]
+        return own
+
     def hear(fold, *epoch_and_score):
-        if not epoch_and_score:
-            ended.append(fold)
-        elif on_epoch:
+        if epoch_and_score and on_epoch:
             on_epoch(fold, *epoch_and_score)
+        if not epoch_and_score:  # a task that was trained by itself
+            ended[fold] += 1
+            if ended[fold] == len(run.tasks):
+                jobs.insert(0, (fold, (*run.tasks,)))  # which finishes the fold
 
-    side_by_side(_work, given, _turns(jobs, len(given), len(run.tasks), ended), hear)
-
-
-def _turns(jobs, workers, tasks, ended):
-    """Yields for a worker that is free the jobs that are its own if all take turns, of which it is
-    to do the first; None if it is not needed any more. A fold whose tasks are trained by themselves
-    is finished by a job of its own, once `ended` has the fold `tasks` times.
-    """
-    unfinished = list(dict.fromkeys(fold for fold, name in jobs if name))
-    while jobs or unfinished:
-        ready = [fold for fold in unfinished if ended.count(fold) == tasks]
-        if ready:
-            unfinished.remove(ready[0])
-            yield [(ready[0], None)]
-        else:
-            yield jobs[::workers]
-            jobs = jobs[1:]
+    side_by_side(_work, given, turn, hear)
 
 
 def _work(place, args, threads, first):
@@ -270,24 +251,25 @@ def _work(place, args, threads, first):
     place.send(None)
     while jobs := place.recv():
         _train(run, jobs, lambda *told: place.send(told))
-        fold, name = jobs[0]
-        if name:
-            place.send((fold,))
         place.send(None)
 
 
 def _train(run, jobs, on_epoch):
-    """Trains the first of the jobs of this process; of a whole fold writes what is to report."""
-    (fold, name), place = jobs[0], reader.fold_folder(run.folder, jobs[0][0])
-    tasks = make_tasks(run, fold, *([name] if name else ()))
-    run.pace.expect(run.tasks, jobs, tasks)
+    """Trains the first of the jobs of this process, (fold, names of its tasks); of a whole fold
+    writes what is to report, of a task by itself calls on_epoch(fold) in the end.
+    """
+    (fold, names), place = jobs[0], reader.fold_folder(run.folder, jobs[0][0])
+    tasks = make_tasks(run, fold, *names)
+    later = [name for _, names in jobs[1:] for name in names]
+    run.pace.later = [(name, run.tasks[name]["epochs"]) for name in later]
     _introduce(run, fold, tasks)
     valid = tasks[0].data.valid
     truth = tasks[0].data.truth["label"][valid]
-    if name:
+    if len(tasks) < len(run.tasks):
         while not tasks[0].finished:
             tasks[0].run_epoch()
             results.tell_epoch(fold, tasks[0].epoch - 1, tasks, truth)
+        on_epoch(fold)
         return
     told = results.epochs_told(place, tasks)
     with closing(results.Logger(place, tasks, run.options, told)) as logger:
@@ -322,14 +304,15 @@ def _introduce(run, fold, tasks):
         say("an epoch: loss of training/validation, learning rate, macro F1; * is the best so far")
     if tasks[0].name != next(iter(run.tasks)):
         return
-    data, people = tasks[0].data, run.table.frame.person
-    parts = []
-    for word, rows in ("train", data.train[data.train < len(people)]), ("validate", data.valid):
-        who = counted(people.iloc[rows].nunique(), "person", "people")
+    data, parts = tasks[0].data, []
+    for word, rows in ("train", data.train), ("validate", data.valid):
+        who = counted(run.table.frame.person.iloc[rows].nunique(), "person", "people")
         parts.append(f"{who} ({counted(len(rows), 'photo')}) {word}")
-    say(f"fold {fold} of {len({*run.folds.fold} - {-1}) or 1}: {', '.join(parts)}")
+    say(f"fold {fold} of {max(run.options.k_fold, 1)}: {', '.join(parts)}")
 
 
 def make_tasks(run, fold, *names):
     """The Tasks of a fold, or those of these names, each where its saved state left it."""
-    return [Task(run, fold, name) for name in names or run.tasks]
+    run.pace.tasks = ()  # the models of a fold before make room
+    run.pace.tasks = [Task(run, fold, name) for name in names or run.tasks]
+    return run.pace.tasks

@@ -26,7 +26,7 @@ from labels import HEADS, combine
 from metrics import macro_f1
 from photos import features
 from training import arithmetic, checkpoint, distributed, optimization
-from training.loop import Diverged, Steps, train_epoch
+from training.loop import Diverged, steps_of, train_epoch
 
 
 def seed_of(*parts):
@@ -36,8 +36,8 @@ def seed_of(*parts):
 
 
 def build(chosen, start=None):
-    """(Classifier, its modules that do not learn) of a task's options, of options.tasks_of(), with
-    the weights of the file `start`, one of --init_from; UserError if it cannot be made so.
+    """The Classifier of a task's options, of options.tasks_of(), in training mode, with the weights
+    of the file `start`, one of --init_from; UserError if it cannot be made so.
     """
     how = {name: chosen[name] for name in ("heads", "drop_rate", "drop_path", "extra")}
     how |= {"size": chosen["resize"], "weights": "none" if start else chosen["weights"]}
@@ -51,7 +51,9 @@ def build(chosen, start=None):
                 f"--init_from: {start} ({info.model}, {' x '.join(map(str, info.size))}) does not "
                 "fit: give its --model, --age_mse, --age_given, perhaps its --resize"
             ) from None
-    return model, optimization.freeze(model.backbone, chosen["freeze"])
+    optimization.freeze(model.backbone, chosen["freeze"])
+    optimization.train_mode(model)
+    return model
 
 
 class Task:
@@ -66,13 +68,19 @@ class Task:
     def __init__(self, run, fold, name):
         self.run, self.name, self.device = run, name, run.device
         self.options, self.data = run.tasks[name], run.data[fold][name]
-        self.heads, self.extra = self.options["heads"], self.options["extra"]
+        chosen, self.ema = self.options, None
+        self.heads, self.extra = chosen["heads"], chosen["extra"]
         self.truth = {head: self.data.truth[head][self.data.valid] for head in self.heads}
         self.folder = reader.fold_folder(run.folder, fold) / name
         self.key = (run.options.seed, fold, name)
         torch.manual_seed(seed_of(*self.key))
         self._build_model()
-        self._build_optimizer()
+        self.optimizer = optimization.make_optimizer(self.model, chosen)
+        if chosen["ema"]:
+            self.ema = ModelEmaV3(self.model, decay=chosen["ema"], use_warmup=True)
+        network = distributed.wrap(self.model, self.device)
+        self.network = arithmetic.compiled(network, chosen["compile"])
+        self.autocast, self.scaler = precision(chosen["amp"], self.device)
         self.criteria = {head: self._criterion(head) for head in self.heads}
         self.epoch, self.updates, self.best, self.weights = 0, 0, None, {}
         self.history, self.predictions = [], []
@@ -83,8 +91,7 @@ class Task:
         source = None if (self.folder / "last.pt").exists() else run.options.init_from
         place = self.folder.relative_to(run.folder)
         start = source and Path(source, place, "best.safetensors")
-        self.model, self.frozen = build(chosen, start)
-        self.model.to(self.device)
+        self.model = build(chosen, start).to(self.device)
         if chosen["channels_last"]:
             self.model.to(memory_format=torch.channels_last)
         mean, std = models.normalization(self.model)
@@ -98,19 +105,9 @@ class Task:
         said |= {"place": place.as_posix()}
         self.info = models.ModelInfo(**{name: chosen[name] for name in same}, **said)
         if chosen["freeze"] == "all":
-            frozen, cache = self.model.backbone.eval(), Path(run.options.cache_dir)
-            seen = features.load(self.data.pixels, frozen, self.info, cache)
+            backbone, cache = self.model.backbone, Path(run.options.cache_dir)
+            seen = features.load(self.data.pixels, backbone, self.info, cache)
             self.data = replace(self.data, pixels=seen)
-
-    def _build_optimizer(self):
-        chosen = self.options
-        self.optimizer = optimization.make_optimizer(self.model, chosen)
-        self.ema = None
-        if chosen["ema"]:
-            self.ema = ModelEmaV3(self.model, decay=chosen["ema"], use_warmup=True)
-        network = distributed.wrap(self.model, self.device)
-        self.network = arithmetic.compiled(network, chosen["compile"])
-        self.autocast, self.scaler = precision(chosen["amp"], self.device)
 
     def _criterion(self, head):
         of = {name: self.options[name][head] for name in options.PER_HEAD}
@@ -126,7 +123,7 @@ class Task:
         number = str(getattr(self.autocast, "fast_dtype", torch.float32)).removeprefix("torch.")
         size = " x ".join(map(str, chosen["resize"]))
         size += f" ({chosen['crop']} crop)" if chosen["crop"] != "none" else ""
-        steps = len(Steps(photos, chosen["batch_size"]))
+        steps = len(steps_of(photos, chosen["batch_size"]))
         return (
             f"{chosen['model']} ({millions:.1f} million parameters, {number}), view {chosen['bg']} "
             f"at {size}, {counted(chosen['epochs'], 'epoch')} of {steps} steps"
@@ -144,15 +141,13 @@ class Task:
         return Epoch(self.data, self.heads, self.options, seed, normalization, **how)
 
     def train_mode(self):
-        self.network.train()
-        for module in self.frozen:
-            module.eval()
+        optimization.train_mode(self.network)
 
-    def start_step(self, step, position):
-        """Seeds dropout and sets the learning rate; position: of the step in the epoch, 0..1."""
-        torch.manual_seed(seed_of(*self.key, self.epoch, step, rank()))
+    def start_step(self, step):
+        """Seeds dropout and sets the learning rate."""
+        torch.manual_seed(seed_of(*self.key, self.epoch, step.number, rank()))
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate(position)
+            group["lr"] = self.rate(step.middle)
 
     def rate(self, position):
         """The learning rate at a position 0..1 of this epoch."""
@@ -235,8 +230,7 @@ class Task:
             return
         model, kept = copy.deepcopy(self.kept), self.weights.values()
         for key, value in state.items():
-            mean = torch.stack([weights[key].double() for weights in kept]).mean(0)
-            state[key] = mean.to(value.dtype)
+            state[key] = torch.stack([w[key].double() for w in kept]).mean(0).to(value.dtype)
         model.load_state_dict(state)
         probs, _, score = self._predict(model)
         if score > self.best["score"]:
@@ -254,8 +248,7 @@ class Task:
             self.best = {"epoch": self.epoch + 1, "score": 0.0, "probs": {}}
             return {}
         probs, seen, score = self._predict(self.kept)
-        codes = {head: p.numpy().argmax(-1).astype(np.uint8) for head, p in probs.items()}
-        self.predictions.append({head: torch.from_numpy(code) for head, code in codes.items()})
+        self.predictions.append({head: p.argmax(-1).to(torch.uint8) for head, p in probs.items()})
         last = self.options["keep"] == "last"
         if last or self.best is None or score > self.best["score"]:
             self.best = {"epoch": self.epoch + 1, "score": score, "probs": probs}

@@ -60,7 +60,28 @@ def read(args, table, folds):
     and if --drop_ages leaves nobody.
     """
     frame = table.frame
-    codes, years, taught = _fixed(args, frame, folds)
+    codes = {name: target(frame, name) for name in ATTRIBUTES}
+    years = frame.age.to_numpy(np.float32, copy=True)
+    named, taught = np.full(len(frame), -1), np.ones(len(frame), bool)  # age groups of fixes
+    arrays = codes | {"age": years, "age_group": named}
+    acting = _acting(args, frame) if args.label_fixes else {}
+    for (_, row), fix in acting.items():
+        column, value = fix.new
+        if column == DROP:
+            taught[row] = False
+        else:
+            arrays[column][row] = value
+    if acting:
+        photos = sorted({row for _, row in acting})
+        trained = _who_trains(args, frame.person.iloc[photos], ~taught[photos], folds)
+        say(f"{args.label_fixes}: {trained}")
+    moved = np.array([age_group(age, args.old_from) for age in years])
+    if args.old_from != OLD_FROM:
+        old, given = (frame.person[group == 2].nunique() for group in (moved, codes["age"]))
+        name = ATTRIBUTES["age"][2]
+        say(f"--old_from {args.old_from}: {old} people train as {name}, {given} by the table")
+    codes["age"] = np.where(named >= 0, named, moved)
+    years[(named >= 0) & (named != [age_group(age) for age in years])] = np.nan  # contradicted
     dropped = np.isin(years, args.drop_ages or [])
     if args.drop_ages:
         people = counted(frame.person[dropped].nunique(), "person", "people")
@@ -142,36 +163,13 @@ def _sure(word, where):
     return value >= SURE
 
 
-def _fixed(args, frame, folds):
-    """({attribute: int64 (N,)}, float32 (N,) years, bool (N,) photos that may train) of a table
-    for training; says what changed.
-    """
-    codes = {name: target(frame, name) for name in ATTRIBUTES}
-    years = frame.age.to_numpy(np.float32, copy=True)
-    named, taught = np.full(len(frame), -1), np.ones(len(frame), bool)  # age groups of fixes
-    arrays = codes | {"age": years, "age_group": named}
-    for rows, (column, value) in _acting(args, frame, folds) if args.label_fixes else ():
-        if column == DROP:
-            taught[rows] = False
-        else:
-            arrays[column][rows] = value
-    moved = np.array([age_group(age, args.old_from) for age in years])
-    if args.old_from != OLD_FROM:
-        old, given = (frame.person[group == 2].nunique() for group in (moved, codes["age"]))
-        name = ATTRIBUTES["age"][2]
-        say(f"--old_from {args.old_from}: {old} people train as {name}, {given} by the table")
-    years[(named >= 0) & (named != [age_group(age) for age in years])] = np.nan  # contradicted
-    return codes | {"age": np.where(named >= 0, named, moved)}, years, taught
-
-
-def _acting(args, frame, folds):
-    """[(rows, new)] of the fixes that act on the table; says which do, and on whom it trains."""
+def _acting(args, frame):
+    """{(field, row): Fix} of what the fixes change in the table; says which of them act."""
     fixes = read_fixes(args.label_fixes)
     used = [fix for fix in fixes if fix.sure or args.label_fixes_level == "all"]
     whose = frame.groupby("id").indices | frame.groupby("person").indices
     stems = np.array([PurePosixPath(name).stem for name in frame.image])
-    acting, changed = [], {}
-    done, left = [], {"(no such person)": [], "(given otherwise)": []}
+    changed, done, left = {}, [], {"(no such person)": [], "(given otherwise)": []}
     for fix in used:
         rows = whose.get(fix.person, np.array([], int))
         hit = rows[frame[fix.old[0]].to_numpy()[rows] == fix.old[1]]
@@ -182,20 +180,14 @@ def _acting(args, frame, folds):
                 raise UserError(
                     f"{args.label_fixes} line {fix.line}: {fix} contradicts line {first.line}"
                 )
-        acting.append((hit, fix.new))
         why = "(given otherwise)" if len(rows) else "(no such person)"
         (done if len(hit) else left[why]).append(fix)
-    photos = sorted({row for _, row in changed})
-    line = f"{_some(done)} act, on {counted(len(photos), 'photo')}"
+    line = f"{_some(done)} act, on {counted(len({row for _, row in changed}), 'photo')}"
     line += "".join(f"; {_some(some)} do not {why}" for why, some in left.items() if some)
     if len(used) < len(fixes):
         line += f"; {len(fixes) - len(used)} less than sure (--label_fixes_level all takes them)"
     say(f"{args.label_fixes}: {line}")
-    if photos:
-        dropped = {row for (_, row), fix in changed.items() if fix.new[0] == DROP}
-        trained = _who_trains(args, frame.person.iloc[photos], np.isin(photos, [*dropped]), folds)
-        say(f"{args.label_fixes}: {trained}")
-    return acting
+    return changed
 
 
 def _who_trains(args, people, dropped, folds):

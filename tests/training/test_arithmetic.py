@@ -147,6 +147,13 @@ def test_a_run_says_and_keeps_what_was_chosen(clock, drawn, tmp_path, monkeypatc
         go([*words, "1"])
 
 
+def test_a_run_compiled_to_cuda_graphs_takes_its_own_config(tiny, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda network, mode: network)
+    folder = tiny.train("--compile", "graphs", "--name", "graphs")
+    config = json.loads((folder / "config.json").read_text())
+    assert config["tasks"]["label"]["compile"] == "graphs"
+
+
 def test_a_model_in_the_usual_arithmetic_predicts_in_what_is_usual_where_it_is_used(tiny):
     assert json.loads((tiny.joint / "config.json").read_text())["tasks"]["label"]["amp"] == "off"
     assert ModelInfo.read(tiny.joint / "fold0/label/best.safetensors").amp == "auto"

@@ -12,7 +12,7 @@ from torch import multiprocessing, nn
 from common import devices
 from common.errors import UserError
 from common.files import HOME
-from training import distributed
+from training import distributed, optimization
 
 
 def build():
@@ -109,6 +109,8 @@ def test_on_a_cpu_the_memory_of_a_step_is_kept_for_the_next():
 
 def test_what_is_frozen_uses_no_statistics_of_a_batch():
     model = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)), nn.Linear(4, 2))
-    assert distributed.normalizes_batches(model, [])
-    assert not distributed.normalizes_batches(model, [model[0]])
-    assert not distributed.normalizes_batches(model[1], [])
+    assert distributed.normalizes_batches(model)
+    optimization.freeze(model[0], "all")
+    optimization.train_mode(model)
+    assert not distributed.normalizes_batches(model)
+    assert model[1].training and not distributed.normalizes_batches(model[1])
