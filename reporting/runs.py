@@ -96,11 +96,12 @@ def read_groups(arguments):
     for run in every[1:]:
         check_same(every[0], run)
     names = [group.name for group in groups]
-    for group in groups:
+    folders = [str(group.runs[0].folder) for group in groups]
+    for group, folder in zip(groups, folders, strict=True):
+        if folders.count(folder) > 1:
+            raise UserError(f"--model_dir names {folder} twice; give each run once")
         if names.count(group.name) > 1:
-            group.name = str(group.runs[0].folder)
-    if len({group.name for group in groups}) < len(groups):
-        raise UserError(f"--model_dir names {groups[-1].name} twice; give each run once")
+            group.name = folder
     return groups
 
 
