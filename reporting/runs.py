@@ -17,16 +17,11 @@ from experiment.reader import ALL, check_same, read_run
 from labels import CLASS_NAMES, decode
 from options import LAYOUT_FLAGS, RUNTIME_FLAGS, text_of
 
-# Options that some folders do not have, and what was done there: those of inference.py --oof are
-# unknown to a run of train.py, keep to an older one, the last three to all but older ones.
-PLAIN = {"tta": "none", "vote": "off", "decision": "argmax"}
-PLAIN |= {"keep": "best", "age_head": "softmax", "logit_adjustment": "0", "layer_decay": "1"}
+# Options that a folder may lack, and what was done there: all but the last are of inference.py.
+PLAIN = {"tta": "none", "vote": "off", "decision": "argmax", "keep": "best"}
 CHANGE = ["option", "from", "to", "conditions"]
 DIFFERENCE = ["difference", "low", "high"]
 FIGURES = [*DIFFERENCE, "low90", "high90", "detectable", "p", "won", "lost"]
-
-
-# ---- groups
 
 
 @dataclass
@@ -41,12 +36,10 @@ class Group:
         """{flag: text} of the first run; the flags of the layout are one option, `layout`, which
         also names the runs of an ensemble.
         """
-        config = self.runs[0].config
-        hidden = RUNTIME_FLAGS.union(LAYOUT_FLAGS, {"seed"})
-        recorded = config.get("options", {}).items()
-        options = {flag: text_of(value) for flag, value in recorded if flag not in hidden}
+        config, hidden = self.runs[0].config, RUNTIME_FLAGS.union(LAYOUT_FLAGS, {"seed"})
+        options = {k: text_of(value) for k, value in config["options"].items() if k not in hidden}
         members = options.pop("ensemble", "")
-        layout = config.get("layout", "?") + (f" of {members}" if members else "")
+        layout = config["layout"] + (f" of {members}" if members else "")
         return {"layout": layout} | PLAIN | options
 
     @property
@@ -143,9 +136,6 @@ def matched_pairs(groups):
     return pairs
 
 
-# ---- evidence
-
-
 @dataclass
 class Evidence:
     """All that the sections are made of; what is costly is computed once, when it is asked for."""
@@ -209,12 +199,12 @@ class Evidence:
 
     @cached_property
     def outcomes(self):
-        """{run: frame of `outcomes`}."""
-        return {group.name: outcomes(self.rows, group) for group in self.groups}
+        """The frames of `outcomes` of all runs, one below the other."""
+        return pd.concat([outcomes(self.rows, group) for group in self.groups], ignore_index=True)
 
     def mistakes(self, run):
         """The rows of its outcomes that are wrong, the surest mistake first."""
-        return self.outcomes[run][self.outcomes[run].wrong != ""]
+        return self.outcomes[(self.outcomes.run == run) & (self.outcomes.wrong != "")]
 
 
 def judge(frame, people):
