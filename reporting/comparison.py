@@ -11,9 +11,8 @@ from reporting import figures, page, runs
 from reporting.page import html
 from reporting.runs import DIFFERENCE, FIGURES
 
-TITLES = {"macro_f1": "macro F1", "accuracy": "accuracy"} | {
-    name: f"{name} (macro F1)" for name in ATTRIBUTES
-}
+TITLES = {"macro_f1": "macro F1", "accuracy": "accuracy"}
+TITLES |= {name: f"{name} (macro F1)" for name in ATTRIBUTES}
 SCORE = ["macro_f1", "low", "high"]
 POINTS = 5  # comparisons in the headline
 SHOWN = 4  # comparisons whose photos are shown
@@ -26,14 +25,14 @@ def headline(evidence):
     """
     scores = {name: page.estimate(*row["macro_f1"]) for name, row in evidence.scores.items()}
     main, baseline = f"{evidence.best}: macro F1 {scores[evidence.best]}", evidence.baseline.name
-    pooled, lines = evidence.changes[evidence.changes.conditions > 1], []
+    pooled = evidence.changes[evidence.changes.conditions > 1]
     if len(pooled):
         lines = [
             f"{row['option']} {row['to']} ({page.number(row['b'])}) against {row['from']} "
             f"({page.number(row['a'])}), in {row['conditions']} conditions: {_answer(row)}"
             for row in pooled.sort_values("p", kind="stable").to_dict("records")
         ]
-    elif len(scores) > 1:
+    else:
         against = f"against {baseline} {scores[baseline]}"
         lines = [
             f"{row['run']} {scores[row['run']]} {against}: {_answer(row)}"
@@ -130,14 +129,17 @@ def _ranking(evidence):
 
 
 def _differences(evidence):
-    frame, order = evidence.compared.assign(holm=evidence.verdicts.holm), evidence.verdicts.run
-    frame["measure"] = frame.measure.map(TITLES)
-    frame = frame.set_index("run").loc[order].reset_index()
+    frame = pd.DataFrame(
+        {"run": run, "measure": TITLES[name]} | row
+        for run, rows in evidence.compared.items()
+        for name, row in rows.items()
+    )
+    frame.loc[frame.measure == TITLES["macro_f1"], "holm"] = evidence.verdicts.holm.to_numpy()
     stars = np.where(frame.p < SIGNIFICANT, " *", "")
     values = frame.b.map(page.number) + ": " + page.estimates(frame[DIFFERENCE], "+")
     texts = frame.assign(text=values + stars)
     shown = texts.pivot(index="run", columns="measure", values="text")
-    shown = shown.loc[order, [TITLES[name] for name in MEASURES[1:]]].reset_index()
+    shown = shown.loc[[*evidence.compared], [TITLES[name] for name in MEASURES[1:]]].reset_index()
     caption = (
         f"Accuracy and macro F1 of each attribute: differences from {evidence.baseline.name}; "
         "* p < .05, each alone."
@@ -214,7 +216,16 @@ def build_each(evidence):
 
 
 def _per_class(evidence):
-    frame = per_class_f1(evidence.groups)
+    """The table of F1, mean over the seeds, of the 18 classes (kind "label") and of the values of
+    each attribute.
+    """
+    frames = []
+    for group in evidence.groups:
+        results = [{"label": result} | result["attributes"] for result in group.results]
+        for kind, names in ({"label": CLASS_NAMES} | ATTRIBUTES).items():
+            f1 = np.mean([result[kind]["per_class_f1"] for result in results], 0)
+            frames.append(pd.DataFrame({"run": group.name, "kind": kind, "class": names, "f1": f1}))
+    frame = pd.concat(frames, ignore_index=True)
     wide = frame.pivot_table("f1", ["kind", "class"], "run", sort=False).droplevel("kind")
     shown = wide.map(lambda f1: html.shade(f"{f1:.3f}", f1)).reset_index()
     caption = "F1 of the 18 classes, and of the values of each attribute."
@@ -235,19 +246,6 @@ def _confusions(result):
     for name, values in ATTRIBUTES.items():
         blocks += page.heat(values, result["attributes"][name]["confusion"], name)
     return blocks + page.heat(CLASS_NAMES, result["confusion"], "18 classes")
-
-
-def per_class_f1(groups):
-    """Frame (run, kind, class, f1) of the 18 classes (kind "label") and of the values of each
-    attribute, mean over the seeds.
-    """
-    frames = []
-    for group in groups:
-        results = [{"label": result} | result["attributes"] for result in group.results]
-        for kind, names in ({"label": CLASS_NAMES} | ATTRIBUTES).items():
-            f1 = np.mean([result[kind]["per_class_f1"] for result in results], 0)
-            frames.append(pd.DataFrame({"run": group.name, "kind": kind, "class": names, "f1": f1}))
-    return pd.concat(frames, ignore_index=True)
 
 
 def error_by_age(outcomes):

@@ -167,20 +167,16 @@ class Evidence:
 
     @cached_property
     def compared(self):
-        """Frame (run, measure, the figures of compare) of the runs against the baseline."""
-        return pd.DataFrame(
-            {"run": group.name, "measure": name} | row
-            for group in self.groups
-            if group is not self.baseline
-            for name, row in self._compare([self.baseline], [group]).items()
-        )
+        """{run: compare of the baseline and it}, the best run first."""
+        others = [group for group in self.groups if group is not self.baseline]
+        found = {group.name: self._compare([self.baseline], [group]) for group in others}
+        return dict(sorted(found.items(), key=lambda item: -item[1]["macro_f1"]["difference"]))
 
     @cached_property
     def verdicts(self):
-        """The rows of macro F1 of `compared`, by `judge`, the best run first."""
-        frame = self.compared[self.compared.measure == "macro_f1"]
-        frame = judge(frame, self.rows.person.nunique())
-        return frame.sort_values("difference", ascending=False, kind="stable")
+        """Frame (run, the figures of macro F1, holm, verdict) of `compared`."""
+        lines = [{"run": run} | rows["macro_f1"] for run, rows in self.compared.items()]
+        return self._judge(["run"], lines)
 
     @cached_property
     def changes(self):
@@ -194,8 +190,15 @@ class Evidence:
             for pool in [pairs] if len(seeds) == 1 else [[pair] for pair in pairs]:
                 row = self._compare(*zip(*pool, strict=True), paired=len(pool) > 1)["macro_f1"]
                 lines.append(dict(zip(CHANGE, (*change, len(pool)), strict=True)) | row)
-        frame = pd.DataFrame(lines, columns=[*CHANGE, "a", "b", "sd_a", "sd_b", *FIGURES])
-        return judge(frame, self.rows.person.nunique())
+        return self._judge(CHANGE, lines)
+
+    def _judge(self, names, lines):
+        """Frame of rows of compare, which begin with these names, each with holm and verdict."""
+        people, chances = self.rows.person.nunique(), holm([line["p"] for line in lines])
+        lines = [line | {"holm": p} for line, p in zip(lines, chances, strict=True)]
+        lines = [line | {"verdict": verdict(line, people)} for line in lines]
+        columns = [*names, "a", "b", "sd_a", "sd_b", *FIGURES, "holm", "verdict"]
+        return pd.DataFrame(lines, columns=columns)
 
     @cached_property
     def outcomes(self):
@@ -205,13 +208,6 @@ class Evidence:
     def mistakes(self, run):
         """The rows of its outcomes that are wrong, the surest mistake first."""
         return self.outcomes[(self.outcomes.run == run) & (self.outcomes.wrong != "")]
-
-
-def judge(frame, people):
-    """The frame (a row a comparison, as compare gives it) with holm, and verdict."""
-    frame = frame.assign(holm=holm(frame.p))
-    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
-    return frame.assign(verdict=[verdict(row, people) for row in rows])
 
 
 def holm(p):

@@ -9,7 +9,6 @@ import argparse
 import contextlib
 import json
 import shlex
-import shutil
 import time
 import warnings
 from collections.abc import Callable
@@ -169,8 +168,7 @@ def fail(study, trial, error):
 
 def resuming(folder, args):
     """The flags that resume a trial's run, None if it has none yet; UserError if it is another."""
-    if not (folder / "config.json").exists():
-        shutil.rmtree(folder, ignore_errors=True)  # killed before its first epoch, at most
+    if not folder.exists():
         return None
     if options.training_options(read_config(folder)["options"]) != options.training_options(args):
         raise UserError(
