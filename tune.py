@@ -43,7 +43,7 @@ def main(argv=None):
     if world_size() > 1:
         raise UserError("tune.py does not run under torchrun: start it once for each GPU instead")
     import train
-    from search import results, study
+    from search import study
 
     search = study.open_search(args, fixed, train.main)
     try:
@@ -52,7 +52,7 @@ def main(argv=None):
     except (KeyboardInterrupt, SystemExit):  # train.main saves its state, then exits
         say(f"stopped; continue with: {shlex.join(['python', 'tune.py', *argv])}")
         sys.exit(130)
-    results.finish(search)
+    study.finish(search)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from common.processes import counted, say
 from dataset import read_train
 from experiment import reader
 from photos.reading import default_matte_dir
-from reporting import comparison, data_section, runs, runs_section, suspects
+from reporting import comparison, data_section, runs, suspects
 from reporting.page import html
 
 
@@ -74,7 +74,7 @@ def build_sections(evidence, cam_images):
         say(f"scoring {known} over {counted(people, 'person', 'people')}")
         if len(evidence.groups) > 1:
             sections.append(comparison.build(evidence))
-        sections += [runs_section.build(evidence), suspects.build(evidence)]
+        sections += [comparison.build_each(evidence), suspects.build(evidence)]
         if cam_images:
             from reporting import gradcam  # brings captum's and the models' imports
 

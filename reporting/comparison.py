@@ -1,4 +1,4 @@
-"""The answer of the report, and its section that compares runs."""
+"""The answer of the report, and its sections that compare the runs and show each."""
 
 from pathlib import PurePosixPath
 
@@ -6,14 +6,13 @@ import numpy as np
 import pandas as pd
 
 from experiment.comparison import MEASURES, SIGNIFICANT
-from labels import ATTRIBUTES
+from labels import ATTRIBUTES, CLASS_NAMES
 from reporting import figures, page, runs
 from reporting.page import html
 from reporting.runs import DIFFERENCE, FIGURES
 
-TITLES = {"macro_f1": "macro F1", "accuracy": "accuracy"} | {
-    name: f"{name} (macro F1)" for name in ATTRIBUTES
-}
+TITLES = {"macro_f1": "macro F1", "accuracy": "accuracy"}
+TITLES |= {name: f"{name} (macro F1)" for name in ATTRIBUTES}
 SCORE = ["macro_f1", "low", "high"]
 POINTS = 5  # comparisons in the headline
 SHOWN = 4  # comparisons whose photos are shown
@@ -26,14 +25,14 @@ def headline(evidence):
     """
     scores = {name: page.estimate(*row["macro_f1"]) for name, row in evidence.scores.items()}
     main, baseline = f"{evidence.best}: macro F1 {scores[evidence.best]}", evidence.baseline.name
-    pooled, lines = evidence.changes[evidence.changes.conditions > 1], []
+    pooled = evidence.changes[evidence.changes.conditions > 1]
     if len(pooled):
         lines = [
             f"{row['option']} {row['to']} ({page.number(row['b'])}) against {row['from']} "
             f"({page.number(row['a'])}), in {row['conditions']} conditions: {_answer(row)}"
             for row in pooled.sort_values("p", kind="stable").to_dict("records")
         ]
-    elif len(scores) > 1:
+    else:
         against = f"against {baseline} {scores[baseline]}"
         lines = [
             f"{row['run']} {scores[row['run']]} {against}: {_answer(row)}"
@@ -130,14 +129,17 @@ def _ranking(evidence):
 
 
 def _differences(evidence):
-    frame, order = evidence.compared.assign(holm=evidence.verdicts.holm), evidence.verdicts.run
-    frame["measure"] = frame.measure.map(TITLES)
-    frame = frame.set_index("run").loc[order].reset_index()
+    frame = pd.DataFrame(
+        {"run": run, "measure": TITLES[name]} | row
+        for run, rows in evidence.compared.items()
+        for name, row in rows.items()
+    )
+    frame.loc[frame.measure == TITLES["macro_f1"], "holm"] = evidence.verdicts.holm.to_numpy()
     stars = np.where(frame.p < SIGNIFICANT, " *", "")
     values = frame.b.map(page.number) + ": " + page.estimates(frame[DIFFERENCE], "+")
     texts = frame.assign(text=values + stars)
     shown = texts.pivot(index="run", columns="measure", values="text")
-    shown = shown.loc[order, [TITLES[name] for name in MEASURES[1:]]].reset_index()
+    shown = shown.loc[[*evidence.compared], [TITLES[name] for name in MEASURES[1:]]].reset_index()
     caption = (
         f"Accuracy and macro F1 of each attribute: differences from {evidence.baseline.name}; "
         "* p < .05, each alone."
@@ -183,3 +185,75 @@ def _cards(data, mistakes):
         title = f"{row.prediction}, p {row.p_prediction:.2f}"
         cards.append(html.card([page.photo(data, row.image)], title, lines))
     return html.cards(cards)
+
+
+def build_each(evidence):
+    """Section "Each run"."""
+    outcomes = evidence.outcomes
+    evidence.tables["mistakes"] = outcomes[outcomes.wrong != ""]
+    ages = {run: error_by_age(frame) for run, frame in outcomes.groupby("run", sort=False)}
+    evidence.tables["error_by_age"] = pd.concat(ages.values())
+    blocks = [_per_class(evidence)]
+    for group in evidence.groups:
+        scores, first = evidence.scores[group.name], group.runs[0]
+        parts = [
+            _measures(scores, group),
+            _confusions(group.results[0]),
+            html.figure(*figures.errors_by_age(ages[group.name]), "Lines: the mean over 5 years."),
+        ]
+        if first.logs:
+            parts.append(html.figure(*figures.learning_curves(first.logs), "A line a fold."))
+        title = f"{group.name}: macro F1 {page.estimate(*scores['macro_f1'])}"
+        if len(group.runs) > 1:
+            title += f", {len(group.runs)} seeds"
+        blocks.append(html.details(title, parts, open=len(evidence.groups) == 1))
+    intro = (
+        "Out-of-fold: each image is predicted by the model that never saw that person; the score "
+        "is pooled over all of them, with the labels as given. Of several seeds, the scores are "
+        "means and the pictures show the first."
+    )
+    return {"title": "Each run", "intro": intro, "blocks": blocks}
+
+
+def _per_class(evidence):
+    """The table of F1, mean over the seeds, of the 18 classes (kind "label") and of the values of
+    each attribute.
+    """
+    frames = []
+    for group in evidence.groups:
+        results = [{"label": result} | result["attributes"] for result in group.results]
+        for kind, names in ({"label": CLASS_NAMES} | ATTRIBUTES).items():
+            f1 = np.mean([result[kind]["per_class_f1"] for result in results], 0)
+            frames.append(pd.DataFrame({"run": group.name, "kind": kind, "class": names, "f1": f1}))
+    frame = pd.concat(frames, ignore_index=True)
+    wide = frame.pivot_table("f1", ["kind", "class"], "run", sort=False).droplevel("kind")
+    shown = wide.map(lambda f1: html.shade(f"{f1:.3f}", f1)).reset_index()
+    caption = "F1 of the 18 classes, and of the values of each attribute."
+    return page.keep(evidence, "per_class_f1", frame, caption, shown, kind="heat")
+
+
+def _measures(scores, group):
+    rows = [(TITLES[name], page.estimate(*score)) for name, score in scores.items()]
+    rows += [(name, page.number(value)) for name, value in group.figures.items() if value >= 0]
+    rows.append(("calibration error", page.number(np.mean([one["ece"] for one in group.results]))))
+    frame = pd.DataFrame(rows, columns=["measure", "value, 95 % interval"])
+    frame["measure"] = frame.measure.str.replace("_", " ")
+    return page.table(frame, "Scores over people; what training took.")
+
+
+def _confusions(result):
+    blocks = html.heading("Confusion", "Rows: the label; columns: the prediction.")
+    for name, values in ATTRIBUTES.items():
+        blocks += page.heat(values, result["attributes"][name]["confusion"], name)
+    return blocks + page.heat(CLASS_NAMES, result["confusion"], "18 classes")
+
+
+def error_by_age(outcomes):
+    """A frame with a row a year of age: age, people, images, the share of images wrong in label,
+    mask, gender and age_group, run. outcomes: of one run, as of runs.outcomes().
+    """
+    words = {"label": ".", "mask": "mask", "gender": "gender", "age_group": "age"}
+    wrong = {column: outcomes.wrong.str.contains(word) for column, word in words.items()}
+    how = {"person": "nunique", "image": "size"} | dict.fromkeys(words, "mean") | {"run": "first"}
+    frame = outcomes.assign(**wrong).groupby("age", as_index=False).agg(how)
+    return frame.rename(columns={"person": "people", "image": "images"})

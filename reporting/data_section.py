@@ -23,17 +23,16 @@ def survey(root, frame):
     """One pass over all photos: the frame with the columns error, a text or "", and hash, of
     difference_hash() or None.
     """
+
+    def look(image):
+        try:
+            return "", difference_hash(read_photo(root / image))
+        except UserError as error:
+            return str(error).removeprefix(f"{root / image}: "), None
+
     with ThreadPoolExecutor(cores()) as pool:
-        looks = pool.map(_look, [root / image for image in frame.image])
-        rows = list(progress(looks, total=len(frame), desc="photos", unit="photo"))
-    return frame.assign(**pd.DataFrame(rows, frame.index, columns=["error", "hash"]))
-
-
-def _look(path):
-    try:
-        return "", difference_hash(read_photo(path))
-    except UserError as error:
-        return str(error).removeprefix(f"{path}: "), None
+        looks = progress(pool.map(look, frame.image), total=len(frame), desc="photos", unit="photo")
+        return frame.assign(**pd.DataFrame(looks, frame.index, columns=["error", "hash"]))
 
 
 def difference_hash(photo):

@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from captum.attr import LayerAttribution, LayerGradCam
 
+import augment
 from background.matte import Matting
 from background.pixels import open_pixels
 from common.errors import UserError
@@ -45,21 +46,6 @@ def inputs(evidence, names, info, method, cache):
     return pixels.batch(every, 0), mattes
 
 
-# ---- maps
-
-
-def feature_map(backbone, size):
-    """The last stage that timm lists whose map has CELLS cells or more on its shorter side; None
-    if the backbone does not end in a map (n, channels, h, w), as transformers of tokens do not.
-    """
-    stages = getattr(backbone, "feature_info", [])
-    fine = [stage for stage in stages if -(-min(size) // stage["reduction"]) >= CELLS]
-    with torch.no_grad():
-        last = backbone.forward_features(torch.zeros(1, 3, *size))
-    ends_in_one = last.ndim == 4 and last.shape[1] == backbone.num_features
-    return backbone.get_submodule(fine[-1]["module"]) if fine and ends_in_one else None
-
-
 def attribute_logits(logits, attribute):
     """(n, K) scores of an attribute's values; of 18-class logits, the log of the summed exp; of an
     age that depends on the mask state, the mean over the states.
@@ -72,32 +58,31 @@ def attribute_logits(logits, attribute):
 
 
 def maps(model, info, images, attribute):
-    """(n, H, W) float32 >= 0: Grad-CAM (Selvaraju et al. 2017) of the predicted value.
+    """(n, H, W) float32 >= 0: Grad-CAM (Selvaraju et al. 2017) of the predicted value, at the last
+    stage that timm lists whose map has CELLS cells or more on its shorter side.
 
-    images: uint8 (n, 3, H, W). UserError if the model has no feature map.
+    images: uint8 (n, 3, H, W). UserError if the backbone does not end in a map (n, channels, h, w),
+    as transformers of tokens do not.
     """
-    layer, size = feature_map(model.backbone, images.shape[2:]), tuple(images.shape[2:])
-    if layer is None:
+    backbone, size = model.backbone, tuple(images.shape[2:])
+    stages = getattr(backbone, "feature_info", [])
+    fine = [stage["module"] for stage in stages if -(-min(size) // stage["reduction"]) >= CELLS]
+    with torch.no_grad():
+        last = backbone.forward_features(torch.zeros(1, 3, *size))
+    if not fine or last.ndim != 4 or last.shape[1] != backbone.num_features:
         raise UserError(f"{info.model} has no feature map that Grad-CAM could show")
-    mean, std = (torch.tensor(value).view(3, 1, 1) for value in (info.mean, info.std))
 
     def forward(batch):
         return attribute_logits(model(batch), attribute)
 
-    found, explain = [], LayerGradCam(forward, layer)
+    found, explain = [], LayerGradCam(forward, backbone.get_submodule(fine[-1]))
     for part in images.split(BATCH):
-        batch = (part.float() / 255 - mean) / std
+        batch = augment.normalize(part, info.mean, info.std)
         with torch.no_grad():
             value = forward(batch).argmax(1)
         cam = explain.attribute(batch, value, relu_attributions=True)
         found.append(LayerAttribution.interpolate(cam, size, "bilinear")[:, 0].detach().numpy())
     return np.concatenate(found)
-
-
-def share_on(cam, matte):
-    """(n,) share of each map's energy on the person; NaN where a map is zero everywhere."""
-    total, inside = cam.sum((1, 2)), (cam * matte).sum((1, 2))
-    return np.divide(inside, total, out=np.full(len(cam), np.nan), where=total > 0)
 
 
 def choose(rows, run, count, seed):
@@ -132,9 +117,6 @@ def look(evidence, run, chosen, method, cache):
     return result
 
 
-# ---- the section
-
-
 def build(evidence, count):
     """Section "Where it looks", of the first seed of each group. count: photos shown a class."""
     made = [method for method in METHODS if (evidence.matte_dir / method).is_dir()]
@@ -165,11 +147,14 @@ def build(evidence, count):
 
 def energy(found, persons):
     """A frame with a row a run and attribute: energy (mean share on the person), area (the person's
-    share of the image), photos, and how much more than the first run's energy: difference, low,
-    high (95 %, over people). found: {run: look()}; persons: (n,) of the photos.
+    share of the image), photos whose map is not zero everywhere, and how much more than the first
+    run's energy: difference, low, high (95 %, over people). found: {run: look()}; persons: (n,) of
+    the photos.
     """
     cells = {(run, name): cell for run, looks in found.items() for name, cell in looks.items()}
-    shares = pd.DataFrame({key: share_on(cam, matte) for key, (_, cam, matte) in cells.items()})
+    inside = {key: (cam * matte).sum((1, 2)) for key, (_, cam, matte) in cells.items()}
+    total = {key: cam.sum((1, 2)) for key, (_, cam, _) in cells.items()}
+    shares = (pd.DataFrame(inside) / pd.DataFrame(total)).astype(float)
     areas = [matte.mean() for _, _, matte in cells.values()]
     frame = pd.DataFrame({"energy": shares.mean(), "area": areas, "photos": shares.count()})
     first = shares[next(iter(found))]

@@ -19,9 +19,6 @@ html = Environment(loader=TEMPLATES, autoescape=True, undefined=StrictUndefined)
 html = html.get_template("report.html.j2").module
 
 
-# ---- texts
-
-
 def number(value, sign=""):
     """Text of a table cell: counts with thousands, shares with three digits, a dash for NaN."""
     if pd.isna(value):
@@ -50,9 +47,6 @@ def estimates(frame, sign=""):
     return pd.Series([estimate(*row, sign) for row in rows], frame.index, object)
 
 
-# ---- pictures
-
-
 def data_uri(image):
     """A WebP data URI of an RGB or grey uint8 image."""
     image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
@@ -69,9 +63,6 @@ def photo(data, image):
     except UserError:
         small = np.full((*SMALL[::-1], 3), 128, np.uint8)
     return data_uri(small), image
-
-
-# ---- blocks
 
 
 def table(frame, caption, csv="", limit=None, empty="", kind=""):

@@ -17,16 +17,11 @@ from experiment.reader import ALL, check_same, read_run
 from labels import CLASS_NAMES, decode
 from options import LAYOUT_FLAGS, RUNTIME_FLAGS, text_of
 
-# Options that some folders do not have, and what was done there: those of inference.py --oof are
-# unknown to a run of train.py, keep to an older one, the last three to all but older ones.
-PLAIN = {"tta": "none", "vote": "off", "decision": "argmax"}
-PLAIN |= {"keep": "best", "age_head": "softmax", "logit_adjustment": "0", "layer_decay": "1"}
+# Options that a folder may lack, and what was done there: all but the last are of inference.py.
+PLAIN = {"tta": "none", "vote": "off", "decision": "argmax", "keep": "best"}
 CHANGE = ["option", "from", "to", "conditions"]
 DIFFERENCE = ["difference", "low", "high"]
 FIGURES = [*DIFFERENCE, "low90", "high90", "detectable", "p", "won", "lost"]
-
-
-# ---- groups
 
 
 @dataclass
@@ -41,12 +36,10 @@ class Group:
         """{flag: text} of the first run; the flags of the layout are one option, `layout`, which
         also names the runs of an ensemble.
         """
-        config = self.runs[0].config
-        hidden = RUNTIME_FLAGS.union(LAYOUT_FLAGS, {"seed"})
-        recorded = config.get("options", {}).items()
-        options = {flag: text_of(value) for flag, value in recorded if flag not in hidden}
+        config, hidden = self.runs[0].config, RUNTIME_FLAGS.union(LAYOUT_FLAGS, {"seed"})
+        options = {k: text_of(value) for k, value in config["options"].items() if k not in hidden}
         members = options.pop("ensemble", "")
-        layout = config.get("layout", "?") + (f" of {members}" if members else "")
+        layout = config["layout"] + (f" of {members}" if members else "")
         return {"layout": layout} | PLAIN | options
 
     @property
@@ -96,11 +89,12 @@ def read_groups(arguments):
     for run in every[1:]:
         check_same(every[0], run)
     names = [group.name for group in groups]
-    for group in groups:
+    folders = [str(group.runs[0].folder) for group in groups]
+    for group, folder in zip(groups, folders, strict=True):
+        if folders.count(folder) > 1:
+            raise UserError(f"--model_dir names {folder} twice; give each run once")
         if names.count(group.name) > 1:
-            group.name = str(group.runs[0].folder)
-    if len({group.name for group in groups}) < len(groups):
-        raise UserError(f"--model_dir names {groups[-1].name} twice; give each run once")
+            group.name = folder
     return groups
 
 
@@ -142,9 +136,6 @@ def matched_pairs(groups):
     return pairs
 
 
-# ---- evidence
-
-
 @dataclass
 class Evidence:
     """All that the sections are made of; what is costly is computed once, when it is asked for."""
@@ -176,20 +167,16 @@ class Evidence:
 
     @cached_property
     def compared(self):
-        """Frame (run, measure, the figures of compare) of the runs against the baseline."""
-        return pd.DataFrame(
-            {"run": group.name, "measure": name} | row
-            for group in self.groups
-            if group is not self.baseline
-            for name, row in self._compare([self.baseline], [group]).items()
-        )
+        """{run: compare of the baseline and it}, the best run first."""
+        others = [group for group in self.groups if group is not self.baseline]
+        found = {group.name: self._compare([self.baseline], [group]) for group in others}
+        return dict(sorted(found.items(), key=lambda item: -item[1]["macro_f1"]["difference"]))
 
     @cached_property
     def verdicts(self):
-        """The rows of macro F1 of `compared`, by `judge`, the best run first."""
-        frame = self.compared[self.compared.measure == "macro_f1"]
-        frame = judge(frame, self.rows.person.nunique())
-        return frame.sort_values("difference", ascending=False, kind="stable")
+        """Frame (run, the figures of macro F1, holm, verdict) of `compared`."""
+        lines = [{"run": run} | rows["macro_f1"] for run, rows in self.compared.items()]
+        return self._judge(["run"], lines)
 
     @cached_property
     def changes(self):
@@ -203,24 +190,24 @@ class Evidence:
             for pool in [pairs] if len(seeds) == 1 else [[pair] for pair in pairs]:
                 row = self._compare(*zip(*pool, strict=True), paired=len(pool) > 1)["macro_f1"]
                 lines.append(dict(zip(CHANGE, (*change, len(pool)), strict=True)) | row)
-        frame = pd.DataFrame(lines, columns=[*CHANGE, "a", "b", "sd_a", "sd_b", *FIGURES])
-        return judge(frame, self.rows.person.nunique())
+        return self._judge(CHANGE, lines)
+
+    def _judge(self, names, lines):
+        """Frame of rows of compare, which begin with these names, each with holm and verdict."""
+        people, chances = self.rows.person.nunique(), holm([line["p"] for line in lines])
+        lines = [line | {"holm": p} for line, p in zip(lines, chances, strict=True)]
+        lines = [line | {"verdict": verdict(line, people)} for line in lines]
+        columns = [*names, "a", "b", "sd_a", "sd_b", *FIGURES, "holm", "verdict"]
+        return pd.DataFrame(lines, columns=columns)
 
     @cached_property
     def outcomes(self):
-        """{run: frame of `outcomes`}."""
-        return {group.name: outcomes(self.rows, group) for group in self.groups}
+        """The frames of `outcomes` of all runs, one below the other."""
+        return pd.concat([outcomes(self.rows, group) for group in self.groups], ignore_index=True)
 
     def mistakes(self, run):
         """The rows of its outcomes that are wrong, the surest mistake first."""
-        return self.outcomes[run][self.outcomes[run].wrong != ""]
-
-
-def judge(frame, people):
-    """The frame (a row a comparison, as compare gives it) with holm, and verdict."""
-    frame = frame.assign(holm=holm(frame.p))
-    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
-    return frame.assign(verdict=[verdict(row, people) for row in rows])
+        return self.outcomes[(self.outcomes.run == run) & (self.outcomes.wrong != "")]
 
 
 def holm(p):

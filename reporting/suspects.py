@@ -51,29 +51,27 @@ def _disagreement(rows, name, given, votes):
     unit = rows.image if name == "mask" else rows.person
     votes = pd.DataFrame(votes).groupby(unit.to_numpy()).mean().to_numpy()
     first = np.unique(unit, return_index=True)[1]
-    people, given, at = rows.iloc[first], given[first], np.arange(len(first))
+    given, at = given[first], np.arange(len(first))
     # The temperature under which the labels given are likeliest.
     fit = [logsumexp(f * votes, axis=1).mean() - f * votes[at, given].mean() for f in FACTORS]
     votes = votes * FACTORS[np.argmin(fit)]
     others = votes.copy()
     others[at, given] = -np.inf
     best = others.argmax(1)
-    places = [_place(name, *pair) for pair in zip(people.person, people.image, strict=True)]
-    frame = pd.DataFrame(places, columns=["id", "field", "note"]).assign(
-        to=np.take(ATTRIBUTES[name], best),
-        confidence=softmax(votes, 1)[at, best].round(3),
-        margin=votes[at, best] - votes[at, given],
-    )
-    frame["from"] = np.take(ATTRIBUTES[name], given)
+    places = [_place(name, row) for row in rows.iloc[first].itertuples()]
+    frame = pd.DataFrame(places, columns=[*KEY, "note"])
+    frame["from"], frame["to"] = (np.take(ATTRIBUTES[name], codes) for codes in (given, best))
+    frame["confidence"] = softmax(votes, 1)[at, best].round(3)
+    frame["margin"] = votes[at, best] - votes[at, given]
     return frame.loc[frame.confidence > 0.5, [*COLUMNS, "margin"]]
 
 
-def _place(name, person, image):
+def _place(name, row):
     """(id, field, note) of a label: of the person's gender or age, of one photo's mask."""
-    photo = PurePosixPath(image)
+    photo = PurePosixPath(row.image)
     if name == "mask":
-        return person, f"mask:{photo.stem}", f"{person} {photo.name}"
-    return person, name, person
+        return row.person, f"mask:{photo.stem}", f"{row.person} {photo.name}"
+    return row.person, name, row.person
 
 
 def doubts(mistakes):
@@ -82,11 +80,10 @@ def doubts(mistakes):
     """
     lines = []
     for row in mistakes.itertuples():
-        for name, old, new in zip(
-            ATTRIBUTES, row.label.split(), row.prediction.split(), strict=True
-        ):
+        values = zip(row.label.split(), row.prediction.split(), strict=True)
+        for name, (old, new) in zip(ATTRIBUTES, values, strict=True):
             if old != new:
-                person, field, note = _place(name, row.person, row.image)
+                person, field, note = _place(name, row)
                 lines.append((person, field, old, new, row.p_prediction, note))
     return pd.DataFrame(lines, columns=COLUMNS).drop_duplicates(KEY)
 
@@ -104,15 +101,14 @@ def build(evidence):
         "--label_fixes label_fixes.csv. This browser remembers what you chose."
     )
     blocks = [
-        _review(evidence, found, [marginals(run) for run in every]),
+        _review(evidence, found, marginals(np.mean(every, 0))),
         page.keep(evidence, "suspects", found, caption, limit=10, empty=nobody),
     ]
     return {"title": "Label review", "intro": intro, "blocks": blocks}
 
 
-def _review(evidence, found, votes):
-    """The form of the first suspects and mistakes. votes: one labels.marginals() a run."""
-    says = {name: np.mean([run[name] for run in votes], 0) for name in ATTRIBUTES}
+def _review(evidence, found, says):
+    """The form of the first suspects and mistakes. says: labels.marginals() of the runs' mean."""
     first, best = found.head(SUSPECTS), evidence.best
     both = pd.concat([first, doubts(evidence.mistakes(best))]).drop_duplicates(KEY)
     items = [_item(evidence, row, says) for row in both[: len(first) + MISTAKES].to_dict("records")]

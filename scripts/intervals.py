@@ -3,12 +3,12 @@
 python scripts/intervals.py runs/findings/joint-none-split-none.html ... --out docs/findings.svg
 """
 
-import io
+import base64
 import re
 import sys
 from pathlib import Path
 
-import numpy as np
+import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from common.errors import UserError, run_command
@@ -23,10 +23,8 @@ def main(argv=None):
     parser.add_argument("--out", type=Path, default=Path("output/intervals.svg"), help="picture")
     args = parser.parse_args(argv)
     check_writable("--out", args.out, "file")
-    import matplotlib
-    from matplotlib.figure import Figure
-
     from experiment.reader import read_table
+    from reporting import figures
 
     found = []
     for page in args.pages:
@@ -40,21 +38,10 @@ def main(argv=None):
         # Seeds of a condition are told by the first of them.
         ours = rows.run.iloc[0]
         names = [re.sub(r"-s\d+$", "", run) for run in (ours, *runs[runs != ours])]
-        found.append((" against ".join(names), *rows[[*numbers]].iloc[0]))
-    names, middle, low, high = map(np.array, zip(*found, strict=True))
-    matplotlib.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "intervals"}
-    figure = Figure(figsize=(8, 1 + len(names) / 3), layout="constrained")
-    axes, places = figure.subplots(), np.arange(len(names))
-    axes.axvspan(-0.02, 0.02, color="#e0e0e0")  # what report.py calls no difference
-    axes.axvline(0, color="black", lw=1)
-    axes.errorbar(middle, places, xerr=[middle - low, high - middle], fmt="o", capsize=4)
-    axes.set_yticks(places, names)
-    axes.invert_yaxis()
-    axes.set_xlabel("difference of macro F1, 95 % interval (grey: no larger than .02)")
-    axes.spines[["top", "right"]].set_visible(False)
-    picture = io.StringIO()
-    figure.savefig(picture, format="svg", metadata={"Date": None})
-    write_text(args.out, picture.getvalue())
+        found.append(rows.assign(run=" against ".join(names)))
+    figures.STYLE["savefig.transparent"] = False  # no page is behind it
+    picture, _ = figures.forest(pd.concat(found, ignore_index=True), "its rival")
+    write_text(args.out, base64.b64decode(picture.partition(",")[2]).decode())
 
 
 if __name__ == "__main__":

@@ -42,14 +42,7 @@ def to_argv(values):
 
 def suggest(trial, space):
     """{key: value} of an optuna Trial; the same again if asked again."""
-    values = {}
-    for key, kind in space.items():
-        if isinstance(kind, CategoricalDistribution):
-            values[key] = trial.suggest_categorical(key, kind.choices)
-        else:
-            ask = trial.suggest_int if isinstance(kind, IntDistribution) else trial.suggest_float
-            values[key] = ask(key, kind.low, kind.high, log=kind.log)
-    return values
+    return {key: trial._suggest(key, kind) for key, kind in space.items()}
 
 
 def ends(kind):

@@ -1,4 +1,4 @@
-"""The study of a search: opens it, and runs its trials one by one.
+"""The study of a search: opens it, runs its trials one by one, and says what it found.
 
 Optuna keeps the trials, chooses their values and says which to prune. Which worker runs which
 trial is decided here, by locks that the kernel frees when a process ends: an interrupted trial
@@ -9,8 +9,8 @@ import argparse
 import contextlib
 import json
 import shlex
-import shutil
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 import options
 from common import devices
 from common.errors import UserError
-from common.files import locked, read_json
+from common.files import atomic, locked, read_json, write_csv
 from common.processes import say
 from experiment.reader import fold_folder, read_config
 from experiment.run_folder import file_hashes, fingerprint
@@ -38,6 +38,8 @@ PLAN = "tune.py"  # the attribute of a study that says what it searches
 # --workers its folds would not be scored one after the other, as the pruner compares them.
 OWN = ("--resume", "--fold", "--name", "--from_run", "--config", "--dry_run", "--workers")
 STARTUP = 5  # complete trials before any is pruned
+ENOUGH = 5  # complete trials from which importance is drawn
+SHOWN = 5  # of the best trials
 
 
 @dataclass
@@ -166,8 +168,7 @@ def fail(study, trial, error):
 
 def resuming(folder, args):
     """The flags that resume a trial's run, None if it has none yet; UserError if it is another."""
-    if not (folder / "config.json").exists():
-        shutil.rmtree(folder, ignore_errors=True)  # killed before its first epoch, at most
+    if not folder.exists():
         return None
     if options.training_options(read_config(folder)["options"]) != options.training_options(args):
         raise UserError(
@@ -193,3 +194,54 @@ def report_epoch(search, trial, args, fold, epoch, score):
     final = step == search.longest * max(args.k_fold, 1)  # trained to the end: it gets its score
     if not final and trial.should_prune():
         raise optuna.TrialPruned
+
+
+def finish(search):
+    """Writes trials.csv, history.png and importance.png, and says which trials are the best."""
+    study, folder = search.study, search.folder
+    frame = table(study)
+    counts = ", ".join(f"{count} {state}" for state, count in frame.state.value_counts().items())
+    say(f"study {search.args.study}: {counts}")
+    write_csv(folder / "trials.csv", frame)
+    complete = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+    if not complete:
+        raise UserError(f"no trial has a score; {folder}/trials.csv says why")
+    draw(study, len(complete), folder)
+    say("\nmacro F1  trial  flags")
+    best = sorted(complete, key=lambda trial: -trial.value)[:SHOWN]
+    for trial in best:
+        say(f"{trial.value:8.4f}  {trial.number:5d}  {shlex.join(spaces.to_argv(trial.params))}")
+    say(f"\nbest macro F1 {best[0].value:.4f}, of trial {best[0].number}; to train it again:")
+    say(shlex.join(["python", "train.py", *search.fixed, *spaces.to_argv(best[0].params)]))
+
+
+def table(study):
+    """Optuna's table of the trials: trial, state, last_macro_f1 (reported or final), macro_f1 (if
+    complete), a column a key of the space, and seconds and error where there are some.
+    """
+    frame = study.trials_dataframe(("number", "state", "value", "params", "user_attrs"))
+    frame.columns = frame.columns.str.replace("^(params|user_attrs)_", "", regex=True)
+    frame = frame.rename(columns={"number": "trial", "value": "last_macro_f1"})
+    frame.state = frame.state.str.lower()
+    frame.insert(2, "macro_f1", frame.last_macro_f1.where(frame.state == "complete"))
+    return frame
+
+
+def draw(study, complete, folder):
+    """Draws history.png and, if the complete trials are enough, importance.png (PED-ANOVA)."""
+    import matplotlib
+    from matplotlib import pyplot
+    from optuna.visualization import matplotlib as plots
+
+    matplotlib.use("agg")  # opens no window
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        figures = {"history": plots.plot_optimization_history(study, target_name="macro F1")}
+        if complete >= ENOUGH and len(study.best_params) >= 2:
+            figures["importance"] = plots.plot_param_importances(study, target_name="macro F1")
+        else:
+            say(f"no importance.png: it needs {ENOUGH} complete trials and two flags to search")
+        for name, axes in figures.items():
+            with atomic(folder / f"{name}.png") as temporary:
+                axes.figure.savefig(temporary, format="png", dpi=120, bbox_inches="tight")
+            pyplot.close(axes.figure)

@@ -56,14 +56,6 @@ def test_attribute_logits_are_log_marginals():
         assert gradcam.attribute_logits({name: logits}, name) is logits
 
 
-def test_share_on_the_person():
-    cam, matte = np.zeros((3, 4, 4)), np.zeros((3, 4, 4))
-    matte[:, :2] = 1
-    cam[0, 1, 1], cam[1, 0, 0], cam[1, 3, 3] = 5, 1, 3
-    share = gradcam.share_on(cam, matte)
-    assert share[:2].tolist() == [1, 0.25] and np.isnan(share[2])
-
-
 def test_transformers_have_no_feature_map():
     vit = models.create("test_vit", ["age"], SIZE).eval()
     with pytest.raises(UserError, match="test_vit has no feature map"):

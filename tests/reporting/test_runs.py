@@ -67,3 +67,9 @@ def test_seeds_of_an_average_are_averages_of_the_same_runs(runs_drawn, tmp_path)
     assert len(runs.read_groups([f"{one},{two}"])[0].runs) == 2
     with pytest.raises(UserError, match="not seeds of one configuration, layout is"):
         runs.read_groups([f"{one},{other}"])
+
+
+def test_a_run_given_twice_is_named(runs_drawn):
+    root, _ = runs_drawn
+    with pytest.raises(UserError, match=f"names {root / 'a'} twice"):
+        runs.read_groups([str(root / name) for name in ("a", "a", "b")])
