@@ -12,7 +12,7 @@ import rembg
 import torch
 from PIL import Image, ImageOps
 
-from background import digests, matte
+from background import matte
 from common import files
 from common.errors import UserError
 from dataset import find_images
@@ -194,8 +194,8 @@ def test_a_kept_matte_of_rembg_is_not_used_for_another_photo(folder):
 
 def test_photos_are_read_again_only_where_what_is_known_of_them_is_lost(folder, monkeypatch):
     _, made = make(folder, "grabcut")
-    known, read, seen = made.parent / "photos.json", digests.read_bytes, []
-    monkeypatch.setattr(digests, "read_bytes", lambda path: seen.append(path) or read(path))
+    known, read, seen = made.parent / "photos.json", matte.Digests.read, []
+    monkeypatch.setattr(matte.Digests, "read", lambda *args: seen.append(args) or read(*args))
     before = known.read_text()
     wrong = json.dumps(dict.fromkeys(json.loads(before), 7))
     for content, count in ((before, 0), ("", 4), ("[]", 4), ('{"a": 1', 4), (wrong, 4)):
