@@ -289,9 +289,10 @@ def _write_rejected(job):
     notes = (job.folder / ".rejected").rglob("[!.]*.row")
     rows = [check(files.read_json(path), {"image": str}, path) for path in notes]
     table = pd.DataFrame(rows, columns=["image", "reason", "foreground"]).sort_values("image")
-    path = job.folder / "rejected.csv"
-    if job.shares or not path.exists():  # mattes that are all there may be on a read-only disk
-        files.write_csv(path, table.round({"foreground": 4}))
+    text, path = table.round({"foreground": 4}).to_csv(index=False), job.folder / "rejected.csv"
+    # Mattes that are all there may be on a read-only disk.
+    if not path.exists() or path.read_bytes() != text.encode():
+        files.write_text(path, text)
     return table
 
 

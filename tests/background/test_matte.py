@@ -310,6 +310,15 @@ def test_broken_photo(folder, capsys):
     assert not (made / "p0/0.png").exists()
 
 
+def test_a_broken_photo_is_no_longer_listed_as_rejected(folder):
+    save(folder / "black.png", np.zeros((64, 48, 3), np.uint8))
+    _, made = make(folder, "grabcut")
+    assert list(pd.read_csv(made / "rejected.csv").image) == ["black.png"]
+    (folder / "black.png").write_bytes(b"no photo")
+    make(folder, "grabcut", on_error="skip")
+    assert not len(pd.read_csv(made / "rejected.csv"))
+
+
 def test_wrong_input_is_one_clear_line(folder, tmp_path):
     (tmp_path / "file").write_text("in the way")
     (tmp_path / "bad.onnx").write_bytes(b"no network")
