@@ -83,11 +83,10 @@ def person_probability(tiny, hint=None):
     weight = weight + FACE * (faces @ standardised(skin(tiny)))
     colours = colour_clusters(tiny)
     prior = softmax(weight) @ bank
-    evidence = np.zeros(len(prior), np.float32)
-    miss, false_alarm = 0.4, 0.05
+    evidence = 0.0
     if hint is not None:
         hint = hint.ravel()
-        evidence = hint_odds(hint, miss, false_alarm)
+        evidence = hint_odds(hint, miss=0.4, false_alarm=0.05)
     person = sigmoid(logit(prior) + evidence)
     for _ in range(STEPS):
         fit = (odds @ person + floor) / len(person)

@@ -18,7 +18,6 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from background import grabcut, rembg_net
-from background.digests import Digests, belongs
 from common import devices, files
 from common.errors import UserError
 from common.processes import cores, counted, rank, say, world_size
@@ -48,11 +47,53 @@ class Matting:
     overwrite: bool = False
 
 
+class Digests:
+    """The digests of photos, remembered in a file by size and times of change: reading all photos
+    at each start would take longer than all else that is checked there.
+    """
+
+    def __init__(self, path):
+        self.path, self.new = path, {}
+        self.known = self._read()
+
+    def read(self, photo):
+        """(bytes, digest) of a photo; UserError if it cannot be read."""
+        mark, data = reading.stamp(photo), files.read_bytes(photo)
+        found = reading.digest(data)
+        self.new[str(photo.absolute())] = mark + found
+        return data, found
+
+    def belongs(self, path, photo):
+        """Whether a file is a whole matte of this photo."""
+        if not os.path.isfile(path):  # noqa: PTH113  False for a name that is too long
+            return False
+        mark, known = reading.stamp(photo), self.known.get(str(photo.absolute()), "")
+        with contextlib.suppress(OSError, UserError):  # one of them cannot be read
+            own = known.removeprefix(mark) if known.startswith(mark) else self.read(photo)[1]
+            return path.read_bytes().endswith(reading.tie(own))
+        return False
+
+    def save(self):
+        """Adds what is new to the file, unless its folder is there to be read only."""
+        if not self.new:
+            return
+        lock = files.locked(self.path.with_suffix(".lock"), wait=True)
+        with contextlib.suppress(OSError), lock:
+            known = self._read() | self.new  # other processes may have added theirs
+            files.write_json(self.path, dict(sorted(known.items())), sync=False)
+
+    def _read(self):
+        with contextlib.suppress(UserError):  # missing or damaged
+            return check(files.read_json(self.path), {str: str}, self.path)
+        return {}
+
+
 @dataclass
 class Job:
     """One method on one folder of photos."""
 
     root: Path
+    method: str
     folder: Path
     paths: dict  # {name: its matte's file}
     model: rembg_net.Model | None
@@ -60,10 +101,6 @@ class Job:
     digests: Digests
     broken: list = field(default_factory=list)  # names of photos that the workers skipped
     shares: list = field(default_factory=list)  # foreground shares, 0 to 1, of the mattes made
-
-    @property
-    def method(self):
-        return self.folder.name
 
     def note(self, path):
         """Where a row of rejected.csv is kept, as JSON; its name is no longer than the matte's."""
@@ -80,13 +117,13 @@ def ensure(root, names, method, matting):
     matte_dir = Path(matting.matte_dir or reading.default_matte_dir(root))
     model = rembg_net.find_model(matting.rembg_model) if method != "grabcut" else None
     paths, known = _paths(root, names, matte_dir, method), Digests(matte_dir / "photos.json")
-    job = Job(Path(root), matte_dir / method, paths, model, matting, known)
+    job = Job(Path(root), method, matte_dir / method, paths, model, matting, known)
     options = _start(job)
     mine, start = list(paths)[rank() :: world_size()], time.perf_counter()
     every = matting.overwrite
-    todo = [n for n in mine if every or not belongs(paths[n], known.of(job.root / n))]
-    foreign = sum(os.path.isfile(paths[name]) for name in todo)  # noqa: PTH113
-    if foreign and not matting.overwrite:
+    todo = [n for n in mine if every or not known.belongs(paths[n], job.root / n)]
+    foreign = sum(os.path.isfile(paths[n]) for n in todo)  # noqa: PTH113  a name may be too long
+    if foreign and not every:
         say(
             f"made again: {counted(foreign, 'matte')} in {job.folder} of other photos with these "
             "names, or of an older version (give each folder of photos its own --matte_dir)"
@@ -127,12 +164,13 @@ def _start(job):
     made otherwise.
     """
     options, old = options_of(job.method, job.model), _kept_options(job.folder)
+    other = old not in (None, options)
     if job.how.overwrite:
         devices.barrier()  # all have seen what is there
-        if old not in (None, options) and rank() == 0:
+        if other and rank() == 0:
             shutil.rmtree(job.folder)
         devices.barrier()
-    elif old not in (None, options):
+    elif other:
         theirs, ours = (
             " ".join(f"{key}={str(value)[:12]}" for key, value in some.items()) or "no meta.json"
             for some in (old, options)
@@ -164,8 +202,7 @@ def _kept_options(folder):
 
 def _clean(job, todo):
     """Removes what a killed run left behind of these photos."""
-    paths = {job.paths[name] for name in todo}
-    paths = {files.hidden(path) for path in paths | {job.note(path) for path in paths}}
+    paths = {files.hidden(job.paths[name]) for name in todo}
     for path in job.folder.rglob(".*.tmp"):
         if path.with_name(path.name.rsplit(".", 2)[0]) in paths:
             files.remove_leftover(path)
@@ -176,8 +213,7 @@ def _make(job, todo):
     workers = job.how.workers or max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
     net = rembg_net.open_net(job.model, job.how.device) if job.model else None
     rembg = job.folder.parent / "rembg"
-    known = _kept_options(rembg) if job.method == "rembg_grabcut" else None
-    reuse = known == options_of("rembg", job.model)
+    reuse = job.method == "rembg_grabcut" and _kept_options(rembg) == options_of("rembg", job.model)
 
     def one(name):
         path = job.paths[name]
@@ -202,11 +238,9 @@ def _make(job, todo):
 
 def _kept(path, photo, data):
     """The network's matte that the method rembg has kept of a photo; None if it was rejected."""
-    try:
+    with contextlib.suppress(UserError):
         kept = reading.read_matte(path, photo.shape[:2], data)
-    except UserError:
-        return None
-    return None if kept.min() == 255 else kept
+        return None if kept.min() == 255 else kept
 
 
 def _finish(job, name, photo, matte, sure, digest):
@@ -255,9 +289,10 @@ def _write_rejected(job):
     notes = (job.folder / ".rejected").rglob("[!.]*.row")
     rows = [check(files.read_json(path), {"image": str}, path) for path in notes]
     table = pd.DataFrame(rows, columns=["image", "reason", "foreground"]).sort_values("image")
-    path = job.folder / "rejected.csv"
-    if job.shares or not path.exists():  # mattes that are all there may be on a read-only disk
-        files.write_csv(path, table.round({"foreground": 4}))
+    text, path = table.round({"foreground": 4}).to_csv(index=False), job.folder / "rejected.csv"
+    # Mattes that are all there may be on a read-only disk.
+    if not path.exists() or path.read_bytes() != text.encode():
+        files.write_text(path, text)
     return table
 
 

@@ -4,7 +4,6 @@ threads; every other through rembg's session classes, since each normalises phot
 
 import hashlib
 import os
-import sys
 import threading
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from common.errors import UserError
@@ -121,12 +121,10 @@ def _from_rembg(name):
 
 def _classes():
     """rembg's session classes by name. Imported late: rembg's first import takes half a minute."""
-    torch = sys.modules.get("torch")
-    threads = torch.get_num_threads() if torch else None
+    threads = torch.get_num_threads()
     from rembg.sessions import sessions_class
 
-    if torch:  # pymatting, which rembg imports, sets OpenMP to all cores, torch's threads too
-        torch.set_num_threads(threads)
+    torch.set_num_threads(threads)  # pymatting, which rembg imports, sets it to all cores
     return {item.name(): item for item in sessions_class}
 
 

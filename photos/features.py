@@ -9,24 +9,12 @@ import augment
 from common import devices
 from common.files import cached
 from common.processes import progress
-
-
-class Features:
-    """Takes the place of store.Pixels if the backbone does not learn; values: float32 (V, N, F)."""
-
-    def __init__(self, values, pixels):
-        self.values = torch.from_numpy(values).to(pixels.device)
-        self.device, self.broken, self.views = pixels.device, pixels.broken, pixels.views
-
-    def batch(self, photos, view, backgrounds=None):
-        """float32 (n, F) on the device; arguments as of store.Pixels.batch."""
-        photos = photos.to(self.device)
-        return self.values[view if isinstance(view, int) else view.to(self.device), photos]
+from photos.store import Pixels
 
 
 def load(pixels, backbone, info, cache_dir, batch_size=256):
-    """Features of all photos of a store.Pixels, from the cache folder or made now, by a backbone in
-    eval mode on their device; info: the ModelInfo.
+    """Pixels whose batches are the features, float32 (n, F), of those of another store.Pixels, from
+    the cache folder or made now, by a backbone in eval mode on their device; info: the ModelInfo.
     """
     key = hashlib.sha256(pixels.key.encode())
     key.update(repr((info.model, info.mean, info.std, info.size)).encode())
@@ -40,7 +28,8 @@ def load(pixels, backbone, info, cache_dir, batch_size=256):
         return {"model": info.model, "photos": pixels.count}
 
     cached(path, make)
-    return Features(np.load(path), pixels)
+    layers = [{"pixels": values} for values in np.load(path)]
+    return Pixels(layers, pixels.broken, pixels.device)
 
 
 @torch.inference_mode()

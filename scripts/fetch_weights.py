@@ -70,12 +70,11 @@ def to_timm(name, data):
 
     state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     model = timm.create_model(name, pretrained=False)
-    renamed = {}
-    for key, (original, tensor) in zip(model.state_dict(), state.items(), strict=True):
+    renamed = dict(zip(model.state_dict(), state.values(), strict=True))
+    for key, original in zip(renamed, state, strict=True):
         assert key.split(".")[-1] == original.split(".")[-1], f"{original} is not {key}"
-        renamed[key] = tensor.contiguous()
-    model.load_state_dict(renamed, strict=True)
-    return save(renamed)
+    model.load_state_dict(renamed)
+    return save(model.state_dict())
 
 
 def main(argv=None):

@@ -190,7 +190,7 @@ def predicting(bench, people, cache=None):
 
 
 def bare_forward(bench, people):
-    """A function that returns the seconds of the model on so many photos that lie in memory."""
+    """A function that returns the images/s of the model on a batch that lies in memory."""
     [task] = bench.tasks(24)
     images, *_ = task.draw_samples().batch(slice(0, bench.args.batch_size))
     model, steps = task.model.eval(), max(2, PHOTOS * people // len(images) // 4)
@@ -202,13 +202,13 @@ def bare_forward(bench, people):
                 model(images)
 
     work()  # warms up
-    return lambda: seconds(work) / (steps * len(images)) * PHOTOS * people
+    return speed(steps * len(images), work)
 
 
 def inference(bench, people):
     """Images/s of inference.py from start to end, and of the bare forward."""
     forward, count = bare_forward(bench, people), PHOTOS * people
-    return lambda: count / command(*predicting(bench, people)), lambda: count / forward()
+    return lambda: count / command(*predicting(bench, people)), forward
 
 
 def inference_start(bench, people):
@@ -217,7 +217,7 @@ def inference_start(bench, people):
     command(*predicting(bench, people, cache))
 
     def ours():
-        bare = command("-c", "import torch") + forward()
+        bare = command("-c", "import torch") + PHOTOS * people / forward()
         return command(*predicting(bench, people, cache)) - bare
 
     return [ours]
@@ -302,7 +302,6 @@ def answers(bench, people):
 
 
 RESNET, SPLIT = (partial(epoch, flags=f) for f in (["--model", "resnet50"], ["--split_heads"]))
-COMMAND, MB = partial(training, of=command), partial(training, of=memory)
 # {name: (measure, people, unit of its values, what it is compared with, ratio to reach)}
 ROWS = {
     "epoch": (epoch, 421, "images/s", "bare step, same precision", 0.97),
@@ -310,7 +309,7 @@ ROWS = {
     "epoch_first": (first_epoch, 421, "images/s", "bare step", 0.85),
     "epoch_split": (SPLIT, 160, "images/s", "bare steps of three models", 0.97),
     "epoch_customary": (customary_epoch, 160, "images/s", "customary loop", 2),
-    "command": (COMMAND, 80, "s", "customary script", 0.5),
+    "command": (partial(training, of=command), 80, "s", "customary script", 0.5),
     "inference": (inference, 1800, "images/s", "bare forward, inference_mode", 0.9),
     "inference_start": (inference_start, 120, "s", "", 1.3),
     "rembg": (rembg, 20, "photos/s", "bare runs of onnxruntime", 0.92),
@@ -318,6 +317,6 @@ ROWS = {
     "store": (pixel_store, 120, "photos/s", "cv2.imread, cv2.resize, all cores", 0.85),
     "comparison": (two_runs, 2700, "s", "", 2),
     "help": (answers, 0, "s", "import argparse, numpy", 5),
-    "memory": (MB, 421, "MB", "customary script", 1.3),
+    "memory": (partial(training, of=memory), 421, "MB", "customary script", 1.3),
     "memory_inference": (inference_memory, 1800, "MB", "customary script, predicting", 1.3),
 }

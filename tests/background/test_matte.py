@@ -12,7 +12,7 @@ import rembg
 import torch
 from PIL import Image, ImageOps
 
-from background import digests, matte
+from background import matte
 from common import files
 from common.errors import UserError
 from dataset import find_images
@@ -194,8 +194,8 @@ def test_a_kept_matte_of_rembg_is_not_used_for_another_photo(folder):
 
 def test_photos_are_read_again_only_where_what_is_known_of_them_is_lost(folder, monkeypatch):
     _, made = make(folder, "grabcut")
-    known, read, seen = made.parent / "photos.json", digests.read_bytes, []
-    monkeypatch.setattr(digests, "read_bytes", lambda path: seen.append(path) or read(path))
+    known, read, seen = made.parent / "photos.json", matte.Digests.read, []
+    monkeypatch.setattr(matte.Digests, "read", lambda *args: seen.append(args) or read(*args))
     before = known.read_text()
     wrong = json.dumps(dict.fromkeys(json.loads(before), 7))
     for content, count in ((before, 0), ("", 4), ("[]", 4), ('{"a": 1', 4), (wrong, 4)):
@@ -308,6 +308,15 @@ def test_broken_photo(folder, capsys):
     (folder / "p0/0.png").write_bytes(b"broken after its matte was made")
     make(folder, "grabcut", on_error="skip")
     assert not (made / "p0/0.png").exists()
+
+
+def test_a_broken_photo_is_no_longer_listed_as_rejected(folder):
+    save(folder / "black.png", np.zeros((64, 48, 3), np.uint8))
+    _, made = make(folder, "grabcut")
+    assert list(pd.read_csv(made / "rejected.csv").image) == ["black.png"]
+    (folder / "black.png").write_bytes(b"no photo")
+    make(folder, "grabcut", on_error="skip")
+    assert not len(pd.read_csv(made / "rejected.csv"))
 
 
 def test_wrong_input_is_one_clear_line(folder, tmp_path):
