@@ -39,7 +39,7 @@ def draw_backdrop(rng, kind, size):
     blotches = 128 * light * rng.normal(1, 0.07, (7, 5, 1))
     blotches = cv2.resize(blotches.clip(0, 255).astype(np.uint8), (width, height))
     image = cv2.multiply(image, blotches, scale=1 / 128)
-    return cv2.GaussianBlur(image, (0, 0), max(0.3, rng.uniform(1, 4) * scale))
+    return cv2.stackBlur(image, (2 * int(rng.uniform(2, 8) * scale) + 1,) * 2)
 
 
 def marks(rng, width, least, most, count):

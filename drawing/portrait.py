@@ -76,7 +76,7 @@ def identity(rng, gender, age):
     style = rng.choice(list(STYLES), p=np.array(odds) / sum(odds))
     skin = mix(SKIN[rng.choice(5, p=[0.24, 0.34, 0.26, 0.11, 0.05])], (214, 168, 134), 0.2 * old)
     hair = mix(HAIR[rng.choice(5, p=[0.4, 0.27, 0.18, 0.1, 0.05])], (196, 194, 192), grey)
-    places, crown = np.linspace(-1.35, 1.35, 40), rng.uniform(-0.4, 0.4)
+    places, crown = np.linspace(-1.35, 1.35, 32), rng.uniform(-0.4, 0.4)
     strands = [[(x + crown, -1.4), (x, -0.95), (1.15 * x, -0.4), (x, 2.5)] for x in places]
     return SimpleNamespace(
         **who,
@@ -180,8 +180,8 @@ def draw_mask(rng, sketch, who, kind, worn):
     """Paints a mask of MASKS over the face, as WORN says."""
     colours, rise, share, foot = MASKS[kind]
     top, low = WORN[worn] + rng.normal(0, 0.02, 2)
-    peak, deep, tone = top - rise, low - top, rng.choice(colours)
-    v = top + deep * np.array([0, 0.1, 0.4, 0.75, 1])
+    peak, tone = top - rise, rng.choice(colours)
+    v = top + (low - top) * np.array([0, 0.1, 0.4, 0.75, 1])
     reach = half_width(who, v.clip(0, 0.93)) * share
     edge = np.stack([[*reach[:3], max(reach[3], 1.3 * foot), foot], v], 1)
     hook = 0.86 if who.style in LONG else 1.03  # hair hides the ears
@@ -193,4 +193,3 @@ def draw_mask(rng, sketch, who, kind, worn):
     if kind == "surgical":
         lines = [[(-x, y - 0.03), (0, y + 0.05), (x, y - 0.03)] for x, y in edge[1:4] * (0.85, 1)]
     sketch.lines(lines, mix(tone, (20, 20, 30), 0.3), 0.025)
-    sketch.shade([(0.9, v[2], 0.3, deep * 0.4, 0.2), (0, low, 0.7, deep * 0.25, 0.2)])

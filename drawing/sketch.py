@@ -23,8 +23,8 @@ def mirror(right):
 
 
 def smooth(points):
-    """Rounds a polygon (n, 2) by three rounds of corner cutting (Chaikin 1974)."""
-    for _ in range(3):
+    """Rounds a polygon (n, 2) by two rounds of corner cutting (Chaikin 1974)."""
+    for _ in range(2):
         after = np.roll(points, -1, 0)
         points = np.stack([0.75 * points + 0.25 * after, 0.25 * points + 0.75 * after], 1)
         points = points.reshape(-1, 2)
@@ -58,8 +58,8 @@ class Sketch:
             above.lines(stripes[::2], mix(colour, BLACK, 0.16), 0.04, edge=cv2.LINE_8)
             above.lines(stripes[1::2], mix(colour, WHITE, 0.1), 0.04, edge=cv2.LINE_8)
             cv2.fillPoly(stencil.pixels, shapes, (255,) * 4, cv2.LINE_AA, 4)
-            inside = cv2.multiply(above.pixels, stencil.pixels, scale=1 / 255)
-            self.pixels = over(self.pixels, inside)
+            cv2.multiply(above.pixels, stencil.pixels, above.pixels, scale=1 / 255)
+            over(self.pixels, above.pixels)
 
     def lines(self, paths, colour, width, *, closed=False, edge=cv2.LINE_AA):
         """Lines (m, k, 2) of a width; edge: a kind of line of cv2."""
@@ -84,6 +84,6 @@ class Sketch:
 
 
 def over(below, above):
-    """Lays a premultiplied RGBA picture over another (Porter and Duff 1984)."""
+    """Lays a premultiplied RGBA picture over another, in place (Porter and Duff 1984)."""
     rest = cv2.bitwise_not(cv2.extractChannel(above, 3))
-    return cv2.add(cv2.multiply(below, cv2.merge([rest] * 4), scale=1 / 255), above)
+    return cv2.add(cv2.multiply(below, cv2.merge([rest] * 4), below, scale=1 / 255), above, below)
