@@ -138,6 +138,7 @@ def draw_body(sketch, who, hair):
     throat = [(neck, 0.3), (neck, 1.2), (neck * 1.16, 1.36), (neck * 0.6, low), (0, low)]
     sketch.fill(np.add(mirror(throat), (0, 0.1)), mix(who.cloth, BLACK, 0.4))
     sketch.fill(mirror(throat), mix(who.skin, (120, 70, 50), 0.25))
+    sketch.fill(ROUND, mix(who.skin, (70, 34, 20), 0.6), (0, 0.8), (neck, 0.5))  # a shadow
     if collar:
         lapel = [(0, 1.16), (collar, 1.5), (collar - neck, low + 0.15), (-neck, low), (-0.2, 1.5)]
         sketch.fill(lapel, mix(who.cloth, WHITE, 0.14), (neck, 0))
@@ -158,8 +159,8 @@ def draw_face(sketch, who):
         (0.52, 0.34, 0.26, 0.17, (-0.04 * blush, blush, blush)),
         (0, 0.42, nose * 1.2, 0.06, 0.22), (nose * 0.8, 0.2, 0.07, 0.18, 0.12),
         (0.7, 0.62, 0.24, 0.3, beard), (0, 0.93, 0.5, 0.2, beard), (0, 0.52, 0.4, 0.06, beard / 2),
-        (who.shoulder, 3.9, 0.8, 2, 0.5), (0.74 * who.shoulder, 3.5, 0.1, 1.3, 0.35),  # sleeves
-        (0.3 * who.shoulder, 3.2, 0.12, 1, 0.2),  # and folds
+        (who.shoulder, 3.9, 0.8, 2, 0.5), (0.74 * who.shoulder, 3.5, 0.1, 1.5, 0.45),  # sleeves
+        (0.3 * who.shoulder, 3.4, 0.12, 1.4, 0.35),  # and folds
     ])  # fmt: skip
     red = mix(mix(skin, (176, 72, 70), 0.5), (190, 30, 56), 0.6 * who.makeup)
     brow = mix(mix(who.hair, (20, 14, 12), 0.5 - 0.3 * who.grey), skin, 0.22)
