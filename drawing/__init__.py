@@ -1,1 +1,1 @@
-"""The insides of demo.py: how people and their photos are drawn. Imports common and labels."""
+"""The insides of demo.py: how people are drawn. Imports common, labels and photos."""

@@ -6,9 +6,9 @@ from functools import partial
 import cv2
 import numpy as np
 
-from drawing.backdrop import BACKDROPS, draw_backdrop, render_scale
-from drawing.photo import MASKS, draw_photo
-from drawing.portrait import draw_portrait
+from drawing.backdrop import BACKDROPS, draw_backdrop
+from drawing.portrait import MASKS, draw_mask, draw_portrait, identity
+from drawing.sketch import Sketch, over
 from labels import ATTRIBUTES, encode
 from photos.reading import on_all_cores
 
@@ -23,17 +23,11 @@ AGES, CELLS, NOISE, ORDER = (2, 3), (4, 5), 6, 7
 
 def draw(out, args):
     """Draws the competition that args, the flags of demo.py, ask for into the folder `out`."""
-    train = people(args, 0, args.people)
-    evaluation = people(args, 1, args.eval_people)
-    record(train, args)
-    for person in evaluation:  # eval is one folder of photos whose names tell nothing
-        words = [f"{args.seed} {person['number']} {photo}" for photo in PHOTOS]
-        person["path"] = ""
-        person["files"] = [f"{hashlib.sha1(word.encode()).hexdigest()}.jpg" for word in words]
+    train, evaluation = people(args, 0, args.people), people(args, 1, args.eval_people)
+    write_train(out / "train", train, args)
+    write_eval(out, evaluation, args.seed)
     work = partial(draw_person, out=out, seed=args.seed, size=tuple(args.size))
     on_all_cores(work, train + evaluation, "drawing")
-    write_train(out, train)
-    write_eval(out, evaluation, args.seed)
 
 
 def people(args, split, count):
@@ -64,92 +58,118 @@ def draw_age(rng, group):
     return 60 if group == 2 else min(59, 30 + int(30 * rng.beta(2.2, 1.1)))
 
 
-def record(train, args):
-    """Sets each person's "label", (gender, age) as recorded, and "id", "path" and "files".
-
-    Labels are wrong for a share of the people. As in the competition's own archive, among 40 people
-    one is `.jpeg`, one `.png`, one mixed with a transparent PNG, and one has the id of the person
-    before with a suffix; one id occurs twice.
-    """
-    rng = np.random.default_rng([args.seed, NOISE])
-    wrong = rng.permutation(len(train))[: round(args.label_noise * len(train))]
-    suffixes = {5: [".jpeg"] * 7, 9: [".png"] * 7, 13: [".png", ".jpeg"] + [".jpg"] * 5}
-    twice = False
-    for index, person in enumerate(train):
-        gender, age = person["gender"], person["age"]
-        if index in wrong[::2]:
-            gender = 1 - gender
-        elif index in wrong:
-            age = draw_age(rng, (person["group"] + rng.integers(1, 3)) % 3)
-        person["label"], person["id"] = (gender, age), f"{index + 1:06d}"
-        if index and not twice and person["label"] != train[index - 1]["label"]:
-            twice, person["id"] = True, f"{index:06d}"
-        elif index % 40 == 17:
-            person["id"] = f"{index:06d}-1"
-        person["path"] = f"{person['id']}_{GENDERS[gender]}_Asian_{age}"
-        kinds = suffixes.get(index % 40, [".jpg"] * 7)
-        person["files"] = [photo + kind for photo, kind in zip(PHOTOS, kinds, strict=True)]
-
-
-def draw_person(person, out, seed, size):
-    """Draws and writes a person's seven photos and true mattes."""
-    key, name = [seed, person["split"], person["number"]], ("train", "eval")[person["split"]]
-    rng, scale = np.random.default_rng(key), render_scale(size)[0]
-    portrait = draw_portrait(rng, person["gender"], person["age"], scale)
-    backdrop = draw_backdrop(rng, person["background"], size)
-    masks = [*rng.choice(list(MASKS), 6, p=[0.4, 0.4, 0.2]), None]
-    wrongly, sun = rng.choice(["nose", "chin"], p=[0.6, 0.4]), rng.uniform(0, 2 * np.pi)
-    images = out / name / "images" / person["path"]
-    mattes = out / "mattes_true" / name / person["path"]
-    for folder in (images, mattes):
-        folder.mkdir(parents=True, exist_ok=True)
-    for number, (mask, file) in enumerate(zip(masks, person["files"], strict=True)):
-        rng = np.random.default_rng([*key, 1 + number])  # 0 would be the stream of the person
-        worn = wrongly if PHOTOS[number] == "incorrect_mask" else "right"
-        image, matte = draw_photo(rng, portrait, backdrop, size, sun, mask=mask, worn=worn)
-        image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-        if file.endswith(".png") and person["number"] % 40 == 13:
-            image = cv2.cvtColor(image, cv2.COLOR_BGR2BGRA)
-        write_image(images / file, image)
-        write_image(mattes / f"{file.rpartition('.')[0]}.png", matte)
-
-
-def write_image(path, image):
-    fast = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
-    coded = cv2.imencode(path.suffix, image, [cv2.IMWRITE_JPEG_QUALITY, 92, *fast])[1]
-    path.write_bytes(coded)  # a full disk is an error
-
-
 def write_table(path, header, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
     lines = [header, *(",".join(map(str, row)) for row in rows)]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def write_train(out, train):
-    """train.csv with the labels as recorded, truth_train.csv with the true ones, and junk files."""
-    rows, truth, images = [], [], out / "train" / "images"
-    for person in train:
-        gender, age = person["label"]
-        rows.append((person["id"], GENDERS[gender], "Asian", age, person["path"]))
+def write_train(folder, train, args):
+    """Sets "path" and "files" of each person; writes all but the photos, with the quirks below.
+
+    Labels are wrong for a share of the people. As in the competition's own archive, of 40 people
+    one is `.jpeg`, one `.png`, one mixed with a transparent PNG, one has the id of the person
+    before with a suffix, and one brings junk files; one id occurs twice.
+    """
+    rng = np.random.default_rng([args.seed, NOISE])
+    wrong = rng.permutation(len(train))[: round(args.label_noise * len(train))]
+    suffixes = {5: [".jpeg"] * 7, 9: [".png"] * 7, 13: [".png", ".jpeg"] + [".jpg"] * 5}
+    rows, truth, twice = [], [], False
+    for index, person in enumerate(train):
         gender, age = true = person["gender"], person["age"]
-        noisy = int(true != person["label"])
-        truth.append((person["path"], GENDERS[gender], age, noisy, person["background"]))
-    write_table(out / "train" / "train.csv", "id,gender,race,age,path", rows)
-    write_table(out / "truth_train.csv", "path,gender,age,noisy,background", truth)
-    (images / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
-    (images / ".ipynb_checkpoints").mkdir()
+        if index in wrong[::2]:
+            gender = 1 - gender
+        elif index in wrong:
+            age = draw_age(rng, (person["group"] + rng.integers(1, 3)) % 3)
+        label, name = (GENDERS[gender], "Asian", age), f"{index + 1:06d}"
+        if rows and not twice and rows[-1][1:4] != label:
+            twice, name = True, rows[-1][0]
+        elif index % 40 == 17:
+            name = f"{index:06d}-1"
+        path = "_".join(map(str, (name, *label)))
+        rows.append((name, *label, path))
+        noisy = int(true != (gender, age))
+        truth.append((path, GENDERS[true[0]], true[1], noisy, person["background"]))
+        kinds = suffixes.get(index % 40, [".jpg"] * 7)
+        files = [photo + kind for photo, kind in zip(PHOTOS, kinds, strict=True)]
+        person |= {"path": path, "files": files}
+    write_table(folder / "train.csv", "id,gender,race,age,path", rows)
+    write_table(folder.parent / "truth_train.csv", "path,gender,age,noisy,background", truth)
+    (folder / "images/.ipynb_checkpoints").mkdir(parents=True)
+    (folder / "images/.DS_Store").write_bytes(b"\0\0\0\1Bud1")
     for person in train[::40]:
-        (images / person["path"] / "._mask1.jpg").write_bytes(b"\0\5\26\7")
-        (images / f"._{person['path']}").write_bytes(b"\0\5\26\7")
+        (folder / "images" / person["path"]).mkdir()
+        (folder / "images" / person["path"] / "._mask1.jpg").write_bytes(b"\0\5\26\7")
+        (folder / "images" / f"._{person['path']}").write_bytes(b"\0\5\26\7")
 
 
 def write_eval(out, evaluation, seed):
-    """info.csv without the answers, and truth.csv with them, in the same random order."""
+    """Sets "path" and "files" of each person; writes info.csv, and truth.csv with the answers.
+
+    All photos lie in one folder, their names tell nothing, and both tables are in random order.
+    """
     rows = []
     for person in evaluation:
-        for number, name in enumerate(person["files"]):
+        words = [f"{seed} {person['number']} {photo}" for photo in PHOTOS]
+        files = [f"{hashlib.sha1(word.encode()).hexdigest()}.jpg" for word in words]
+        person |= {"path": "", "files": files}
+        for number, name in enumerate(files):
             answer = encode(max(0, number - 4), person["gender"], person["group"])
             rows.append((name, answer, person["number"], person["age"], person["background"]))
-    rows = [rows[i] for i in np.random.default_rng([seed, ORDER]).permutation(len(rows))]
+    rows = np.random.default_rng([seed, ORDER]).permutation(np.array(rows, object))
     write_table(out / "truth.csv", "ImageID,ans,person,age,background", rows)
-    write_table(out / "eval" / "info.csv", "ImageID,ans", [(row[0], 0) for row in rows])
+    write_table(out / "eval/info.csv", "ImageID,ans", [(row[0], 0) for row in rows])
+
+
+def draw_person(person, out, seed, size):
+    """Draws and writes a person's seven photos and true mattes."""
+    key, split = [seed, person["split"], person["number"]], ("train", "eval")[person["split"]]
+    rng = np.random.default_rng(key)
+    who = identity(rng, person["gender"], person["age"])
+    backdrop = draw_backdrop(rng, person["background"], size)
+    masks = rng.choice(list(MASKS), 6, p=[0.4, 0.4, 0.2])
+    worn = ["right"] * 5 + [rng.choice(["nose", "chin"], p=[0.6, 0.4])]
+    images = out / split / "images" / person["path"]
+    mattes = out / "mattes_true" / split / person["path"]
+    for folder in (images, mattes):
+        folder.mkdir(parents=True, exist_ok=True)
+    photos = zip(person["files"], [*masks, None], [*worn, None], strict=True)
+    for number, (file, *mask) in enumerate(photos):
+        rng = np.random.default_rng([*key, 1 + number])  # 0 would be the stream of the person
+        image, matte = draw_photo(rng, who, backdrop, size, mask)
+        transparent = file.endswith(".png") and person["number"] % 40 == 13
+        image = cv2.cvtColor(image, cv2.COLOR_RGB2BGRA if transparent else cv2.COLOR_RGB2BGR)
+        for path, pixels in [(images / file, image), ((mattes / file).with_suffix(".png"), matte)]:
+            cv2.imencode(path.suffix, pixels, [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tofile(path)
+
+
+def draw_photo(rng, who, backdrop, size, mask):
+    """One photo of a person: ((H, W, 3) uint8 RGB, (H, W) uint8 matte, 255 on the person).
+
+    who of identity, backdrop of draw_backdrop; mask: (one of MASKS, one of WORN), or two None for
+    a bare face. The draws of rng do not depend on the backdrop.
+    """
+    scale, (height, width) = size[0] / 512, size
+    zoom, roll = 1.1 * np.exp(rng.normal(0, 0.05)) * scale, rng.normal(0, 0.05)
+    turn = zoom * np.array([(np.cos(roll), -np.sin(roll)), (np.sin(roll), np.cos(roll))])
+    middle = (width / 2, 226 * scale) + rng.normal(0, (13, 10)) * scale
+    sketch = Sketch(size, np.column_stack([turn * (who.half, who.half * who.tall), middle]))
+    draw_portrait(sketch, who)
+    if mask[0]:
+        draw_mask(rng, sketch, who, *mask)
+    top, left = rng.integers(0, np.subtract(backdrop.shape[:2], size) + 1)
+    behind = cv2.cvtColor(backdrop[top : top + height, left : left + width], cv2.COLOR_RGB2RGBA)
+    image = cv2.cvtColor(over(behind, sketch.pixels), cv2.COLOR_RGBA2RGB)
+    image = cv2.multiply(image, cv2.resize(sunlight(rng, who.sun), (width, height)), scale=1 / 128)
+    image = cv2.GaussianBlur(image, (3, 3), max(0.2, rng.uniform(0, 0.9) * scale))
+    noise, share = rng.integers(0, 256, image.shape, np.uint8), rng.uniform(0.02, 0.09)
+    image = cv2.addWeighted(image, 1, noise, share, -128 * share)
+    return image, cv2.extractChannel(sketch.pixels, 3)
+
+
+def sunlight(rng, sun):
+    """Gains of a light from one side, uint8 (2, 2, 3) where 128 is 1, to be resized."""
+    angle, warm = sun + rng.normal(0, 0.3), rng.normal(0.01, 0.05)
+    ramp = np.add.outer((-np.sin(angle), np.sin(angle)), (-np.cos(angle), np.cos(angle)))
+    gains = np.exp(rng.normal(0, 0.09)) * (1 + rng.uniform(0.05, 0.35) * ramp[..., None])
+    return (128 * gains * (1 + warm, 1, 1 - warm)).clip(0, 255).astype(np.uint8)

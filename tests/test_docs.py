@@ -94,7 +94,7 @@ def test_the_readmes_say_the_same():
 
 def test_the_readmes_stay_short_and_their_picture_small():
     assert max(len(read(path).splitlines()) for path in (README, KOREAN)) <= 180
-    assert (HOME / "docs/overview.svg").stat().st_size <= 300_000
+    assert (HOME / "docs/overview.jpg").stat().st_size <= 200_000
 
 
 def test_git_ignores_the_pages_tables_and_pictures_of_photos(tmp_path):
