@@ -18,6 +18,7 @@ CPU_BATCH = 32  # photos; 256 at once took 1.5 GB more, and were not faster
 
 def pick_device(name, deterministic=False):
     """torch.device of --device, made ready: auto takes this process's GPU if there is one.
+
     UserError if it is none on which models run, or if torch sees none of that kind.
     """
     if deterministic:
@@ -62,6 +63,7 @@ def at_once(batch_size, device):
 
 def keep_memory():
     """Keeps what a step frees for the next one, from now on in this process (mallopt of glibc).
+
     Else large blocks go back to the kernel, and each step asks for them again, page by page.
     """
     with contextlib.suppress(OSError, AttributeError):  # another C library has its own ways

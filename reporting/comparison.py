@@ -88,7 +88,7 @@ def build(evidence):
     )
     blocks = [
         _ranking(evidence),
-        html.figure(*figures.forest(evidence.verdicts, baseline)),
+        html.figure(*figures.forest(evidence.verdicts, baseline), "Grey: no larger than .02."),
         _differences(evidence),
         _one_option(evidence),
         _disagreements(evidence),

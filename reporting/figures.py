@@ -7,6 +7,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiment.comparison import MARGIN
 from labels import ATTRIBUTES
 
 # Of Okabe and Ito (2008): colours that the colour-blind can tell apart.
@@ -93,6 +94,7 @@ def forest(rows, baseline):
     axes.set_yticks(range(len(rows)), rows.run)
     axes.grid(axis="y", visible=False)
     axes.set(title="Did it help?", xlabel=f"difference of macro F1 from {baseline}, 95 % interval")
+    axes.axvspan(-MARGIN, MARGIN, color="#e8e8e8")  # no difference worth an option
     axes.hlines(range(len(rows)), rows.low, rows.high, colours, lw=2.5)
     axes.scatter(rows.difference, range(len(rows)), 49, colours, "s", zorder=3)
     axes.axvline(0, color="black", lw=1)

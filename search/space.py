@@ -42,7 +42,14 @@ def to_argv(values):
 
 def suggest(trial, space):
     """{key: value} of an optuna Trial; the same again if asked again."""
-    return {key: trial._suggest(key, kind) for key, kind in space.items()}
+    values = {}
+    for key, kind in space.items():
+        if isinstance(kind, CategoricalDistribution):
+            values[key] = trial.suggest_categorical(key, kind.choices)
+        else:
+            ask = trial.suggest_int if isinstance(kind, IntDistribution) else trial.suggest_float
+            values[key] = ask(key, kind.low, kind.high, log=kind.log)
+    return values
 
 
 def ends(kind):
