@@ -140,7 +140,7 @@ def draw_person(person, out, seed, size):
         transparent = file.endswith(".png") and person["number"] % 40 == 13
         image = cv2.cvtColor(image, cv2.COLOR_RGB2BGRA if transparent else cv2.COLOR_RGB2BGR)
         for path, pixels in [(images / file, image), ((mattes / file).with_suffix(".png"), matte)]:
-            cv2.imencode(path.suffix, pixels, [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tofile(path)
+            path.write_bytes(cv2.imencode(path.suffix, pixels, [cv2.IMWRITE_JPEG_QUALITY, 92])[1])
 
 
 def draw_photo(rng, who, backdrop, size, mask):

@@ -12,6 +12,9 @@ from dataset import find_images
 from photos.reading import read_photo
 from photos.views import build_views
 
+# Not a plain fork: a thread of OpenCV may hold a lock at that moment, which the child then awaits.
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["background.pixels"])
 VIEWS = build_views("grabcut", "black", "none", (32, 24))
 CPU, REPLACED = torch.device("cpu"), "is the matte of another photo"
 
@@ -42,21 +45,21 @@ def run(images, matte_dir, outcomes, ready, go):
         outcomes.put(f"{type(error).__name__}: {error}")
 
 
-def started(context, images, matte_dir):
+def started(images, matte_dir):
     """(process, queue of its outcome, event of the mattes that are made, event that it awaits)."""
-    rest = context.SimpleQueue(), context.Event(), context.Event()
-    process = context.Process(target=run, args=(images, matte_dir, *rest))
+    rest = CONTEXT.SimpleQueue(), CONTEXT.Event(), CONTEXT.Event()
+    process = CONTEXT.Process(target=run, args=(images, matte_dir, *rest))
     process.start()
     return process, *rest
 
 
 def test_a_matte_replaced_by_another_command_is_an_error(folder, other):
-    context, shared = multiprocessing.get_context("fork"), folder.parent / "shared"
+    shared = folder.parent / "shared"
     expected = opened(other, folder.parent / "own")
     (other.parent / "cache").rename(other.parent / "first")
-    one, outcome, ready, go = started(context, folder, shared)
+    one, outcome, ready, go = started(folder, shared)
     assert ready.wait(60)
-    two, its_outcome, _, its_go = started(context, other, shared)
+    two, its_outcome, _, its_go = started(other, shared)
     its_go.set()
     assert (its_outcome.get() == expected.numpy()).all()
     go.set()
@@ -71,12 +74,12 @@ def test_a_matte_replaced_by_another_command_is_an_error(folder, other):
 
 
 def test_commands_at_the_same_time_get_their_own_mattes_or_an_error(folder, other):
-    context, shared = multiprocessing.get_context("fork"), folder.parent / "shared"
+    shared = folder.parent / "shared"
     expected = {images: opened(images, images.parent / "own") for images in (folder, other)}
     for number in range(6):
         for images in expected:
             (images.parent / "cache").rename(images.parent / f"cache{number}")
-        running = {images: started(context, images, shared) for images in expected}
+        running = {images: started(images, shared) for images in expected}
         for _, _, _, go in running.values():
             go.set()
         for images, (process, outcome, *_) in running.items():

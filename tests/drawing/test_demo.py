@@ -188,9 +188,8 @@ def test_matte_is_what_two_backdrops_tell(monkeypatch, gender, age):
     size, rng = (256, 192), np.random.default_rng(gender)
     monkeypatch.setattr(competition, "sunlight", lambda *_: np.full((2, 2, 3), 128, np.uint8))
     who = portrait.identity(rng, gender, age)
-    dark = np.full_like(
-        backdrop.draw_backdrop(rng, "wall", size), 64
-    )  # noise clips black and white
+    # Greys, since noise would be clipped on black and on white.
+    dark = np.full_like(backdrop.draw_backdrop(rng, "wall", size), 64)
     for mask in [(None, None), ("kn95", "right"), ("cloth", "chin")]:
         (low, matte), (high, same) = (
             competition.draw_photo(np.random.default_rng(5), who, behind, size, mask)

@@ -16,6 +16,10 @@ from common import files as common_files
 from common.errors import UserError
 from photos import reading
 
+# Not a plain fork: a thread of OpenCV may hold a lock at that moment, which the child then awaits.
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["photos.store"])
+
 
 def files(root):
     return {path: path.stat().st_mtime_ns for path in (root.parent / "cache").glob("*.npy")}
@@ -168,7 +172,7 @@ def test_a_pipe_in_place_of_a_photo_is_broken(made):
 
 
 def in_process(work, *words):
-    process = multiprocessing.get_context("fork").Process(target=work, args=words)
+    process = CONTEXT.Process(target=work, args=words)
     process.start()
     return process
 
@@ -220,7 +224,7 @@ def build_with_others(root, start, name):
 
 def test_two_processes_build_one_store(made):
     root, *_ = made
-    start = multiprocessing.get_context("fork").Barrier(2)
+    start = CONTEXT.Barrier(2)
     rivals = [in_process(build_with_others, root, start, name) for name in ("one", "two")]
     for process in rivals:
         process.join(60)
