@@ -217,21 +217,19 @@ class Data:
 class Epoch:
     """The samples of one epoch of one task.
 
-    data: Data; heads: those of the model; options: of options.tasks_of(); seed: of this epoch;
-    normalization: (mean, std) tensors on the device; size: (height, width) of the photos, else
-    that of --resize; extra: the model's other outputs (see model.Classifier).
+    data: Data; options: of options.tasks_of(); seed: of this epoch; normalization: (mean, std)
+    tensors on the device.
 
     With V views each photo counts V times. With a weighted sampler the samples are drawn with
     replacement, balancing the classes of the one head, or the 18 classes for several heads.
     The draws do not depend on the batch size, the device or the number of processes.
     """
 
-    def __init__(self, data, heads, options, seed, normalization, *, size=None, extra=()):
-        self.data, self.heads, self.extra, self.options = data, heads, extra, options
+    def __init__(self, data, options, seed, normalization):
+        self.data, self.options, heads = data, options, options["heads"]
         self.normalization, device = normalization, data.pixels.device
         generator = torch.Generator().manual_seed(seed)
         train, views = torch.from_numpy(data.train), data.pixels.views
-        self.size = size = tuple(size or options["resize"])
         self.count = n = len(train) * views
         if options["weighted_sampler"]:
             head = heads[0] if len(heads) == 1 else "label"
@@ -246,7 +244,7 @@ class Epoch:
         self.backgrounds = train[torch.randint(len(train), (n,), generator=generator)]
         self.mixing = next((kind for kind in augment.MIXES if options[kind]), None)
         if self.mixing:
-            alpha = float(options[self.mixing])
+            alpha, size = float(options[self.mixing]), options["resize"]
             self.partners, mix = augment.draw_mix(n, self.mixing, alpha, size, generator)
             self.mix = mix.to(device)
         self.waited = 0.0  # seconds spent on fetching pixels
@@ -256,10 +254,10 @@ class Epoch:
 
         images: float32 (n, 3, H, W), augmented and normalised, or (n, F) features; own: {head:
         int64 (n,)}; targets: the same, or with mixing {head: float32 (n, classes)}; and where
-        `extra` asks for it, float32 "years" (n,) and "given" (n, 3) mask states.
+        the model predicts them, float32 "years" (n,).
         """
         photos, images = self.photos[rows], self._images(rows)
-        own = {head: self._target(head, photos) for head in self.heads}
+        own = {head: self._target(head, photos) for head in self.options["heads"]}
         targets = self._targets(photos)
         if self.mixing:
             partners = self.partners[rows]
@@ -273,11 +271,9 @@ class Epoch:
 
     def _targets(self, photos):
         of_head = self._one_hot if self.mixing else self._target
-        result = {head: of_head(head, photos) for head in self.heads}
-        if "years" in self.extra:
+        result = {head: of_head(head, photos) for head in self.options["heads"]}
+        if self.options["years"]:
             result["years"] = self._target("years", photos)
-        if "given_mask" in self.extra:
-            result["given"] = self._one_hot("mask", photos)
         return result
 
     def _one_hot(self, head, photos):
@@ -293,7 +289,5 @@ class Epoch:
         self.waited += time.perf_counter() - start
         if pixels.dim() == 2:
             return pixels
-        if pixels.shape[2:] != self.size:
-            pixels = F.interpolate(pixels.float(), self.size, mode="area")
         draws, strength = self.draws[rows], self.options["augmentation"]
         return augment.apply(pixels, draws, *self.normalization, strength)

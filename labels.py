@@ -39,29 +39,23 @@ def decode(label):
 
 
 def combine(predictions):
-    """(N,) classes 0..17 from the codes of the heads: {"label"} or the three attributes.
-
-    An age that depends on the mask state, (N, 3), is taken at the predicted one.
-    """
+    """(N,) classes 0..17 from the codes of the heads: {"label"} or the three attributes."""
     codes = {head: np.asarray(value, np.int64) for head, value in predictions.items()}
     if "label" in codes:
         return codes["label"]
-    mask, gender, age = (codes[name] for name in ATTRIBUTES)
-    return encode(mask, gender, age if age.ndim == 1 else age[np.arange(len(age)), mask])
+    return encode(*(codes[name] for name in ATTRIBUTES))
 
 
 def joint(probs):
     """(N, 18) probabilities from those of the heads.
 
     probs: {"label": (N, 18)} is returned as it is; {"mask": (N, 3), "gender": (N, 2),
-    "age": (N, 3)} is multiplied out, as if the attributes were independent given the photo; an
-    age (N, 3, 3) is that given each mask state, so that the product is the chain rule.
+    "age": (N, 3)} is multiplied out, as if the attributes were independent given the photo.
     """
     if "label" in probs:
         return probs["label"]
     mask, gender, age = (np.asarray(probs[name]) for name in ATTRIBUTES)
-    age = age if age.ndim == 3 else age[:, None]
-    product = mask[:, :, None, None] * gender[:, None, :, None] * age[:, :, None, :]
+    product = mask[:, :, None, None] * gender[:, None, :, None] * age[:, None, None, :]
     return product.reshape(len(mask), CLASSES)
 
 

@@ -18,47 +18,33 @@ from common.files import WEIGHTS, atomic, write_json
 from common.schema import SHARE, Number, check
 from labels import HEADS, LAYOUTS
 
-EPOCH = Number(int, 1)
-AMPS, EXTRAS = {"auto", "off", "bf16", "fp16"}, {"years", "given_mask"}
+AMPS = {"auto", "off", "bf16", "fp16"}
 
 
 class Classifier(nn.Module):
     """A backbone and one linear layer whose outputs are divided among the heads.
 
-    extra: "years" adds an output of the age, standardised; "given_mask" makes the age
-    logits depend on the mask state: each state adds its own linear layer, which starts at zero.
+    years: whether there is an output of the age, standardised, too.
 
-    forward(images, given): images are float (n, 3, H, W), normalised, or the backbone's features
-    (n, F); given is the float (n, 3) mask state, one-hot or mixed. Returns {head: (n, classes of
-    the head) logits} and "years": (n,). With given_mask and without `given`, "age" is
-    (n, 3 mask states, 3 age groups).
+    forward(images): images are float (n, 3, H, W), normalised, or the backbone's features (n, F).
+    Returns {head: (n, classes of the head) logits} and perhaps "years": (n,).
     """
 
-    def __init__(self, backbone, heads, features, extra=()):
+    def __init__(self, backbone, heads, features, years=False):
         super().__init__()
-        self.backbone, self.heads = backbone, tuple(heads)
+        self.backbone, self.heads, self.years = backbone, tuple(heads), years
         self.sizes = [HEADS[head] for head in heads]
-        self.years = "years" in extra
-        self.head = nn.Linear(features, sum(self.sizes) + self.years)
+        self.head = nn.Linear(features, sum(self.sizes) + years)
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
-        if "given_mask" in extra:
-            self.by_mask = nn.Linear(features, HEADS["mask"] * HEADS["age"], bias=False)
-            nn.init.zeros_(self.by_mask.weight)
 
-    def forward(self, images, given=None):
+    def forward(self, images):
         features = self.backbone(images) if images.dim() == 4 else images
         logits = self.head(features)
         classes = logits[:, :-1] if self.years else logits
         result = dict(zip(self.heads, classes.split(self.sizes, dim=1), strict=True))
         if self.years:
             result["years"] = logits[:, -1]
-        if hasattr(self, "by_mask"):
-            states = self.by_mask(features).unflatten(1, (HEADS["mask"], HEADS["age"]))
-            if given is None:
-                result["age"] = result["age"][:, None] + states
-            else:
-                result["age"] = result["age"] + (states * given[:, :, None]).sum(1)
         return result
 
 
@@ -71,10 +57,10 @@ def check_name(name):
     raise UserError(f"--model {name}: timm has no such model{hint}")
 
 
-def create(name, heads, size, weights="none", *, drop_rate=0.0, drop_path=0.0, extra=()):
+def create(name, heads, size, weights="none", *, drop_rate=0.0, drop_path=0.0, years=False):
     """A Classifier.
 
-    name: any of timm's; heads: keys of labels.HEADS; size: (H, W) of the input; extra: of it;
+    name: any of timm's; heads: keys of labels.HEADS; size: (H, W) of the input; years: of it;
     weights: "none" (random), "auto" (weights/<name>.safetensors if it is there, else timm's own
     download) or the path of a file with the backbone's weights.
     UserError if the name, the weights or the combination with `size` do not work.
@@ -111,7 +97,7 @@ def create(name, heads, size, weights="none", *, drop_rate=0.0, drop_path=0.0, e
     except (RuntimeError, AssertionError, ValueError) as error:
         reason = _first_line(error)
         raise UserError(f"--model {name} cannot take photos of {size}: {reason}") from None
-    return Classifier(backbone.train(), heads, features, extra)
+    return Classifier(backbone.train(), heads, features, years)
 
 
 def _check_hub():
@@ -137,10 +123,7 @@ def normalization(model):
 
 
 def probabilities(logits):
-    """{head: (n, classes) float32 that sum to 1} of a Classifier's output without `given`.
-
-    The age of a model with given_mask is (n, 3, 3): for each mask state the three age groups.
-    """
+    """{head: (n, classes) float32 that sum to 1} of a Classifier's output."""
     return {head: value.float().softmax(-1) for head, value in logits.items() if head in HEADS}
 
 
@@ -163,8 +146,8 @@ class ModelInfo:
     mattes: {str: dict}
     amp: AMPS
     channels_last: bool
-    extra: [EXTRAS] = ()  # of Classifier
-    epoch: (EPOCH, [EPOCH], None) = None  # the one that was kept; several, if averaged
+    years: bool = False  # of Classifier
+    epoch: (Number(int, 1), None) = None  # the one that was kept
     score: SHARE = 0.0  # its macro F1 on the validation photos
     place: str = ""  # where in the run, as fold0/label
     sha256: str = field(default="", compare=False)  # of all that and the weights
@@ -173,11 +156,6 @@ class ModelInfo:
     def view(self):
         """The arguments of photos.views.build_views()."""
         return self.bg, self.bg_fill, self.crop, self.size
-
-    def shape_of(self, head):
-        """The shape of the probabilities of one photo from a head."""
-        given = head == "age" and "given_mask" in self.extra
-        return (HEADS["mask"], HEADS["age"]) if given else (HEADS[head],)
 
     @classmethod
     def read(cls, path):
@@ -191,14 +169,13 @@ class ModelInfo:
             raise UserError(f"{path} is damaged or not a model of this project ({error})") from None
         try:
             values = check(json.loads(metadata["info"]), cls.__annotations__, path)
-            values |= {k: tuple(values[k]) for k in ("heads", "size", "mean", "std", "extra")}
+            values |= {k: tuple(values[k]) for k in ("heads", "size", "mean", "std")}
             info = cls(**values)
         except (KeyError, ValueError, TypeError, RecursionError) as error:
             raise UserError(f"{path} does not describe a model of this project ({error})") from None
         known = [heads for tasks in LAYOUTS.values() for heads in tasks.values()]
-        wrong = "given_mask" in info.extra and info.heads != ("age",)
-        if wrong or info.heads not in known:
-            raise UserError(f"{path}: no model has the heads {info.heads} and {info.extra}")
+        if info.heads not in known:
+            raise UserError(f"{path}: no model has the heads {info.heads}")
         return info
 
 
@@ -230,7 +207,7 @@ def load_model(path, device="cpu"):
     if info.sha256 != _digest(state, info):
         raise UserError(f"{path} is damaged: it is not what was saved; restore it")
     try:
-        model = create(info.model, info.heads, info.size, extra=info.extra)
+        model = create(info.model, info.heads, info.size, years=info.years)
         model.load_state_dict(state)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None

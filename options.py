@@ -102,8 +102,6 @@ OPTIONS = {
         Each("crop", "none", one_of(*CROPS), "none|center|face (closer than center)|person (head "
              "and shoulders)"),
         Each("resize", [128, 96], whole(8, 4096), "height and width", count=2),
-        Each("progressive", 1.0, real(0.25, 1), "share of the height and width that the first "
-             "epoch sees, growing to the whole over two thirds of the epochs; 1 is off", bare=0.5),
         Each("augmentation", "light", one_of(*STRENGTHS), "|".join(STRENGTHS)),
         Each("mixup", 0.0, real(0), "Beta parameter of mixup, 0 is off", bare=0.2),
         Each("cutmix", 0.0, real(0), "Beta parameter of CutMix, 0 is off", bare=1.0),
@@ -118,8 +116,6 @@ OPTIONS = {
         Each("freeze", 0, stages, "the first N stages of the backbone, from the stem on, do not "
              "learn; all: its outputs are computed once, and photos are not augmented"),
         Each("age_mse", 0.0, real(0), "weight of a squared error of the age / 12 years", bare=0.3),
-        Each("age_given", "none", one_of("none", "mask"), "none|mask: with --split_heads the age "
-             "model depends on the mask state, which the mask model predicts"),
         Each("criterion", "cross_entropy", criterion,
              "|".join(CRITERIA) + ", or a sum such as f1*0.4+focal*0.6"),
         Each("label_smoothing", 0.0, real(0, 0.95), "share of the target spread evenly"),
@@ -142,8 +138,6 @@ OPTIONS = {
              "decay of averaged weights, which are then evaluated and kept; 0 is off", bare=0.99),
         Each("keep", "best", one_of("best", "last"), "the epoch that is kept: best by macro F1 on "
              "the validation people, which flatters the score a little, or last"),
-        Each("average", 0, whole(0), "keep the mean weights of so many best epochs where it scores "
-             "above each; 0 is off", bare=3),
         Each("early_stop", 0, whole(0), "epochs without a better macro F1; 0 is off", bare=5),
     ),
     "speed (each may be overridden by attribute)": (
@@ -211,7 +205,7 @@ def layout_of(args):
 def tasks_of(args):
     """{task: {option: value}} of the layout's models; options of PER_HEAD are {head: value}.
 
-    Besides: heads, those of the model, and extra, its other outputs (see model.Classifier).
+    Besides: heads, those of the model, and years, whether it predicts the age in years too.
     """
     tasks = {}
     for task, heads in LAYOUTS[layout_of(args)].items():
@@ -219,10 +213,8 @@ def tasks_of(args):
         one = {name: value.get(task, value[""]) for name, value in values.items()}
         for name in PER_HEAD:
             one[name] = {head: values[name].get(head, values[name][""]) for head in heads}
-        years = one["age_mse"] and {"age", "label"} & {*heads}
-        given = one["age_given"] == "mask" and heads == ("age",)
-        extra = ("years",) * bool(years) + ("given_mask",) * given
-        tasks[task] = {"heads": heads, "extra": extra} | one
+        years = bool(one["age_mse"] and {"age", "label"} & {*heads})
+        tasks[task] = {"heads": heads, "years": years} | one
     return tasks
 
 
@@ -244,8 +236,6 @@ def problems(args):
         named = [key for key in getattr(args, name) if key]
         if named and (layout == "joint" or (layout == "shared" and name not in PER_HEAD)):
             yield f"--{name} {named[0]}=...: this run has no {named[0]} model; add --split_heads"
-    if layout != "split" and args.age_given[""] != "none":
-        yield "--age_given mask: this run has no age model; add --split_heads"
     for chosen in tasks_of(args).values():
         yield from _problems_of_task(chosen)
 
@@ -258,9 +248,8 @@ def _problems_of_task(options):
         yield f"--{mixes[0]} and --{mixes[1]} exclude each other: choose one"
     if options["freeze"] == "all" and mixes:
         yield f"--freeze all computes features once: leave out --{mixes[0]}"
-    choosing = [name for name in ("average", "early_stop") if options[name]]
-    if options["keep"] == "last" and choosing:
-        yield f"--keep last chooses no epoch, --{choosing[0]} does: leave one out"
+    if options["keep"] == "last" and options["early_stop"]:
+        yield "--keep last chooses no epoch, --early_stop does: leave one out"
     for head, name in options["criterion"].items():
         softened = options["label_smoothing"][head] or options["class_weights"][head]
         if softened and {term for term, _ in weighted_sum(CRITERIA)(name)} == {"f1"}:

@@ -10,6 +10,7 @@ import options
 from common import devices
 from common.errors import UserError
 from common.processes import counted, rank, world_size
+from labels import HEADS
 from model import load_model, probabilities
 
 
@@ -55,8 +56,7 @@ def predict(model, pixels, photos, info, batch_size=256, tta=augment.TTA["none"]
     autocast, _ = precision(info.amp, pixels.device)
     mean, std = (torch.tensor(value, device=pixels.device) for value in (info.mean, info.std))
     photos = torch.as_tensor(photos)
-    shapes = {head: (len(photos), *info.shape_of(head)) for head in info.heads}
-    sums = {head: torch.zeros(shape, device=pixels.device) for head, shape in shapes.items()}
+    sums = {h: torch.zeros(len(photos), HEADS[h], device=pixels.device) for h in info.heads}
     batch_size = devices.at_once(batch_size, pixels.device)
     for rows in torch.arange(rank(), len(photos), world_size()).split(batch_size):
         for view in range(pixels.views):
@@ -73,7 +73,7 @@ def predict(model, pixels, photos, info, batch_size=256, tta=augment.TTA["none"]
                     sums[head][rows.to(pixels.device)] += probs
     count = pixels.views * len(tta)
     result = {h: devices.sum_over_ranks(s / count).cpu().numpy() for h, s in sums.items()}
-    fine = [np.isfinite(p).all(tuple(range(1, p.ndim))) for p in result.values()]
+    fine = [np.isfinite(p).all(1) for p in result.values()]
     bad = len(photos) - np.all(fine, axis=0).sum()
     if bad:
         raise NotFinite(f"the probabilities of {counted(bad, 'photo')} are not finite")

@@ -58,9 +58,7 @@ def tell_epoch(fold, epoch, tasks, labels, scores=()):
 def _in_words(task, epoch, truth):
     """An epoch of one task; truth: {attribute: codes} of the validation photos."""
     if epoch >= len(task.history):
-        kept = task.best["epoch"]
-        kept = f"epochs {' '.join(map(str, kept))}" if isinstance(kept, list) else f"epoch {kept}"
-        return f"{task.name}: done (kept {kept})"
+        return f"{task.name}: done (kept epoch {task.best['epoch']})"
     row = task.history[epoch]
     words = f"{task.name}: loss {row['train_loss']:.3f}"
     if "val_loss" in row:
@@ -71,8 +69,7 @@ def _in_words(task, epoch, truth):
         scores = {h: metrics.macro_f1(truth[h], codes[h], HEADS[h]) for h in task.heads}
         words += ", F1 " + " ".join(f"{head} {score:.3f}" for head, score in scores.items())
     elif "macro_f1" in row:
-        given = " at the true mask state" * ("given_mask" in task.extra)
-        words += f", F1{given} {row['macro_f1']:.3f}"
+        words += f", F1 {row['macro_f1']:.3f}"
     return words + "*" * (task.best["epoch"] == row["epoch"])
 
 

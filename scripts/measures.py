@@ -150,7 +150,7 @@ def bare_steps(tasks):
             task.train_mode()
             for _ in range(steps):
                 with task.autocast:
-                    logits = task.network(images, targets.get("given"))
+                    logits = task.network(images)
                 task.loss(logits, targets, len(images)).backward()
                 task.optimizer.step()
                 task.optimizer.zero_grad()

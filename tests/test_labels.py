@@ -71,22 +71,3 @@ def test_combine_takes_classes_or_the_three_attributes():
     shuffled = {name: small[name] for name in ("age", "mask", "gender")}
     combined = labels.combine(shuffled)
     assert (combined == truth).all() and combined.dtype == np.int64
-
-
-def test_an_age_that_depends_on_the_mask_follows_the_chain_rule():
-    rng = np.random.default_rng(4)
-    probs = {name: random_probs(rng, 5, labels.HEADS[name]) for name in ("mask", "gender")}
-    probs["age"] = np.stack([random_probs(rng, 5, 3) for _ in range(3)], axis=1)
-    joint = labels.joint(probs)
-    for i in range(5):
-        for label in range(18):
-            code = labels.decode(label)
-            mask, gender, age = (code[name] for name in labels.ATTRIBUTES)
-            expected = probs["mask"][i, mask] * probs["gender"][i, gender]
-            assert joint[i, label] == pytest.approx(expected * probs["age"][i, mask, age])
-    np.testing.assert_allclose(joint.sum(1), 1)
-    codes = {name: value.argmax(-1) for name, value in probs.items()}
-    assert codes["age"].shape == (5, 3) and (codes["age"] != codes["age"][:, :1]).any()
-    for i, label in enumerate(labels.combine(codes)):
-        age = codes["age"][i, codes["mask"][i]]
-        assert label == 6 * codes["mask"][i] + 3 * codes["gender"][i] + age

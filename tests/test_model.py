@@ -181,30 +181,19 @@ def test_a_saved_model_comes_back_the_same(tmp_path):
     assert sorted(p.name for p in path.parent.iterdir()) == ["best.json", "best.safetensors"]
 
 
-def test_extra_outputs_leave_the_heads_as_they_are(tmp_path):
-    extra = ("years", "given_mask")
-    made = model.create("test_resnet", ("age",), (64, 48), extra=extra).eval()
-    torch.nn.init.normal_(made.by_mask.weight)
-    photos, mask = images((64, 48), 4), torch.tensor([2, 0, 1, 0])
+def test_years_are_one_output_more(tmp_path):
+    made = model.create("test_resnet", ("age",), (64, 48), years=True).eval()
+    photos = images((64, 48), 4)
     with torch.no_grad():
-        features = made.backbone(photos)
-        every, chosen = made(photos), made(photos, torch.eye(3)[mask])
-        mixed = made(photos, torch.full((4, 3), 1 / 3))
+        features, found = made.backbone(photos), made(photos)
         plain = features @ made.head.weight.T + made.head.bias
-        states = (features @ made.by_mask.weight.T).view(4, 3, 3)
-    torch.testing.assert_close(every["age"], plain[:, None, :3] + states)
-    torch.testing.assert_close(every["years"], plain[:, 3])
-    torch.testing.assert_close(chosen["age"], every["age"][torch.arange(4), mask])
-    torch.testing.assert_close(mixed["age"], every["age"].mean(1))
-    torch.testing.assert_close(made(features)["age"], every["age"])  # features for photos
-    probs = model.probabilities(every)
-    assert set(probs) == {"age"}
-    torch.testing.assert_close(probs["age"].sum(-1), torch.ones(4, 3))
-    info = replace(INFO, heads=("age",), extra=extra)
-    assert info.shape_of("age") == (3, 3) and INFO.shape_of("age") == (3,)
-    model.save_model(made, tmp_path / "a.safetensors", info)
+    torch.testing.assert_close(found["age"], plain[:, :3])
+    torch.testing.assert_close(found["years"], plain[:, 3])
+    torch.testing.assert_close(made(features)["age"], found["age"])  # features for photos
+    assert set(model.probabilities(found)) == {"age"}
+    model.save_model(made, tmp_path / "a.safetensors", replace(INFO, heads=("age",), years=True))
     again, _ = model.load_model(tmp_path / "a.safetensors")
-    torch.testing.assert_close(again(photos)["age"], every["age"])
+    torch.testing.assert_close(again(photos)["years"], found["years"])
 
 
 def test_a_damaged_file_is_named(tmp_path):
@@ -225,7 +214,7 @@ def test_a_damaged_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r"nowhere\.safetensors does not exist"):
         model.load_model(tmp_path / "nowhere.safetensors")
     made = model.create("test_resnet", INFO.heads, INFO.size)
-    model.save_model(made, path, replace(INFO, heads=("mask",), extra=("given_mask",)))
+    model.save_model(made, path, replace(INFO, heads=("mask", "age")))
     with pytest.raises(UserError, match=r"best\.safetensors: no model has the heads"):
         model.load_model(path)
     del made.head.bias

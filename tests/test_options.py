@@ -215,7 +215,7 @@ def test_tasks_of_give_each_model_its_own_values():
     options.check(args)
     for task in ("mask", "gender", "age"):
         chosen = options.tasks_of(args)[task]
-        assert set(chosen) == {*options.BY_ATTRIBUTE, "heads", "extra"}
+        assert set(chosen) == {*options.BY_ATTRIBUTE, "heads", "years"}
         assert chosen["lr"] == (1e-4 if task == "age" else 3e-4)
         assert chosen["resize"] == ([224, 168] if task == "age" else [128, 96])
         assert chosen["criterion"] == {task: "f1"}
@@ -258,7 +258,6 @@ def test_overrides_need_the_models_that_they_name():
         ("--weights missing.safetensors", "--weights missing.safetensors: no such file"),
         ("--criterion f1 --label_smoothing 0.1", "--criterion f1 uses neither"),
         ("--split_heads --criterion age=f1 --class_weights", "--criterion f1 uses neither"),
-        ("--keep last --average", "--keep last chooses no epoch, --average does"),
         ("--split_heads --keep best age=last --early_stop", "--keep last .* --early_stop does"),
     ],
 )

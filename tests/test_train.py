@@ -11,7 +11,6 @@ from helpers import macro_f1_sklearn
 from safetensors.torch import load_file
 
 import dataset
-import inference
 import train
 from common.errors import UserError
 from dataset import read_train
@@ -245,19 +244,6 @@ def test_unreadable_photo_stops_or_is_left_out(go, drawn, tmp_path, capsys):
     assert victim not in set(oof_of(folder).image)
 
 
-def test_an_age_given_the_mask_is_predicted_alike_by_inference(go, drawn, tmp_path):
-    words = ["--split_heads", "--age_given", "mask", "--age_mse", "--lr", "0.02", "--mixup", "0.2"]
-    folder = go("--name", "given", *words)
-    info = read(folder / "fold0/age/best.json")
-    assert info["extra"] == ["years", "given_mask"]
-    assert read(folder / "fold0/mask/best.json")["extra"] == []
-    weight = load_file(folder / "fold0/age/best.safetensors")["by_mask.weight"]
-    assert weight.abs().max() > 0  # it learnt
-    args = ["--model_dir", folder, "--train_dir", drawn / "train", "--oof", tmp_path / "again"]
-    inference.main([str(word) for word in [*args, "--cache_dir", tmp_path / "cache"]])
-    np.testing.assert_allclose(oof_of(tmp_path / "again")[PROBS], oof_of(folder)[PROBS], atol=2e-6)
-
-
 def test_a_run_of_an_older_version_is_told_apart(go):
     folder = go("--name", "older", "--epochs", "1")
     config = read(folder / "config.json")
@@ -266,11 +252,6 @@ def test_a_run_of_an_older_version_is_told_apart(go):
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match="without --freeze: go on with that, which was abc123"):
         train.main(["--resume", str(folder)])
-
-
-def test_age_given_needs_an_age_model(go):
-    with pytest.raises(UserError, match="--age_given mask: this run has no age model"):
-        go("--age_given", "mask")
 
 
 @pytest.mark.parametrize("words", ["--lr 1e6", "--lr 1e30 --val_ratio 0 --optimizer sgd"])

@@ -9,7 +9,7 @@ import torch
 from common.errors import UserError
 from common.files import atomic, read_bytes, write_csv
 
-SAVED = ("epoch", "updates", "history", "predictions", "best", "weights")  # of a Task, as they are
+SAVED = ("epoch", "updates", "history", "predictions", "best")  # of a Task, as they are
 
 
 def _parts(task):

@@ -70,7 +70,7 @@ def train_epoch(task):
         images, own, targets = samples.batch(step.share())
         with task.gradients_kept_local(not step.updates):
             with task.autocast:
-                logits = task.network(images, targets.get("given"))
+                logits = task.network(images)
             loss = task.loss(logits, targets, step.samples)
             task.scaler.scale(loss * world_size()).backward()
         if step.updates:

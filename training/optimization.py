@@ -1,6 +1,6 @@
 """Which weights learn, and how fast: frozen stages, the optimizer, what changes with the epochs.
 
-The learning rate and the size of photos are functions of the time without state: exact to resume.
+The learning rate is a function of the time without state: exact to resume.
 """
 
 import math
@@ -80,13 +80,3 @@ def plateaus(scores, patience):
     """How often `patience` scores in a row did not exceed the best before them."""
     flat = [score <= best for score, best in zip(scores[1:], accumulate(scores, max), strict=False)]
     return sum(len([*run]) // patience for stays, run in groupby(flat) if stays)
-
-
-def size(options, epoch):
-    """(height, width) of the photos in `epoch` (from 0): with --progressive S it grows from S of
-    --resize to the whole, reached after two thirds of the epochs.
-    """
-    start, (height, width) = options["progressive"], options["resize"]
-    done = min(1.0, epoch / max(2 * options["epochs"] / 3, 1))
-    share = start + (1 - start) * done
-    return round(height * share), round(width * share)

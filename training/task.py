@@ -4,7 +4,6 @@ Everything random derives from (seed, fold, task, epoch), so that a resumed run 
 """
 
 import contextlib
-import copy
 import hashlib
 import time
 from dataclasses import replace
@@ -39,7 +38,7 @@ def build(chosen, start=None):
     """The Classifier of a task's options, of options.tasks_of(), in training mode, with the weights
     of the file `start`, one of --init_from; UserError if it cannot be made so.
     """
-    how = {name: chosen[name] for name in ("heads", "drop_rate", "drop_path", "extra")}
+    how = {name: chosen[name] for name in ("heads", "drop_rate", "drop_path", "years")}
     how |= {"size": chosen["resize"], "weights": "none" if start else chosen["weights"]}
     model = models.create(chosen["model"], **how)
     if start:
@@ -49,7 +48,7 @@ def build(chosen, start=None):
         except RuntimeError:
             raise UserError(
                 f"--init_from: {start} ({info.model}, {' x '.join(map(str, info.size))}) does not "
-                "fit: give its --model, --age_mse, --age_given, perhaps its --resize"
+                "fit: give its --model, --age_mse, perhaps its --resize"
             ) from None
     optimization.freeze(model.backbone, chosen["freeze"])
     optimization.train_mode(model)
@@ -60,16 +59,15 @@ class Task:
     """One model in training.
 
     run: a training.run.Run; fold: its number; name: a key of run.tasks. It starts where the state
-    in its folder left it. `history` has one row an epoch, `best` the epoch to keep (several, if
-    averaged) with its probabilities, and `predictions` the {head: (photos,) codes} of every epoch,
-    both as tensors; `weights` has those of the best --average epochs.
+    in its folder left it. `history` has one row an epoch, `best` the epoch to keep with
+    its probabilities, and `predictions` the {head: (photos,) codes} of every epoch, as tensors.
     """
 
     def __init__(self, run, fold, name):
         self.run, self.name, self.device = run, name, run.device
         self.options, self.data = run.tasks[name], run.data[fold][name]
         chosen, self.ema = self.options, None
-        self.heads, self.extra = chosen["heads"], chosen["extra"]
+        self.heads = chosen["heads"]
         self.truth = {head: self.data.truth[head][self.data.valid] for head in self.heads}
         self.folder = reader.fold_folder(run.folder, fold) / name
         self.key = (run.options.seed, fold, name)
@@ -82,7 +80,7 @@ class Task:
         self.network = arithmetic.compiled(network, chosen["compile"])
         self.autocast, self.scaler = precision(chosen["amp"], self.device)
         self.criteria = {head: self._criterion(head) for head in self.heads}
-        self.epoch, self.updates, self.best, self.weights = 0, 0, None, {}
+        self.epoch, self.updates, self.best = 0, 0, None
         self.history, self.predictions = [], []
         checkpoint.load_state(self)
 
@@ -99,7 +97,7 @@ class Task:
         # Left to auto, a model predicts on any device in the arithmetic that is usual there.
         asked = options.tasks_of(run.options)[self.name]["amp"]
         amp = asked if chosen["amp"] == usual_amp(self.device) else chosen["amp"]
-        same = ("model", "heads", "extra", "bg", "bg_fill", "crop", "channels_last")
+        same = ("model", "heads", "years", "bg", "bg_fill", "crop", "channels_last")
         said = {"amp": amp, "rembg_model": run.options.rembg_model, "mattes": run.mattes}
         said |= {"size": tuple(chosen["resize"]), "mean": tuple(mean), "std": tuple(std)}
         said |= {"place": place.as_posix()}
@@ -137,8 +135,7 @@ class Task:
     def draw_samples(self):
         """The samples of the next epoch, all that is random about them drawn."""
         seed, normalization = seed_of(*self.key, self.epoch), (self.mean, self.std)
-        how = {"size": optimization.size(self.options, self.epoch), "extra": self.extra}
-        return Epoch(self.data, self.heads, self.options, seed, normalization, **how)
+        return Epoch(self.data, self.options, seed, normalization)
 
     def train_mode(self):
         optimization.train_mode(self.network)
@@ -161,7 +158,7 @@ class Task:
     def loss(self, logits, targets, total):
         """The part of this batch in the loss of the `total` samples of an optimizer step."""
         value = sum(self.criteria[h](logits[h], targets[h], total) for h in self.heads)
-        if "years" in self.extra:
+        if self.options["years"]:
             error = loss.years_error(logits["years"], targets["years"], total)
             value = value + self.options["age_mse"] * error
         return value
@@ -188,9 +185,7 @@ class Task:
         self.history.append(row)
         self.epoch += 1
         if self.best["epoch"] == self.epoch:
-            self._keep(self.kept)
-        if self.options["average"] and len(self.data.valid):
-            self._average()
+            self._keep()
         if rank() == 0:
             checkpoint.save_state(self)
         self.run.pace.time(self, row["seconds"])
@@ -207,36 +202,12 @@ class Task:
     @property
     def finished(self):
         best, patience = self.best["epoch"] if self.best else self.epoch, self.options["early_stop"]
-        if isinstance(best, list):  # of an average, which comes last
-            return True
         return self.epoch >= self.options["epochs"] or 0 < patience <= self.epoch - best
 
-    def _keep(self, model):
+    def _keep(self):
         info = replace(self.info, epoch=self.best["epoch"], score=self.best["score"])
         if rank() == 0:
-            models.save_model(model, self.folder / "best.safetensors", info)
-
-    def _average(self):
-        """Keeps the weights of the best --average epochs, of equal ones the earlier; after the last
-        epoch their mean, if it scores above the best of them (Izmailov et al. 2018,
-        arXiv:1803.05407, without new batch statistics, which are averaged too).
-        """
-        state = self.kept.state_dict()
-        self.weights[self.epoch] = {key: value.cpu().clone() for key, value in state.items()}
-        ranked = sorted(self.history, key=lambda row: (-row["macro_f1"], row["epoch"]))
-        best = sorted(row["epoch"] for row in ranked[: self.options["average"]])
-        self.weights = {epoch: self.weights[epoch] for epoch in best}
-        if not self.finished:
-            return
-        model, kept = copy.deepcopy(self.kept), self.weights.values()
-        for key, value in state.items():
-            state[key] = torch.stack([w[key].double() for w in kept]).mean(0).to(value.dtype)
-        model.load_state_dict(state)
-        probs, _, score = self._predict(model)
-        if score > self.best["score"]:
-            self.best = {"epoch": best, "score": score, "probs": probs}
-            self._keep(model)
-        self.weights = {}
+            models.save_model(self.kept, self.folder / "best.safetensors", info)
 
     def _evaluate(self):
         """Scores the validation photos, if there are any; notes whether this epoch is the one to
@@ -247,34 +218,32 @@ class Task:
                 raise Diverged(self.title(), "a weight is not finite")
             self.best = {"epoch": self.epoch + 1, "score": 0.0, "probs": {}}
             return {}
-        probs, seen, score = self._predict(self.kept)
+        probs, score = self._predict()
         self.predictions.append({head: p.argmax(-1).to(torch.uint8) for head, p in probs.items()})
         last = self.options["keep"] == "last"
         if last or self.best is None or score > self.best["score"]:
             self.best = {"epoch": self.epoch + 1, "score": score, "probs": probs}
         rows, truth = np.arange(len(self.data.valid)), self.truth
-        right = np.all([p.argmax(1) == truth[head] for head, p in seen.items()], axis=0)
-        logs = [np.log(np.maximum(p[rows, truth[head]], 1e-12)) for head, p in seen.items()]
+        right = np.all([p.argmax(1).numpy() == truth[h] for h, p in probs.items()], axis=0)
+        logs = [np.log(np.maximum(p.numpy()[rows, truth[h]], 1e-12)) for h, p in probs.items()]
         return {
             "val_loss": float(-np.sum(logs) / len(rows)),
             "val_accuracy": float(right.mean()),
             "macro_f1": score,
         }
 
-    def _predict(self, model):
-        """(probabilities as tensors, the same as arrays with the age at the true mask state, macro
-        F1 of the task) of the validation photos; of several heads that of the 18 classes.
+    def _predict(self):
+        """(probabilities as tensors, macro F1 of the task) of the validation photos; of several
+        heads that of the 18 classes.
         """
         data, size = self.data, self.run.options.valid_batch_size
         try:
-            probs = predict(model.eval(), data.pixels, data.valid, self.info, size)
+            probs = predict(self.kept.eval(), data.pixels, data.valid, self.info, size)
         except NotFinite as error:
             raise Diverged(self.title(), f"in validation {error}") from None
-        mask, rows = data.truth["mask"][data.valid], np.arange(len(data.valid))
-        seen = {head: p if p.ndim == 2 else p[rows, mask] for head, p in probs.items()}
-        codes = {head: p.argmax(1) for head, p in seen.items()}
+        codes = {head: p.argmax(1) for head, p in probs.items()}
         probs = {head: torch.from_numpy(p) for head, p in probs.items()}
         if len(self.heads) == 1:
             head = self.heads[0]
-            return probs, seen, macro_f1(self.truth[head], codes[head], HEADS[head])
-        return probs, seen, macro_f1(combine(self.truth), combine(codes))
+            return probs, macro_f1(self.truth[head], codes[head], HEADS[head])
+        return probs, macro_f1(combine(self.truth), combine(codes))

@@ -24,10 +24,10 @@ def about(argv):
 for argv in (
     "", "--split_heads", "--shared_backbone", "--k_fold 2 --fold 1", "--val_ratio 0",
     "--bg grabcut", "--bg none+grabcut --bg_fill random", "--bg grabcut --crop person", "--crop center",
-    "--mixup", "--cutmix", "--cutmix_half", "--weighted_sampler", "--ema", "--average --epochs 2",
+    "--mixup", "--cutmix", "--cutmix_half", "--weighted_sampler", "--ema",
     "--early_stop --epochs 2", "--keep last", "--criterion f1*0.4+focal*0.6", "--optimizer sgd",
     "--scheduler step", "--scheduler plateau", "--scheduler none", "--freeze 2", "--freeze all",
-    "--age_mse", "--split_heads --age_given mask", "--progressive --epochs 2", "--drop_ages 30",
+    "--age_mse", "--drop_ages 30",
     "--old_from 58", "--batch_size 1000", "--accumulate 3", "--amp bf16", "--lr 1e-30",
     "--name 사람", "--name 'a b'", "--seed 0", "--clip_grad", "--warmup_epochs 9",
     "--split_heads --lr 1e-3 age=1e-4 --resize 32 24 age=40,30", "--data_dir data/train/images",
@@ -73,15 +73,15 @@ WRONG = """
 --mixup --cutmix | --weighted_sampler -1 | --weights nosuch.safetensors | --weights space.json
 --drop_rate 1 | --drop_path 2 | --freeze 99 | --freeze x | --freeze -1 | --freeze all --mixup
 --age_head dldl | --workers 0 | --workers x
---age_mse -1 | --age_given mask | --age_given x | --label_smoothing 1 | --class_weights -1
+--age_mse -1 | --age_given mask | --label_smoothing 1 | --class_weights -1
 --accumulate 0 | --warmup_epochs -1 | --lr_decay_step 0
---lr_patience 0 | --lr_decay 0 | --clip_grad -1 | --ema 1 | --keep first | --keep last --average
---average -1 | --early_stop -1 | --amp x | --compile maybe | --channels_last 3
+--lr_patience 0 | --lr_decay 0 | --clip_grad -1 | --ema 1 | --keep first | --keep last --early_stop
+--average 3 | --early_stop -1 | --amp x | --compile maybe | --channels_last 3
 --split_heads --shared_backbone | --nosuch | --data_dir nosuch | --data_dir space.json
 --data_dir data/eval | --data_dir '' | --label_fixes nosuch.csv | --label_fixes data
 --old_from 10 | --drop_ages 200
 --fold 5 --k_fold 2 | --fold -1 | --on_error maybe | --log_interval 0 | --valid_batch_size 0
---progressive 0 | --rembg_model nosuch --bg rembg | --model_dir space.json | --cache_dir space.json
+--progressive | --rembg_model nosuch --bg rembg | --model_dir space.json | --cache_dir space.json
 --model_dir /proc/x | --cache_dir /proc/x | --matte_dir space.json --bg grabcut
 --lr_decay nan | --ema nan | --drop_rate nan | --label_fixes_level some | --fold x --k_fold 2
 --mixup inf | --criterion '' | --criterion focal+ | --bg ''

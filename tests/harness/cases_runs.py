@@ -217,7 +217,7 @@ for file in ("fold0/log.csv", "fold0/label/log.csv"):
 # ---- best.json and the weights, which say the same of a model
 
 with_size = {"size": [16, 16], "model": "resnet10t", "heads": ["mask"], "mean": [0, 0, 0], "std": [0, 0, 0],
-             "bg": "grabcut", "crop": "center", "epoch": 9, "amp": "bf16", "extra": ["years"], "bg_fill": "black"}  # fmt: skip
+             "bg": "grabcut", "crop": "center", "epoch": 9, "amp": "bf16", "years": True, "bg_fill": "black"}  # fmt: skip
 for key, value in with_size.items():
     add(f"best.json {key} is {value}", PREDICT, set_json(BEST, key, value), error_or_works("best.json|best.safetensors"))  # fmt: skip
 for key in ("model", "heads", "size", "mean", "std", "bg", "crop", "mattes"):

@@ -1,4 +1,4 @@
-"""The mean of the best epochs' weights: a plain mean, kept only where it scores above them."""
+"""The state of a task: the epoch that is kept, and a kill before the state is written."""
 
 import shutil
 
@@ -16,10 +16,10 @@ from training.run import make_tasks, open_run
 
 @pytest.fixture
 def task(drawn, tmp_path):
-    """A fresh task of a hold-out run of four epochs that averages the best two."""
+    """A fresh task of a hold-out run of four epochs."""
     words = ["--data_dir", str(drawn / "train"), "--model_dir", str(tmp_path), "--epochs", "4"]
     words += ["--cache_dir", str(tmp_path / "cache"), "--model", "test_efficientnet"]
-    words += ["--weights", "none", "--resize", "32", "24", "--average", "2", "--lr", "0.01"]
+    words += ["--weights", "none", "--resize", "32", "24", "--lr", "0.01"]
     run = open_run(options.parse_args(words), devices.pick_device("cpu"))
     run.data[1] = run.data[0]
 
@@ -40,25 +40,8 @@ def train_on(task, epochs, scores, monkeypatch):
     return weights
 
 
-@pytest.mark.parametrize("mean_scores", [0.9, 0.1])
-def test_the_mean_of_the_best_epochs(task, monkeypatch, mean_scores):
-    one = task()
-    weights = train_on(one, 4, [0.3, 0.5, 0.2, 0.4, mean_scores], monkeypatch)
-    best = load_file(one.folder / "best.safetensors")
-    assert one.finished and not one.weights
-    if mean_scores > 0.5:
-        assert one.best["epoch"] == [2, 4] and one.best["score"] == 0.9
-        for key, value in best.items():
-            expected = (weights[1][key].double() + weights[3][key].double()) / 2
-            torch.testing.assert_close(value, expected.to(value.dtype))
-    else:
-        assert one.best["epoch"] == 2 and one.best["score"] == 0.5
-        for key, value in best.items():
-            assert torch.equal(value, weights[1][key])
-
-
-def test_killed_before_the_state_is_written_it_ends_the_same(task, monkeypatch, tmp_path):
-    scores = [0.3, 0.5, 0.2, 0.4, 0.9]
+def test_killed_before_the_state_is_written_it_ends_the_same(task, monkeypatch):
+    scores = [0.3, 0.5, 0.7, 0.4]
     one = task()
     train_on(one, 4, scores, monkeypatch)
     expected = load_file(one.folder / "best.safetensors")
@@ -74,14 +57,16 @@ def test_killed_before_the_state_is_written_it_ends_the_same(task, monkeypatch, 
     train_on(three, 2, scores[2:], monkeypatch)
     found = load_file(three.folder / "best.safetensors")
     assert all(torch.equal(found[key], expected[key]) for key in expected)
-    assert three.best["epoch"] == [2, 4]
+    assert three.best["epoch"] == 3
     np.testing.assert_array_equal(three.best["probs"]["label"], one.best["probs"]["label"])
 
 
-def test_equal_scores_prefer_the_earlier_epoch(task, monkeypatch):
+def test_equal_scores_keep_the_earlier_epoch(task, monkeypatch):
     one = task()
-    train_on(one, 3, [0.5, 0.7, 0.5], monkeypatch)
-    assert list(one.weights) == [1, 2]
+    weights = train_on(one, 3, [0.5, 0.7, 0.7], monkeypatch)
+    assert one.best["epoch"] == 2 and one.best["score"] == 0.7
+    kept = load_file(one.folder / "best.safetensors")
+    assert all(torch.equal(value, weights[1][key]) for key, value in kept.items())
 
 
 def test_the_state_of_another_fold_is_refused(task, monkeypatch):

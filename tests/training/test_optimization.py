@@ -69,11 +69,7 @@ def test_only_matrices_decay():
 
 
 @pytest.mark.parametrize(
-    "words",
-    [
-        ["--shared_backbone", "--age_mse", "0.5", "--progressive", "0.5"],
-        ["--freeze", "2", "--average", "2", "--ema", "0.9"],
-    ],
+    "words", [["--shared_backbone", "--age_mse", "0.5"], ["--freeze", "2", "--ema", "0.9"]]
 )
 def test_fine_tuning_options_train_to_a_whole_run(tiny, words):
     folder = tiny.train("--name", "options", *words, "--epochs", "3")

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.optim import lr_scheduler
 
-from training.optimization import learning_rate, plateaus, size
+from training.optimization import learning_rate, plateaus
 
 OPTIONS = {
     "lr": 0.3,
@@ -92,15 +92,6 @@ def test_warm_up_takes_no_more_than_half_of_a_short_run():
 
 def test_none_stays():
     assert set(ours(options())) == {0.3}
-
-
-def test_photos_grow_to_the_whole_over_two_thirds_of_the_epochs():
-    chosen = options(progressive=0.5, resize=[128, 96], epochs=9)
-    sizes = [size(chosen, epoch) for epoch in range(9)]
-    assert sizes[0] == (64, 48) and sizes[3] == (96, 72)
-    assert sizes == sorted(sizes) and sizes[5] < (128, 96) and sizes[6:] == [(128, 96)] * 3
-    assert {size(options(progressive=1.0, resize=[7, 5]), k) for k in range(20)} == {(7, 5)}
-    assert size(options(progressive=0.5, resize=[128, 96], epochs=1), 0) == (64, 48)
 
 
 def test_every_step_learns_and_a_decay_acts_at_the_first_step_of_its_epoch():
