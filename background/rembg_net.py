@@ -49,15 +49,18 @@ class Net:
 
     def matte(self, photo):
         """(matte, uint8 (H, W), highest probability, 1 for models that give none) of a photo, uint8
-        (H, W, 3) RGB.
+        (H, W, 3) RGB. UserError for a network of another kind.
         """
-        if not self.model.is_u2net:
-            with self.turn:
-                found = self.session.predict(Image.fromarray(photo))[0]
-            matte = np.asarray(found.convert("L"))
-            if matte.shape != photo.shape[:2]:
-                raise UserError(f"--rembg_model {self.model.name}: does not give one matte a photo")
-            return matte, 1.0
+        try:
+            matte, sure = self._u2net(photo) if self.model.is_u2net else self._other(photo)
+        except Exception as error:  # each kind of network fails in its own way
+            kind = type(error).__name__
+            raise UserError(f"{self.model.path}: gives no matte of a photo ({kind})") from None
+        if matte.shape != photo.shape[:2]:
+            raise UserError(f"--rembg_model {self.model.name}: does not give one matte a photo")
+        return matte, sure
+
+    def _u2net(self, photo):
         taken, given = self.session.get_inputs()[0], self.session.get_outputs()[0]
         side = taken.shape[-1]
         image = np.asarray(Image.fromarray(photo).resize((side, side), Image.Resampling.LANCZOS))
@@ -66,6 +69,11 @@ class Net:
         with self.turn:
             found = self.session.run([given.name], {taken.name: image[None]})[0]
         return stretched(found[0, 0], photo.shape[:2])
+
+    def _other(self, photo):
+        with self.turn:
+            found = self.session.predict(Image.fromarray(photo))[0]
+        return np.asarray(found.convert("L")), 1.0
 
 
 def stretched(found, shape):

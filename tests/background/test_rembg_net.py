@@ -105,6 +105,34 @@ def test_models_beyond_the_u2nets_go_through_the_session_of_rembg():
         rembg_net.Net(model, session_of((90, 20)), threading.Lock()).matte(photo)
 
 
+def identity_network(*shape):
+    """A network in the format of ONNX that gives what it takes: floats of a shape, whose sides
+    are numbers, or names where any will do.
+    """
+
+    def field(number, value):
+        if isinstance(value, int):
+            return bytes([number << 3, value])
+        value = value.encode() if isinstance(value, str) else value
+        return bytes([number << 3 | 2, len(value)]) + value
+
+    sides = b"".join(field(1, field(2 - isinstance(side, int), side)) for side in shape)
+    kind = field(2, field(1, field(1, 1) + field(2, sides)))  # floats
+    node = field(1, "x") + field(2, "y") + field(4, "Identity")
+    places = field(11, field(1, "x") + kind) + field(12, field(1, "y") + kind)
+    graph = field(1, node) + field(2, "g") + places
+    return field(1, 8) + field(8, field(2, 13)) + field(7, graph)
+
+
+@pytest.mark.parametrize("shape", [(1, 10), (1, 3, "high", "wide")])
+def test_a_network_of_another_kind_is_one_clear_line(shape, tmp_path):
+    (tmp_path / "other.onnx").write_bytes(identity_network(*shape))
+    model = rembg_net.find_model(str(tmp_path / "other.onnx"))
+    with pytest.raises(UserError, match=r"other\.onnx: gives no matte of a photo") as error:
+        rembg_net.open_net(model, "cpu").matte(np.zeros((30, 20, 3), np.uint8))
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("value", [np.nan, 0.0, 0.7])
 def test_a_constant_output_finds_nothing(value):
     made, sure = rembg_net.stretched(np.full((320, 320), value, np.float32), (40, 30))
