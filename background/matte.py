@@ -1,8 +1,9 @@
 """Mattes: who is foreground in each photo, made once, checked, kept as 8-bit PNG files.
 
-Each method has a folder with one matte a photo, `meta.json` (what the mattes were made with,
-written first) and `rejected.csv` (the mattes that were no good, the full photo in their place).
-A matte belongs to the bytes of its photo (photos/reading.py); ensure() makes again what does not.
+Each method has a folder with one matte a photo, `meta.json` (what the mattes are made with, written
+first), `photos.json` (what is known of their photos) and `rejected.csv` (the mattes that were no
+good, the full photo in their place). A matte belongs to the bytes of its photo (photos/reading.py);
+ensure() makes again what does not.
 """
 
 import contextlib
@@ -47,47 +48,6 @@ class Matting:
     overwrite: bool = False
 
 
-class Digests:
-    """The digests of photos, remembered in a file by size and times of change: reading all photos
-    at each start would take longer than all else that is checked there.
-    """
-
-    def __init__(self, path):
-        self.path, self.new = path, {}
-        self.known = self._read()
-
-    def read(self, photo):
-        """(bytes, digest) of a photo; UserError if it cannot be read."""
-        mark, data = reading.stamp(photo), files.read_bytes(photo)
-        found = reading.digest(data)
-        self.new[str(photo.absolute())] = mark + found
-        return data, found
-
-    def belongs(self, path, photo):
-        """Whether a file is a whole matte of this photo."""
-        if not os.path.isfile(path):  # noqa: PTH113  False for a name that is too long
-            return False
-        mark, known = reading.stamp(photo), self.known.get(str(photo.absolute()), "")
-        with contextlib.suppress(OSError, UserError):  # one of them cannot be read
-            own = known.removeprefix(mark) if known.startswith(mark) else self.read(photo)[1]
-            return path.read_bytes().endswith(reading.tie(own))
-        return False
-
-    def save(self):
-        """Adds what is new to the file, unless its folder is there to be read only."""
-        if not self.new:
-            return
-        lock = files.locked(self.path.with_suffix(".lock"), wait=True)
-        with contextlib.suppress(OSError), lock:
-            known = self._read() | self.new  # other processes may have added theirs
-            files.write_json(self.path, dict(sorted(known.items())), sync=False)
-
-    def _read(self):
-        with contextlib.suppress(UserError):  # missing or damaged
-            return check(files.read_json(self.path), {str: str}, self.path)
-        return {}
-
-
 @dataclass
 class Job:
     """One method on one folder of photos."""
@@ -98,13 +58,32 @@ class Job:
     paths: dict  # {name: its matte's file}
     model: rembg_net.Model | None
     how: Matting
-    digests: Digests
+    known: dict  # what photos.json says: {name: stamp and digest of the photo, "; ", why rejected}
+    new: dict = field(default_factory=dict)  # what this process adds to it
     broken: list = field(default_factory=list)  # names of photos that the workers skipped
     shares: list = field(default_factory=list)  # foreground shares, 0 to 1, of the mattes made
 
-    def note(self, path):
-        """Where a row of rejected.csv is kept, as JSON; its name is no longer than the matte's."""
-        return (self.folder / ".rejected" / path.relative_to(self.folder)).with_suffix(".row")
+    def read(self, name):
+        """The bytes of a photo, whose digest is known from now on; UserError if it cannot be read.
+
+        Reading all photos at each start would take longer than all else that is checked there.
+        """
+        mark, data = reading.stamp(self.root / name), files.read_bytes(self.root / name)
+        self.new[name] = mark + reading.digest(data)
+        return data
+
+    def holds(self, name):
+        """Whether there is a whole matte of this photo as it is now."""
+        with contextlib.suppress(OSError, UserError):  # one of them cannot be read
+            made, mark = files.read_bytes(self.paths[name]), reading.stamp(self.root / name)
+            own = self.known.get(name, "")
+            if not own.startswith(mark):
+                self.read(name)
+                own = self.new[name]
+                if reading.read_matte(self.paths[name]).min() == 255:
+                    return False  # why it was rejected is not known any more
+            return made.endswith(reading.tie(own.removeprefix(mark).partition("; ")[0]))
+        return False
 
 
 def ensure(root, names, method, matting):
@@ -116,12 +95,12 @@ def ensure(root, names, method, matting):
     """
     matte_dir = Path(matting.matte_dir or reading.default_matte_dir(root))
     model = rembg_net.find_model(matting.rembg_model) if method != "grabcut" else None
-    paths, known = _paths(root, names, matte_dir, method), Digests(matte_dir / "photos.json")
-    job = Job(Path(root), method, matte_dir / method, paths, model, matting, known)
+    paths, folder = _paths(root, names, matte_dir, method), matte_dir / method
+    job = Job(Path(root), method, folder, paths, model, matting, _known(folder))
     options = _start(job)
     mine, start = list(paths)[rank() :: world_size()], time.perf_counter()
     every = matting.overwrite
-    todo = [n for n in mine if every or not known.belongs(paths[n], job.root / n)]
+    todo = [name for name in mine if every or not job.holds(name)]
     foreign = sum(os.path.isfile(paths[n]) for n in todo)  # noqa: PTH113  a name may be too long
     if foreign and not every:
         say(
@@ -131,9 +110,29 @@ def ensure(root, names, method, matting):
     if todo:
         _clean(job, todo)
         _make(job, todo)
-    known.save()
-    _summary(job, len(mine) - len(todo), _write_rejected(job), time.perf_counter() - start)
+        _save(job)
+    elif job.new:
+        with contextlib.suppress(OSError):  # mattes that are all there may be on a read-only disk
+            _save(job)
+    _summary(job, len(mine) - len(todo), time.perf_counter() - start)
     return options
+
+
+def _known(folder):
+    with contextlib.suppress(UserError):  # missing or damaged
+        return check(files.read_json(folder / "photos.json"), {str: str}, folder)
+    return {}
+
+
+def _save(job):
+    """Adds what is new to photos.json, and lists what it calls rejected in rejected.csv."""
+    path = job.folder / "photos.json"
+    with files.locked(path.with_suffix(".lock"), wait=True):
+        job.known = dict(sorted((_known(job.folder) | job.new).items()))  # others may have added
+        notes = [(name, note.partition("; ")[2]) for name, note in job.known.items()]
+        rejected = pd.DataFrame([row for row in notes if row[1]], columns=["image", "reason"])
+        files.write_csv(job.folder / "rejected.csv", rejected)
+        files.write_json(path, job.known, sync=False)
 
 
 def _paths(root, names, matte_dir, method):
@@ -165,30 +164,21 @@ def _start(job):
     """
     options, old = options_of(job.method, job.model), _kept_options(job.folder)
     other = old not in (None, options)
+    if other and not job.how.overwrite:
+        differ = [key for key in options | old if options.get(key) != old.get(key)]
+        raise UserError(
+            f"{job.folder}: meta.json is missing, or names another {', '.join(differ)} of the "
+            "mattes; make them again with --overwrite, or give another --matte_dir"
+        )
     if job.how.overwrite:
         devices.barrier()  # all have seen what is there
         if other and rank() == 0:
             shutil.rmtree(job.folder)
         devices.barrier()
-    elif other:
-        theirs, ours = (
-            " ".join(f"{key}={str(value)[:12]}" for key, value in some.items()) or "no meta.json"
-            for some in (old, options)
-        )
-        raise UserError(
-            f"{job.folder} holds mattes made with {theirs}, not {ours}; make them again with "
-            "--overwrite, or give another --matte_dir"
-        )
-    if old == options:
-        return options
-    versions = {"opencv": cv2.__version__, "numpy": np.__version__}
-    if job.model:
-        import onnxruntime
-
-        versions["onnxruntime"] = onnxruntime.__version__
-    files.check_writable("--matte_dir", job.folder)
-    meta = {"method": job.method, "options": options, "versions": versions}
-    files.write_json(job.folder / "meta.json", meta)
+    if old != options:
+        files.check_writable("--matte_dir", job.folder)
+        meta = {"method": job.method, "options": options, "opencv": cv2.__version__}
+        files.write_json(job.folder / "meta.json", meta)
     return options
 
 
@@ -218,19 +208,19 @@ def _make(job, todo):
     def one(name):
         path = job.paths[name]
         try:
-            data, digest = job.digests.read(job.root / name)
+            data = job.read(name)
             photo = reading.read_photo(job.root / name, data)
         except UserError as error:
             if job.how.on_error == "stop":
                 raise UserError(f"{error}; {reading.SKIP}") from None
             job.broken.append(name)
-            with contextlib.suppress(OSError):  # those of the photo as it was, if there are any
-                job.note(path).unlink(missing_ok=True)
+            job.new[name] = ""
+            with contextlib.suppress(OSError):  # that of the photo as it was, if there is one
                 path.unlink()
             return
         kept = _kept(rembg / path.relative_to(job.folder), photo, data) if reuse else None
         found, sure = net.matte(photo) if net and kept is None else (kept, 1.0)
-        _finish(job, name, photo, found, sure, digest)
+        _finish(job, name, photo, found, sure)
 
     with threadpool_limits(1, "blas"):
         reading.on_all_cores(one, todo, job.method, workers)
@@ -243,7 +233,7 @@ def _kept(path, photo, data):
         return None if kept.min() == 255 else kept
 
 
-def _finish(job, name, photo, matte, sure, digest):
+def _finish(job, name, photo, matte, sure):
     """Cuts, checks and writes one matte."""
     reason = None if matte is None else fault(matte)  # which GrabCut cannot fix
     if sure < LEAST_SURE:
@@ -253,21 +243,18 @@ def _finish(job, name, photo, matte, sure, digest):
     if not reason and job.method != "rembg":
         matte = grabcut.grabcut(photo, matte)
         reason = fault(matte)
-    share = 0.0 if matte is None else float(matte.mean() / 255)
-    note = job.note(job.paths[name])
+    job.shares.append(0.0 if matte is None else matte.mean() / 255)
     if reason:
         matte = np.full(photo.shape[:2], 255, np.uint8)
-        # Noted before the matte is there: a run killed in between does this photo again.
-        files.write_json(note, {"image": name, "reason": reason, "foreground": share})
-    else:
-        note.unlink(missing_ok=True)
     # Packed for speed: runs of one value are what a matte has.
     packed = [cv2.IMWRITE_PNG_COMPRESSION, 1]
     packed += [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
     png = cv2.imencode(".png", matte, packed)[1].tobytes()
+    digest = job.new[name].split()[-1]
     with files.atomic(job.paths[name], sync=False) as temporary:
         temporary.write_bytes(png.removesuffix(reading.END) + reading.tie(digest))
-    job.shares.append(share)
+    if reason:
+        job.new[name] += f"; {reason}"
 
 
 def fault(matte):
@@ -276,31 +263,19 @@ def fault(matte):
     share = matte.mean() / 255
     centre = matte[height // 4 :, width // 3 : -(width // 3) or None].mean() / 255
     if share < LEAST:
-        return f"covers less than {LEAST:.0%}"
+        return f"covers {share:.1%}, less than {LEAST:.0%}"
     if share > MOST:
-        return f"covers more than {MOST:.0%}"
+        return f"covers {share:.1%}, more than {MOST:.0%}"
     if centre < LEAST_CENTRE:
-        return f"covers less than {LEAST_CENTRE:.0%} of the centre"
+        return f"covers {centre:.1%} of the centre, less than {LEAST_CENTRE:.0%}"
     return None
 
 
-def _write_rejected(job):
-    """rejected.csv from all notes, those of other ranks and runs too; returns the table."""
-    notes = (job.folder / ".rejected").rglob("[!.]*.row")
-    rows = [check(files.read_json(path), {"image": str}, path) for path in notes]
-    table = pd.DataFrame(rows, columns=["image", "reason", "foreground"]).sort_values("image")
-    text, path = table.round({"foreground": 4}).to_csv(index=False), job.folder / "rejected.csv"
-    # Mattes that are all there may be on a read-only disk.
-    if not path.exists() or path.read_bytes() != text.encode():
-        files.write_text(path, text)
-    return table
-
-
-def _summary(job, kept, rejected, seconds):
+def _summary(job, kept, seconds):
     """Prints one line; of the mattes made by this rank, where there are several."""
     made = len(job.shares)
-    line = f"{job.method}: {counted(made, 'matte')} made, {kept} kept, "
-    line += f"{rejected.image.isin(job.paths.keys()).sum()} rejected"
+    rejected = sum("; " in job.known.get(name, "") for name in job.paths)
+    line = f"{job.method}: {counted(made, 'matte')} made, {kept} kept, {rejected} rejected"
     if made:
         line += f"; {seconds:.1f} s, {made / seconds:.1f} photos/s"
         line += f", mean foreground {np.mean(job.shares):.1%}"

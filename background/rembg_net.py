@@ -18,7 +18,8 @@ from common.errors import UserError
 from common.files import WEIGHTS
 from common.processes import say
 
-U2NET = ("u2netp", "u2net", "u2net_human_seg", "silueta")
+# Those of rembg, and a file that rembg has no class for.
+U2NETS = ("u2netp", "u2net", "u2net_human_seg", "silueta", "custom")
 UNFIT = ("sam", "u2net_cloth_seg")  # one needs clicks, the other answers with kinds of clothes
 MEAN = np.float32((0.485, 0.456, 0.406)).reshape(3, 1, 1)
 STD = np.float32((0.229, 0.224, 0.225)).reshape(3, 1, 1)
@@ -33,11 +34,6 @@ class Model:
     path: Path
     sha256: str
 
-    @property
-    def is_u2net(self):
-        """True for the family, and for a file that rembg has no class for."""
-        return self.name in (*U2NET, "custom")
-
 
 @dataclass
 class Net:
@@ -51,41 +47,41 @@ class Net:
         """(matte, uint8 (H, W), highest probability, 1 for models that give none) of a photo, uint8
         (H, W, 3) RGB. UserError for a network of another kind.
         """
+        run = self._u2net if self.model.name in U2NETS else self._other
         try:
-            matte, sure = self._u2net(photo) if self.model.is_u2net else self._other(photo)
+            matte, sure = run(Image.fromarray(photo))
+            if matte.shape != photo.shape[:2]:
+                raise ValueError
         except Exception as error:  # each kind of network fails in its own way
             kind = type(error).__name__
             raise UserError(f"{self.model.path}: gives no matte of a photo ({kind})") from None
-        if matte.shape != photo.shape[:2]:
-            raise UserError(f"--rembg_model {self.model.name}: does not give one matte a photo")
         return matte, sure
 
     def _u2net(self, photo):
         taken, given = self.session.get_inputs()[0], self.session.get_outputs()[0]
         side = taken.shape[-1]
-        image = np.asarray(Image.fromarray(photo).resize((side, side), Image.Resampling.LANCZOS))
+        image = np.asarray(photo.resize((side, side), Image.Resampling.LANCZOS))
         image = image.transpose(2, 0, 1).astype(np.float32)
         image = (image / max(image.max(), 1e-6) - MEAN) / STD
         with self.turn:
             found = self.session.run([given.name], {taken.name: image[None]})[0]
-        return stretched(found[0, 0], photo.shape[:2])
+        return stretched(found[0, 0], photo.size)
 
     def _other(self, photo):
         with self.turn:
-            found = self.session.predict(Image.fromarray(photo))[0]
-        return np.asarray(found.convert("L")), 1.0
+            return np.asarray(self.session.predict(photo)[0].convert("L")), 1.0
 
 
-def stretched(found, shape):
-    """(the network's output, float32 (h, w), as uint8 of `shape`, stretched to the full range as
-    rembg does, its highest). Nothing is found in a constant or NaN.
+def stretched(found, size):
+    """(the network's output, float32 (h, w), as uint8 of `size`, (W, H), stretched to the full
+    range as rembg does, its highest). Nothing is found in a constant or NaN.
     """
     low, high = found.min(), found.max()
     if not high > low:
-        return np.zeros(shape, np.uint8), 0.0
+        return np.zeros(size[::-1], np.uint8), 0.0
     small = ((found - low) / (high - low)).clip(0, 1) * 255
     small = Image.fromarray(small.astype(np.uint8))
-    return np.asarray(small.resize(shape[::-1], Image.Resampling.LANCZOS)), float(high)
+    return np.asarray(small.resize(size, Image.Resampling.LANCZOS)), float(high)
 
 
 def find_model(name):
@@ -94,26 +90,23 @@ def find_model(name):
     A name is looked up in weights/, then in rembg's own cache, then downloaded by rembg.
     UserError for a missing file, an unknown name, or a download that fails.
     """
-    if name in UNFIT:
-        raise UserError(f"--rembg_model {name}: is not a model that finds people; try u2netp")
     path = Path(name)
     if path.suffix == ".onnx":
         if not path.is_file():
             raise UserError(f"--rembg_model {name}: there is no such file")
-        name = path.stem if path.stem in U2NET or path.stem in _classes() else "custom"
-    elif (WEIGHTS / f"{name}.onnx").is_file():
-        path = WEIGHTS / f"{name}.onnx"
+        name = path.stem if path.stem in U2NETS or path.stem in _classes() else "custom"
     else:
-        path = _from_rembg(name)
+        path = WEIGHTS / f"{name}.onnx"
+        path = path if path.is_file() else _from_rembg(name)
     with path.open("rb") as file:
         return Model(name, path, hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def _from_rembg(name):
     classes = _classes()
-    if name not in classes or not classes[name].is_local():
-        known = " ".join(sorted(key for key in classes if key not in UNFIT))
-        raise UserError(f"--rembg_model {name}: rembg has no such model; it has {known}")
+    if name not in classes:
+        known = " ".join(sorted(classes))
+        raise UserError(f"--rembg_model {name}: is none of rembg's that find people: {known}")
     import pooch  # rembg's downloader
 
     pooch.get_logger().setLevel("ERROR")
@@ -121,19 +114,20 @@ def _from_rembg(name):
         return Path(classes[name].download_models())
     except Exception as error:  # whatever rembg, pooch and requests raise without a network
         raise UserError(
-            f"--rembg_model {name}: {name}.onnx is not here and its download failed "
-            f"({type(error).__name__}); put the file into {WEIGHTS} (bash scripts/setup.sh fetches "
-            "u2netp.onnx)"
+            f"--rembg_model {name}: its download failed ({type(error).__name__}); put {name}.onnx "
+            f"into {WEIGHTS} (bash scripts/setup.sh fetches u2netp.onnx)"
         ) from None
 
 
 def _classes():
-    """rembg's session classes by name. Imported late: rembg's first import takes half a minute."""
+    """The session classes of rembg that find people, by name. Imported late: rembg's first import
+    takes half a minute.
+    """
     threads = torch.get_num_threads()
-    from rembg.sessions import sessions_class
+    from rembg.sessions import sessions
 
     torch.set_num_threads(threads)  # pymatting, which rembg imports, sets it to all cores
-    return {item.name(): item for item in sessions_class}
+    return {name: cls for name, cls in sessions.items() if cls.is_local() and name not in UNFIT}
 
 
 def open_net(model, device, threads=1):
@@ -144,26 +138,15 @@ def open_net(model, device, threads=1):
     import onnxruntime
 
     kind, _, index = device.partition(":")
-    has_cuda = CUDA in onnxruntime.get_available_providers()
-    if kind == "auto" and has_cuda:
-        try:
-            return open_net(model, device.replace("auto", "cuda"))
-        except UserError as error:
-            say(f"the network runs on the CPU, since {error}")
-    if kind == "cuda" and not has_cuda:
-        raise UserError(
-            f"--device {device}: this onnxruntime has no CUDA; replace the package onnxruntime by "
-            "onnxruntime-gpu, or use --device cpu"
-        )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3  # errors only
-    providers, turn = ["CPUExecutionProvider"], nullcontext()
-    if kind == "cuda":
+    providers = ["CPUExecutionProvider"]
+    if kind != "cpu" and CUDA in onnxruntime.get_available_providers():
         gpu = {"device_id": int(index or os.environ.get("LOCAL_RANK", 0))}
-        providers, turn = [(CUDA, gpu), *providers], threading.Lock()
+        providers = [(CUDA, gpu), *providers]
     try:
-        if model.is_u2net:
+        if model.name in U2NETS:
             session = onnxruntime.InferenceSession(str(model.path), options, providers=providers)
         else:
             cls = _classes()[model.name]
@@ -173,7 +156,12 @@ def open_net(model, device, threads=1):
     except Exception as error:  # onnxruntime has an exception type for each kind of broken file
         text = str(error).splitlines()[0]
         raise UserError(f"{model.path}: onnxruntime cannot open it ({text})") from None
-    loaded = getattr(session, "inner_session", session).get_providers()
-    if kind == "cuda" and CUDA not in loaded:
-        raise UserError(f"--device {device}: onnxruntime failed to load CUDA; use --device cpu")
-    return Net(model, session, turn)
+    on_gpu = CUDA in getattr(session, "inner_session", session).get_providers()
+    if kind == "cuda" and not on_gpu:
+        raise UserError(
+            f"--device {device}: onnxruntime failed to load CUDA; replace the package onnxruntime "
+            "by onnxruntime-gpu, or use --device cpu"
+        )
+    if len(providers) > 1 and not on_gpu:
+        say("the network runs on the CPU, since onnxruntime failed to load CUDA")
+    return Net(model, session, threading.Lock() if on_gpu else nullcontext())

@@ -232,10 +232,10 @@ for name, data in {"empty": b"", "a list": b"[1]", "a number": b"3", "binary": b
     add(f"meta.json of the mattes is {name}", "train", SPLIT, write(META, data),
         error("meta.json|mattes made with"))  # fmt: skip
 add("meta.json is missing", "train", SPLIT, remove(META), error("mattes", "--overwrite"))
-add("a note of a rejected matte is damaged", "preprocess", "",
-    write("data/train/mattes/grabcut/.rejected/x.row", b"{"), error("x.row"))  # fmt: skip
-add("a note of a rejected matte is a list", "preprocess", "",
-    write("data/train/mattes/grabcut/.rejected/x.row", b"[1]"), error("x.row"))  # fmt: skip
+for name, data in {"empty": b"", "a list": b"[1]", "of numbers": b'{"x.jpg": 3}',
+                   "of other text": b'{"x.jpg": "y"}'}.items():  # fmt: skip
+    add(f"photos.json of the mattes is {name}", "preprocess", "",
+        write("data/train/mattes/grabcut/photos.json", data), works("28 kept|4 kept"))  # fmt: skip
 add("a file for the folder of mattes", "train", SPLIT, all_of(remove("data/train/mattes"), write("data/train/mattes", b"x")),
     error("mattes"))  # fmt: skip
 add("no truth for some", "preprocess", "--score data/mattes_true/train",
