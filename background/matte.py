@@ -99,14 +99,11 @@ def ensure(root, names, method, matting):
     job = Job(Path(root), method, folder, paths, model, matting, _known(folder))
     options = _start(job)
     mine, start = list(paths)[rank() :: world_size()], time.perf_counter()
-    every = matting.overwrite
-    todo = [name for name in mine if every or not job.holds(name)]
-    foreign = sum(os.path.isfile(paths[n]) for n in todo)  # noqa: PTH113  a name may be too long
-    if foreign and not every:
-        say(
-            f"made again: {counted(foreign, 'matte')} in {job.folder} of other photos with these "
-            "names, or of an older version (give each folder of photos its own --matte_dir)"
-        )
+    todo = [name for name in mine if matting.overwrite or not job.holds(name)]
+    again = sum(os.path.isfile(paths[n]) for n in todo)  # noqa: PTH113  a name may be too long
+    if again and not matting.overwrite:
+        why = "of other photos, or damaged (each folder of photos needs its own --matte_dir)"
+        say(f"made again: {counted(again, 'matte')} in {folder} {why}")
     if todo:
         _clean(job, todo)
         _make(job, todo)
@@ -218,19 +215,17 @@ def _make(job, todo):
             with contextlib.suppress(OSError):  # that of the photo as it was, if there is one
                 path.unlink()
             return
-        kept = _kept(rembg / path.relative_to(job.folder), photo, data) if reuse else None
-        found, sure = net.matte(photo) if net and kept is None else (kept, 1.0)
+        found, sure = None, 1.0
+        with contextlib.suppress(UserError):  # the method rembg has kept none of this photo
+            if reuse:
+                kept = rembg / path.relative_to(job.folder)
+                found = reading.read_matte(kept, photo.shape[:2], data)
+        if net and (found is None or found.min() == 255):  # 255: it was rejected
+            found, sure = net.matte(photo)
         _finish(job, name, photo, found, sure)
 
     with threadpool_limits(1, "blas"):
         reading.on_all_cores(one, todo, job.method, workers)
-
-
-def _kept(path, photo, data):
-    """The network's matte that the method rembg has kept of a photo; None if it was rejected."""
-    with contextlib.suppress(UserError):
-        kept = reading.read_matte(path, photo.shape[:2], data)
-        return None if kept.min() == 255 else kept
 
 
 def _finish(job, name, photo, matte, sure):

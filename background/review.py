@@ -10,40 +10,31 @@ from common.files import atomic, read_bytes
 from common.processes import progress, say
 from photos.reading import matte_path, read_matte, read_photo
 
-PEOPLE = 12  # in the preview
+PHOTOS = 12  # in the preview, from all over the list
 CELL = 192  # height of a photo there
 GREY = 128
 TOLERANCE = 0.0075  # of the diagonal: how far apart two boundaries may be and still agree
 
 
 def preview(root, names, methods, matte_dir):
-    """Writes preview.png: PEOPLE people, each as the photo and what each method leaves of it."""
-    people = {}
-    for name in names:  # the first photo of each folder, or every photo where there are no folders
-        people.setdefault(name.rpartition("/")[0] or name, name)
-    people = list(people.values()) if len(people) > 1 else names
-    rows = []
-    for pick in np.unique(np.linspace(0, len(people) - 1, PEOPLE).astype(int)):
-        paths = {method: matte_path(matte_dir, method, people[pick]) for method in methods}
+    """Writes preview.png: PHOTOS photos, and below each what each method leaves of it."""
+    columns = []
+    for pick in np.unique(np.linspace(0, len(names) - 1, PHOTOS).astype(int)):
+        paths = {method: matte_path(matte_dir, method, names[pick]) for method in methods}
         if all(path.exists() for path in paths.values()):  # else a broken photo that was skipped
-            data = read_bytes(root / people[pick])
-            photo = read_photo(root / people[pick], data)
+            data = read_bytes(root / names[pick])
+            photo = read_photo(root / names[pick], data)
             mattes = {m: read_matte(path, photo.shape[:2], data) for m, path in paths.items()}
-            rows.append(_row(photo, mattes))
-    if not rows:
-        return
-    rows += [np.zeros_like(rows[0])] * (len(rows) > 1 and len(rows) % 2)
-    width = max(row.shape[1] for row in rows)
-    rows = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows]
-    halves = [np.vstack(rows[side::2]) for side in (0, 1)[: len(rows)]]
-    path = Path(matte_dir, "preview.png")
-    with atomic(path) as temporary:
-        cv2.imencode(".png", np.hstack(halves)[..., ::-1])[1].tofile(temporary)
-    say(f"look first at {path}: some photos, and what each method leaves of them")
+            columns.append(_column(photo, mattes))
+    if columns:
+        path = Path(matte_dir, "preview.png")
+        with atomic(path) as temporary:
+            cv2.imencode(".png", np.hstack(columns)[..., ::-1])[1].tofile(temporary)
+        say(f"look first at {path}: some photos, and what each method leaves of them")
 
 
-def _row(photo, mattes):
-    """uint8 (CELL, W, 3): the photo, and beside it what each of {method: matte} leaves of it."""
+def _column(photo, mattes):
+    """uint8 RGB: the photo, and below it what each of {method: matte} leaves of it."""
     width = round(photo.shape[1] * CELL / photo.shape[0])
     width = min(max(1, width), 4 * CELL)  # however long the photo
     cells = []
@@ -54,7 +45,7 @@ def _row(photo, mattes):
         cell[:20] //= 2  # a dark strip behind the label
         cv2.putText(cell, label, (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255,) * 3, 1)
         cells.append(cell)
-    return np.hstack(cells)
+    return np.vstack(cells)
 
 
 def find_truths(folder, names):

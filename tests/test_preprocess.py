@@ -51,7 +51,7 @@ def test_train_eval_and_plain_folders(drawn, tmp_path, capsys):
     assert made.dtype == np.uint8 and made.shape == read(drawn / "mattes_true/train" / some).shape
     assert len(contents(drawn / "eval/mattes/grabcut", "*.png")) == 21
     preview = read(drawn / "train/mattes/preview.png")
-    assert preview.shape == (6 * 192, 2 * 2 * 144, 3)
+    assert preview.shape == (2 * 192, 12 * 144, 3)
     plain = tmp_path / "holiday"
     plain.mkdir()
     photo = next((drawn / "eval/images").glob("[!.]*.jpg"))
@@ -67,7 +67,7 @@ def test_all_methods_and_scores(drawn, tmp_path, capsys):
     methods = ["grabcut", "rembg", "rembg_grabcut"]
     preprocess.main([*flags, "--bg", *methods, "--score", str(truth)])
     rows = capsys.readouterr().out.splitlines()[-3:]
-    assert read(tmp_path / "preview.png").shape == (2 * 192, 2 * 4 * 144, 3)
+    assert read(tmp_path / "preview.png").shape == (4 * 192, 4 * 144, 3)
     for row, method in zip(rows, methods, strict=True):
         made = contents(tmp_path / method, "*.png")
         assert len(made) == 4
