@@ -19,6 +19,7 @@ GENDERS = ATTRIBUTES["gender"]
 BLOCK, FIRST = (11, 10, 2, 17, 18, 2), (4, 4, 2, 6, 6, 2)
 # Second words of the seeds of random streams; those of the people are their split, 0 or 1.
 AGES, CELLS, NOISE, ORDER = (2, 3), (4, 5), 6, 7
+write_table = partial(np.savetxt, fmt="%s", delimiter=",", comments="")
 
 
 def draw(out, args):
@@ -58,12 +59,6 @@ def draw_age(rng, group):
     return 60 if group == 2 else min(59, 30 + int(30 * rng.beta(2.2, 1.1)))
 
 
-def write_table(path, header, rows):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [header, *(",".join(map(str, row)) for row in rows)]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
 def write_train(folder, train, args):
     """Sets "path" and "files" of each person; writes all but the photos, with the quirks below.
 
@@ -93,9 +88,10 @@ def write_train(folder, train, args):
         kinds = suffixes.get(index % 40, [".jpg"] * 7)
         files = [photo + kind for photo, kind in zip(PHOTOS, kinds, strict=True)]
         person |= {"path": path, "files": files}
-    write_table(folder / "train.csv", "id,gender,race,age,path", rows)
-    write_table(folder.parent / "truth_train.csv", "path,gender,age,noisy,background", truth)
     (folder / "images/.ipynb_checkpoints").mkdir(parents=True)
+    write_table(folder / "train.csv", rows, header="id,gender,race,age,path")
+    truths = folder.parent / "truth_train.csv"
+    write_table(truths, truth, header="path,gender,age,noisy,background")
     (folder / "images/.DS_Store").write_bytes(b"\0\0\0\1Bud1")
     for person in train[::40]:
         (folder / "images" / person["path"]).mkdir()
@@ -117,8 +113,9 @@ def write_eval(out, evaluation, seed):
             answer = encode(max(0, number - 4), person["gender"], person["group"])
             rows.append((name, answer, person["number"], person["age"], person["background"]))
     rows = np.random.default_rng([seed, ORDER]).permutation(np.array(rows, object))
-    write_table(out / "truth.csv", "ImageID,ans,person,age,background", rows)
-    write_table(out / "eval/info.csv", "ImageID,ans", [(row[0], 0) for row in rows])
+    (out / "eval").mkdir()
+    write_table(out / "truth.csv", rows, header="ImageID,ans,person,age,background")
+    write_table(out / "eval/info.csv", [(row[0], 0) for row in rows], header="ImageID,ans")
 
 
 def draw_person(person, out, seed, size):
