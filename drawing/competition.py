@@ -157,16 +157,8 @@ def draw_photo(rng, who, backdrop, size, mask):
     top, left = rng.integers(0, np.subtract(backdrop.shape[:2], size) + 1)
     behind = cv2.cvtColor(backdrop[top : top + height, left : left + width], cv2.COLOR_RGB2RGBA)
     image = cv2.cvtColor(over(behind, sketch.pixels), cv2.COLOR_RGBA2RGB)
-    image = cv2.multiply(image, cv2.resize(sunlight(rng, who.sun), (width, height)), scale=1 / 128)
+    image = cv2.convertScaleAbs(image, alpha=np.exp(rng.normal(0, 0.15)))
     image = cv2.GaussianBlur(image, (3, 3), max(0.2, rng.uniform(0, 0.9) * scale))
     noise, share = rng.integers(0, 256, image.shape, np.uint8), rng.uniform(0.02, 0.09)
     image = cv2.addWeighted(image, 1, noise, share, -128 * share)
     return image, cv2.extractChannel(sketch.pixels, 3)
-
-
-def sunlight(rng, sun):
-    """Gains of a light from one side, uint8 (2, 2, 3) where 128 is 1, to be resized."""
-    angle, warm = sun + rng.normal(0, 0.3), rng.normal(0.01, 0.05)
-    ramp = np.add.outer((-np.sin(angle), np.sin(angle)), (-np.cos(angle), np.cos(angle)))
-    gains = np.exp(rng.normal(0, 0.09)) * (1 + rng.uniform(0.05, 0.35) * ramp[..., None])
-    return (128 * gains * (1 + warm, 1, 1 - warm)).clip(0, 255).astype(np.uint8)

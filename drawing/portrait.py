@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from drawing.backdrop import CLOTHES
-from drawing.sketch import BLACK, ROUND, WHITE, mirror, mix
+from drawing.sketch import BLACK, ROUND, mirror, mix
 
 # Of each measure of a person: its mean of men and of women, and its spread.
 MEASURES = {
@@ -29,7 +29,7 @@ STYLES = {
     "long": [(0.7, -1.26), (1.26, -0.7), (1.26, 0.4), (1.36, 1.7), (1, 1.9), (0.82, 0.7), (0.9, 0)],
     "bob": [(0.7, -1.26), (1.28, -0.7), (1.3, 0.3), (1.3, 1), (0.9, 1.04), (0.8, 0.6), (0.9, 0)],
 }
-LONG = ("long", "bob")  # the styles that hide the ears and fall on the shoulders
+LONG = ("long", "bob")  # the styles that fall on the shoulders
 # The contour of the hair on the forehead, from the side to the middle.
 FRINGES = {
     "open": [(0.94, -0.22), (0.86, -0.5), (0.45, -0.72), (0, -0.78)],
@@ -47,14 +47,12 @@ WRINKLES = np.array([
     [(0, -0.5), (0.25, -0.52), (0.42, -0.48)], [(0.68, -0.02), (0.8, 0), (0.9, 0.02)],
     [(0.46, 0.68), (0.5, 0.76), (0.48, 0.86)], [(0, -0.3), (0.25, -0.32), (0.4, -0.29)],
 ])  # fmt: skip
-# Of each kind of mask: its colours; how far its middle rises above its upper edge; how much of the
-# face's width it covers; half the width of its lower edge.
-BLUES = [(160, 200, 226), (236, 240, 242), (232, 180, 196), (130, 176, 190), (40, 42, 48)]
-GREYS = [(244, 244, 240), (236, 232, 222), (60, 62, 66), (214, 196, 176)]
+# Of each kind of mask: its colours; how far its middle rises above its upper edge; half the width
+# of its lower edge.
 MASKS = {
-    "surgical": (BLUES, 0.06, 0.97, 0.46),
-    "kn95": (GREYS, 0.2, 0.96, 0.2),
-    "cloth": (CLOTHES, 0.12, 0.985, 0.36),
+    "surgical": ([(160, 200, 226), (236, 240, 242), (232, 180, 196), (40, 42, 48)], 0.06, 0.46),
+    "kn95": ([(244, 244, 240), (236, 232, 222), (60, 62, 66), (214, 196, 176)], 0.2, 0.2),
+    "cloth": (CLOTHES, 0.12, 0.36),
 }
 # How a mask may be worn: (height of its upper edge, of its lower edge) on the face; "nose" leaves
 # the nose bare, "chin" the mouth too.
@@ -73,37 +71,21 @@ def identity(rng, gender, age):
     odds = [0.5, 0.32 - 0.2 * old, 0.3 * old**2, 0.01, 0.03, 0.04]
     if gender:
         odds = [0.07, 0.03, 0, 0.18, 0.45 - 0.3 * old, 0.27 + 0.3 * old]
-    style = rng.choice(list(STYLES), p=np.array(odds) / sum(odds))
     skin = mix(SKIN[rng.choice(5, p=[0.24, 0.34, 0.26, 0.11, 0.05])], (214, 168, 134), 0.2 * old)
     hair = mix(HAIR[rng.choice(5, p=[0.4, 0.27, 0.18, 0.1, 0.05])], (196, 194, 192), grey)
-    places, crown = np.linspace(-1.35, 1.35, 32), rng.uniform(-0.4, 0.4)
-    strands = [[(x + crown, -1.4), (x, -0.95), (1.15 * x, -0.4), (x, 2.5)] for x in places]
     return SimpleNamespace(
         **who,
         old=old,
         grey=grey,
-        skin=mix(skin, (222, 176, 140), rng.uniform(0, 0.4)),
+        skin=skin,
         hair=hair,
-        style=style,
-        fringe="receding" if style == "thin" else rng.choice(["open", "bangs"], p=[0.7, 0.3]),
-        strands=np.array(strands),
+        style=rng.choice(list(STYLES), p=np.array(odds) / sum(odds)),
+        fringe=rng.choice(["open", "bangs"], p=[0.7, 0.3]),
         beard=rng.choice([0, 0.16, 0.32, 0.7], p=[0.45, 0.25, 0.17, 0.13]) * (not gender),
         wrinkles=int(np.clip(rng.normal(9 * old - 1, 1), 0, len(WRINKLES))),
         glasses=rng.choice([0, 0.02, 0.04], p=[0.78 - 0.2 * old, 0.12, 0.1 + 0.2 * old]),
-        collar=rng.choice([0, 0.4, 0.6, 0.9], p=[0.4, 0.25, 0.2, 0.15]),  # 0 is a round neck
         cloth=rng.choice(CLOTHES),
-        pattern=pattern(rng),
-        sun=rng.uniform(0, 2 * np.pi),
     )
-
-
-def pattern(rng):
-    """The stripes of a plain, striped or checked fabric, for Sketch.fill."""
-    kind, places = rng.integers(3), np.arange(-4, 6, rng.uniform(0.1, 0.26))
-    lean = rng.choice(3) / 4
-    down = [[(x - lean, -1), (x + lean, 6)] for x in places]
-    across = [[(-4, y), (4, y + lean)] for y in places]
-    return np.array([[], down, down + across][kind])
 
 
 def half_width(who, v):
@@ -114,46 +96,38 @@ def half_width(who, v):
 
 def draw_portrait(sketch, who):
     """Paints a person of identity without a mask, from back to front."""
-    hair = [*STYLES[who.style], *FRINGES[who.fringe]]
-    draw_body(sketch, who, hair)
-    draw_face(sketch, who)
-    if who.style == "bun":
-        sketch.fill(ROUND, mix(who.hair, BLACK, 0.2), (0, -1.22), (0.4, 0.3))
-    sketch.fill(mirror([(0, hair[0][1]), *hair]), who.hair, stripes=who.strands)
-    if who.glasses:
-        rims = [np.add(np.multiply(ROUND, (0.36, 0.2)), (x, 0.04)) for x in (-0.44, 0.44)]
-        bars = [[(-1.02, -0.02), (-0.8, 0)], [(-0.1, 0), (0.1, 0)], [(0.8, 0), (1.02, -0.02)]]
-        sketch.lines(rims, (40, 36, 40), who.glasses, closed=True)
-        sketch.lines(bars, (40, 36, 40), who.glasses)
-
-
-def draw_body(sketch, who, hair):
-    neck, wide, collar, low = who.neck, who.shoulder, who.collar, 1.6 + 0.4 * who.collar
-    side = [(neck, 1.2), (neck * 1.5, 1.38), (wide * 0.86, 1.6), (wide * 1.04, 2.1)]
-    side = mirror([*side, (wide * 1.12, 3), (wide * 1.16, 6)])
-    sketch.fill(side, who.cloth, stripes=who.pattern)
+    hair = [*STYLES[who.style], *FRINGES["receding" if who.style == "thin" else who.fringe]]
+    neck, wide, skin = who.neck, who.shoulder, who.skin
+    dark = mix(skin, (90, 44, 30), 0.55)
     if who.style in LONG:
         back = mirror([(0, -1), (1.2, -0.6), *hair[2:5], (0, 1)])
-        sketch.fill(back, mix(who.hair, BLACK, 0.4), stripes=who.strands)
-    throat = [(neck, 0.3), (neck, 1.2), (neck * 1.16, 1.36), (neck * 0.6, low), (0, low)]
+        sketch.fill(back, mix(who.hair, BLACK, 0.4))
+    side = [(neck, 1.2), (neck * 1.5, 1.38), (wide * 0.86, 1.6), (wide * 1.04, 2.1)]
+    sketch.fill(mirror([*side, (wide * 1.12, 3), (wide * 1.16, 6)]), who.cloth)
+    throat = [(neck, 0.3), (neck, 1.2), (neck * 1.16, 1.36), (neck * 0.6, 1.6), (0, 1.6)]
     sketch.fill(np.add(mirror(throat), (0, 0.1)), mix(who.cloth, BLACK, 0.4))
-    sketch.fill(mirror(throat), mix(who.skin, (120, 70, 50), 0.25))
-    sketch.fill(ROUND, mix(who.skin, (70, 34, 20), 0.6), (0, 0.8), (neck, 0.5))  # a shadow
-    if collar:
-        lapel = [(0, 1.16), (collar, 1.5), (collar - neck, low + 0.15), (-neck, low), (-0.2, 1.5)]
-        sketch.fill(lapel, mix(who.cloth, WHITE, 0.14), (neck, 0))
-        sketch.lines([[(0, low), (0, 6)]], mix(who.cloth, BLACK, 0.4), 0.025)
-
-
-def draw_face(sketch, who):
-    skin, nose, mouth, lips = who.skin, who.nose, (0, 0.63), (who.mouth, who.lips)
-    dark, blush = mix(skin, (90, 44, 30), 0.55), 0.1 + 0.15 * who.makeup
+    sketch.fill(mirror(throat), mix(skin, (120, 70, 50), 0.25))
+    sketch.fill(ROUND, mix(skin, (70, 34, 20), 0.6), (0, 0.8), (neck, 0.5))  # a shadow
+    if who.style == "bun":
+        sketch.fill(ROUND, mix(who.hair, BLACK, 0.2), (0, -1.22), (0.4, 0.3))
     sketch.fill(ROUND, mix(skin, dark, 0.4), (1, 0.06), (0.14, 0.22))
     v = np.sin(np.linspace(-np.pi / 2, np.pi / 2, 25))
     sketch.fill(mirror(np.stack([half_width(who, v), v], 1)), skin)
-    beard = who.beard * (1 - 0.5 * who.grey)
+    sketch.fill(mirror([(0, hair[0][1]), *hair]), who.hair)
+    draw_features(sketch, who, dark)
+    if who.glasses:
+        rims = [np.add(np.multiply(ROUND, (0.36, 0.2)), (x, 0.04)) for x in (-0.44, 0.44)]
+        sketch.lines(rims, (40, 36, 40), who.glasses, closed=True)
+        sketch.lines([[(-0.1, 0), (0.1, 0)]], (40, 36, 40), who.glasses)
+
+
+def draw_features(sketch, who, dark):
+    """Light and shade, eyes, nose, mouth, and the lines of age."""
+    skin, nose, mouth, lips = who.skin, who.nose, (0, 0.63), (who.mouth, who.lips)
+    blush, beard = 0.1 + 0.15 * who.makeup, who.beard * (1 - 0.5 * who.grey)
     sketch.shade([
         (1.05, 0.4, 0.36, 0.7, (0.25, 0.35, 0.4)),  # the sides
+        (0.5, -0.95, 0.3, 0.14, -0.35), (0, -1.15, 0.5, 0.1, 0.2),  # the hair
         (0.45, -0.06, 0.26, 0.12, (0.12, 0.2, 0.22)),  # the sockets of the eyes
         (0.43, 0.12, 0.16, 0.06, 0.1 + 0.25 * who.old),  # and the bags under them
         (0.52, 0.34, 0.26, 0.17, (-0.04 * blush, blush, blush)),
@@ -179,18 +153,13 @@ def draw_face(sketch, who):
 
 def draw_mask(rng, sketch, who, kind, worn):
     """Paints a mask of MASKS over the face, as WORN says."""
-    colours, rise, share, foot = MASKS[kind]
+    colours, rise, foot = MASKS[kind]
     top, low = WORN[worn] + rng.normal(0, 0.02, 2)
-    peak, tone = top - rise, rng.choice(colours)
-    v = top + (low - top) * np.array([0, 0.1, 0.4, 0.75, 1])
-    reach = half_width(who, v.clip(0, 0.93)) * share
+    tone, v = rng.choice(colours), top + (low - top) * np.array([0, 0.1, 0.4, 0.75, 1])
+    reach = half_width(who, v.clip(0, 0.93)) * 0.97
     edge = np.stack([[*reach[:3], max(reach[3], 1.3 * foot), foot], v], 1)
-    hook = 0.86 if who.style in LONG else 1.03  # hair hides the ears
-    loops = np.array([[edge[1], (hook, -0.06)], [edge[3], (hook, 0.24)]])
+    loops = np.array([[edge[1], (0.95, -0.06)], [edge[3], (0.95, 0.24)]])
     sketch.lines([*loops, *loops * (-1, 1)], (226, 226, 226), 0.03)
-    stripes = pattern(rng) if kind == "cloth" else ()
-    sketch.fill(mirror([(0, peak), *edge]), tone, stripes=stripes)
-    lines = [[(0, peak + 0.05), (0, low)]]
-    if kind == "surgical":
-        lines = [[(-x, y - 0.03), (0, y + 0.05), (x, y - 0.03)] for x, y in edge[1:4] * (0.85, 1)]
-    sketch.lines(lines, mix(tone, (20, 20, 30), 0.3), 0.025)
+    sketch.fill(mirror([(0, top - rise), *edge]), tone)
+    pleats = [[(-x, y - 0.03), (0, y + 0.05), (x, y - 0.03)] for x, y in edge[1:4] * (0.85, 1)]
+    sketch.lines(pleats, mix(tone, (20, 20, 30), 0.3), 0.025)

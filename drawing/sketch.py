@@ -7,7 +7,7 @@ the chin. Colours are RGB.
 import cv2
 import numpy as np
 
-WHITE, BLACK = (255, 255, 255), (0, 0, 0)
+BLACK = (0, 0, 0)
 ROUND = np.stack([np.cos(np.arange(16) * np.pi / 8), np.sin(np.arange(16) * np.pi / 8)], 1)
 STEP, LEFT, TOP = 0.06, -2.4, -1.3  # the grid of soft shades, in face units
 
@@ -45,26 +45,18 @@ class Sketch:
         points = np.asarray(points) @ self.frame[:, :2].T + self.frame[:, 2]
         return np.rint(points * 16).astype(np.int32)
 
-    def fill(self, shape, colour, at=(0, 0), stretch=(1, 1), *, stripes=()):
-        """A smooth shape (n, 2), stretched and put at a place; right of the middle, a pair of them.
-
-        stripes: lines (m, k, 2) inside it, in turn darker and lighter.
+    def fill(self, shape, colour, at=(0, 0), stretch=(1, 1)):
+        """A smooth shape (n, 2), stretched and put at a place; right of the middle, a pair of
+        them.
         """
         right = smooth(np.multiply(shape, stretch) + at)
         shapes = self.fixed([right, right * (-1, 1)][: 1 + (at[0] > 0)])
         cv2.fillPoly(self.pixels, shapes, np.append(colour, 255.0), cv2.LINE_AA, 4)
-        if len(stripes):
-            above, stencil = (Sketch(self.pixels.shape[:2], self.frame) for _ in range(2))
-            above.lines(stripes[::2], mix(colour, BLACK, 0.16), 0.04, edge=cv2.LINE_8)
-            above.lines(stripes[1::2], mix(colour, WHITE, 0.1), 0.04, edge=cv2.LINE_8)
-            cv2.fillPoly(stencil.pixels, shapes, (255,) * 4, cv2.LINE_AA, 4)
-            cv2.multiply(above.pixels, stencil.pixels, above.pixels, scale=1 / 255)
-            over(self.pixels, above.pixels)
 
-    def lines(self, paths, colour, width, *, closed=False, edge=cv2.LINE_AA):
-        """Lines (m, k, 2) of a width; edge: a kind of line of cv2."""
+    def lines(self, paths, colour, width, closed=False):
+        """Lines (m, k, 2) of a width."""
         ink, width = np.append(colour, 255.0), max(1, round(width * self.frame[1, 1]))
-        cv2.polylines(self.pixels, list(self.fixed(paths)), closed, ink, width, edge, 4)
+        cv2.polylines(self.pixels, list(self.fixed(paths)), closed, ink, width, cv2.LINE_AA, 4)
 
     def shade(self, spots):
         """Darkens what is painted softly about spots, on the right and on the left.

@@ -186,7 +186,7 @@ def test_background_bias_is_in_train_and_not_in_eval():
 def test_matte_is_what_two_backdrops_tell(monkeypatch, gender, age):
     """Alpha by triangulation: two greys behind the same person (Smith and Blinn 1996)."""
     size, rng = (256, 192), np.random.default_rng(gender)
-    monkeypatch.setattr(competition, "sunlight", lambda *_: np.full((2, 2, 3), 128, np.uint8))
+    monkeypatch.setattr(competition.cv2, "convertScaleAbs", lambda image, alpha: image)
     who = portrait.identity(rng, gender, age)
     # Greys, since noise would be clipped on black and on white.
     dark = np.full_like(backdrop.draw_backdrop(rng, "wall", size), 64)
