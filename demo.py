@@ -44,7 +44,7 @@ def main(argv=None):
     if is_drawn(args.out, flags):
         return
     check_writable("--out", args.out)
-    from drawing.competition import PHOTOS, draw
+    from drawing.competition import draw
 
     try:
         with atomic(args.out.resolve()) as work:
@@ -54,11 +54,8 @@ def main(argv=None):
         if is_drawn(args.out, flags):  # by another process in the meantime
             return
         raise
-    photos = len(PHOTOS)
-    say(
-        f"{args.out}: drew {args.people} people, {photos * args.people} photos, in train; "
-        f"{args.eval_people} people, {photos * args.eval_people} photos, in eval"
-    )
+    counts = f"{args.people} people in train and {args.eval_people} in eval"
+    say(f"{args.out}: drew {counts}, seven photos each")
 
 
 def is_drawn(out, flags):

@@ -75,29 +75,19 @@ def cut(small, chance):
 def person_probability(tiny, hint=None):
     """Where the person is: float32 probabilities (H, W) of a small RGB photo (H, W, 3).
 
-    hint: float32 (H, W) in 0..1, a matte to weigh in, whose rates of error are estimated along with
-    the rest, as STAPLE does (Warfield, Zou and Wells, IEEE TMI 2004).
+    hint: float32 (H, W) in 0..1, a matte to weigh in.
     """
     shape = tiny.shape[:2]
     bank, weight, odds, floor, faces = silhouettes(*shape)
     weight = weight + FACE * (faces @ standardised(skin(tiny)))
     colours = colour_clusters(tiny)
-    prior = softmax(weight) @ bank
-    evidence = 0.0
-    if hint is not None:
-        hint = hint.ravel()
-        evidence = hint_odds(hint, miss=0.4, false_alarm=0.05)
-    person = sigmoid(logit(prior) + evidence)
+    person = sigmoid(logit(softmax(weight) @ bank) + hint_odds(hint))
     for _ in range(STEPS):
         fit = (odds @ person + floor) / len(person)
         prior = softmax(weight + FIT * fit) @ bank
-        if hint is not None:
-            miss = np.clip(np.average(1 - hint, weights=person), 0.02, 0.8)
-            false_alarm = np.clip(np.average(hint, weights=1 - person), 0.02, 0.15)
-            evidence = hint_odds(hint, miss, false_alarm)
         colour = colour_odds(colours, person).reshape(shape)
         colour = cv2.GaussianBlur(colour, (0, 0), 1).ravel()
-        person = sigmoid(logit(prior) + colour + evidence)
+        person = sigmoid(logit(prior) + colour + hint_odds(hint, person))
     return person.reshape(shape)
 
 
@@ -142,8 +132,18 @@ def colour_odds(colours, person):
     return np.log(inside / outside).clip(-3, 3).astype(np.float32)[colours]
 
 
-def hint_odds(hint, miss, false_alarm):
-    """log P(hint | person) / P(hint | background) a pixel of a matte that errs at these rates."""
+def hint_odds(hint, person=None):
+    """log P(hint | person) / P(hint | background) a pixel of a matte; 0 without one.
+
+    How often it errs is estimated along with the rest from the probabilities `person`, as STAPLE
+    does (Warfield, Zou and Wells, IEEE TMI 2004).
+    """
+    if hint is None:
+        return 0.0
+    hint, miss, false_alarm = hint.ravel(), 0.4, 0.05
+    if person is not None:
+        miss = np.clip(np.average(1 - hint, weights=person), 0.02, 0.8)
+        false_alarm = np.clip(np.average(hint, weights=1 - person), 0.02, 0.15)
     found = np.log((1 - miss) / false_alarm)
     unfound = np.log(miss / (1 - false_alarm))
     return (hint * found + (1 - hint) * unfound).astype(np.float32)

@@ -50,11 +50,10 @@ def _column(photo, mattes):
 
 def find_truths(folder, names):
     """{photo: file of its true mask} of the photos that have one; UserError if none has."""
-    truths = {name: folder / Path(name).with_suffix(".png") for name in names}
-    truths = {name: path for name, path in truths.items() if path.exists()}
+    paths = {name: folder / Path(name).with_suffix(".png") for name in names}
+    truths = {name: path for name, path in paths.items() if path.exists()}
     if not truths:
-        first = Path(names[0]).with_suffix(".png")
-        raise UserError(f"--score {folder}: has no mask of any photo, for instance {first}")
+        raise UserError(f"--score {folder}: has no mask of any photo, such as {paths[names[0]]}")
     return truths
 
 
