@@ -72,9 +72,8 @@ def build_sections(evidence, cam_images):
     if evidence.groups:
         people, known = evidence.rows.person.nunique(), counted(len(evidence.groups), "run")
         say(f"scoring {known} over {counted(people, 'person', 'people')}")
-        if len(evidence.groups) > 1:
-            sections.append(comparison.build(evidence))
-        sections += [comparison.build_each(evidence), suspects.build(evidence)]
+        sections += [comparison.build(evidence), comparison.build_each(evidence)]
+        sections.append(suspects.build(evidence))
         if cam_images:
             from reporting import gradcam  # brings captum's and the models' imports
 

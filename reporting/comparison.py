@@ -1,22 +1,17 @@
 """The answer of the report, and its sections that compare the runs and show each."""
 
-from pathlib import PurePosixPath
-
 import numpy as np
 import pandas as pd
 
-from experiment.comparison import MEASURES, SIGNIFICANT
 from labels import ATTRIBUTES, CLASS_NAMES
 from reporting import figures, page, runs
 from reporting.page import html
-from reporting.runs import DIFFERENCE, FIGURES
+from reporting.runs import DIFFERENCE
 
 TITLES = {"macro_f1": "macro F1", "accuracy": "accuracy"}
 TITLES |= {name: f"{name} (macro F1)" for name in ATTRIBUTES}
-SCORE = ["macro_f1", "low", "high"]
 POINTS = 5  # comparisons in the headline
-SHOWN = 4  # comparisons whose photos are shown
-CARDS = 6  # photos that one run gets right and the other wrong, each way
+CARDS = 12  # mistakes of each run that are shown
 
 
 def headline(evidence):
@@ -54,11 +49,9 @@ def _answer(row):
 
 def _notes(evidence, pooled):
     """What the reader of the headline must know of its numbers."""
-    groups, scores = evidence.groups, evidence.scores[evidence.best]
+    groups = evidence.groups
     several, single = len(groups) > 1, min(len(group.runs) for group in groups) == 1
-    attributes = ", ".join(f"{name} {page.number(scores[name][0])}" for name in ATTRIBUTES)
     words = {
-        f"Macro F1 of the attributes: {attributes}.": not several,
         "Difference of pooled macro F1 with its 95 % interval, by a bootstrap over people"
         + " and conditions" * pooled
         + ". Detectable: the smallest difference that so many people and seeds show with 80 % "
@@ -80,52 +73,39 @@ def _notes(evidence, pooled):
 
 
 def build(evidence):
-    """Section "Comparison" of two groups or more."""
-    baseline = evidence.baseline.name
+    """Section "Runs": all of them and, of two or more, their comparison."""
+    blocks = [_ranking(evidence)]
+    if len(evidence.groups) > 1:
+        picture = figures.forest(evidence.verdicts, evidence.baseline.name)
+        blocks += [
+            html.figure(*picture, "Grey: no larger than .02."),
+            _differences(evidence),
+            _one_option(evidence),
+        ]
     intro = (
-        f"Each configuration against {baseline}, over the same people. Intervals by a "
-        "cluster bootstrap over people, and over seeds where a configuration has several."
+        "Out-of-fold: each image is predicted by the model that never saw that person; the score "
+        "is pooled over all of them, with the labels as given; of several seeds it is the mean. "
+        "Intervals are 95 %, by a cluster bootstrap over people, and over seeds where there are "
+        "several."
     )
-    blocks = [
-        _ranking(evidence),
-        html.figure(*figures.forest(evidence.verdicts, baseline), "Grey: no larger than .02."),
-        _differences(evidence),
-        _one_option(evidence),
-        _disagreements(evidence),
-    ]
-    return {"title": "Comparison", "intro": intro, "blocks": blocks}
-
-
-def _said(frame):
-    """What the page shows of the comparisons in the rows of a frame."""
-    shown = pd.DataFrame({"difference, 95 % interval": page.estimates(frame[DIFFERENCE], "+")})
-    shown["detectable"], shown["p"] = frame.detectable, frame.p.map(page.chance)
-    flips = zip(frame.won, frame.lost, strict=True)
-    shown["won / lost"] = [f"{won:,.0f} / {lost:,.0f}" for won, lost in flips]
-    return shown.assign(verdict=frame.verdict)
+    return {"title": "Runs", "intro": intro, "blocks": blocks}
 
 
 def _ranking(evidence):
     names, lines = runs.differing(evidence.groups), []
     for group in evidence.groups:
         scores, line = evidence.scores[group.name], {"run": group.name, "seeds": len(group.runs)}
-        line |= {name: group.options.get(name, "") for name in names}
-        line |= dict(zip(SCORE, scores["macro_f1"], strict=True))
-        lines.append(line | {name: scores[name][0] for name in ATTRIBUTES} | group.figures)
-    frame = pd.DataFrame(lines).sort_values("macro_f1", ascending=False).set_index("run")
-    verdicts = evidence.verdicts.set_index("run")
-    shown = page.estimates(frame[SCORE]).to_frame("macro F1, 95 % interval").join(_said(verdicts))
-    shown["verdict"] = shown.verdict.fillna("baseline")
-    shown = shown.join(frame[["last_epoch", "sd_over_seeds", *names]].dropna(axis=1, how="all"))
-    ends = {name: f"difference_{name}" for name in ("low", "high", "low90", "high90")}
-    against = verdicts[[*FIGURES, "holm", "verdict"]].rename(columns=ends | {"holm": "p_holm"})
-    frame = frame.join(against).reset_index()
+        line |= dict(zip(("macro_f1", "low", "high"), scores["macro_f1"], strict=True))
+        line |= {name: scores[name][0] for name in ("accuracy", *ATTRIBUTES)} | group.figures
+        lines.append(line | {name: group.options.get(name, "") for name in names})
+    frame = pd.DataFrame(lines).sort_values("macro_f1", ascending=False)
+    shown = frame.dropna(axis=1, how="all").drop(columns=["low", "high"])
+    shown["macro_f1"] = page.estimates(frame[["macro_f1", "low", "high"]])
     caption = (
-        f"Runs by macro F1, compared with {evidence.baseline.name}, and the options in which they "
-        "differ. Macro F1 is of the epochs kept: where those were the best on these very people, "
-        "it flatters, and the last epoch's, which nobody chose, is the fairer figure (--keep last)."
+        "Runs by macro F1, and the options in which they differ. Of mask, gender and age macro F1 "
+        "too; last epoch is the macro F1 of the epochs that nobody chose."
     )
-    return page.keep(evidence, "runs", frame, caption, shown.reset_index())
+    return page.keep(evidence, "runs", frame, caption, shown)
 
 
 def _differences(evidence):
@@ -134,84 +114,49 @@ def _differences(evidence):
         for run, rows in evidence.compared.items()
         for name, row in rows.items()
     )
-    frame.loc[frame.measure == TITLES["macro_f1"], "holm"] = evidence.verdicts.holm.to_numpy()
-    stars = np.where(frame.p < SIGNIFICANT, " *", "")
-    values = frame.b.map(page.number) + ": " + page.estimates(frame[DIFFERENCE], "+")
-    texts = frame.assign(text=values + stars)
-    shown = texts.pivot(index="run", columns="measure", values="text")
-    shown = shown.loc[[*evidence.compared], [TITLES[name] for name in MEASURES[1:]]].reset_index()
-    caption = (
-        f"Accuracy and macro F1 of each attribute: differences from {evidence.baseline.name}; "
-        "* p < .05, each alone."
-    )
-    return page.keep(evidence, "comparison", frame, caption, shown)
+    verdicts = evidence.verdicts[["run", "holm", "verdict"]].assign(measure=TITLES["macro_f1"])
+    frame = frame.merge(verdicts, "left", ["run", "measure"])
+    caption = f"Each run against {evidence.baseline.name}, over the same people."
+    return _compared(evidence, "comparison", frame, ["run", "measure"], caption)
 
 
 def _one_option(evidence):
     """The table of changes of one option, with its heading; nothing if there are none."""
-    frame = evidence.changes
-    if not len(frame):
+    if not len(evidence.changes):
         return ""
-    shown = frame[runs.CHANGE].copy()
-    shown["macro F1"] = frame.a.map(page.number) + " → " + frame.b.map(page.number)
     note = (
         "Runs that differ in one option only. Over several conditions the difference is their "
         "mean, and people and conditions are both resampled."
     )
     heading, caption = html.heading("One option at a time", note), "Difference of macro F1."
-    return heading + page.keep(evidence, "one_option", frame, caption, shown.join(_said(frame)))
+    return heading + _compared(evidence, "one_option", evidence.changes, runs.CHANGE, caption)
 
 
-def _disagreements(evidence):
-    """Photos that the baseline gets right and another run wrong, or the other way round."""
-    note = "Photos that one run gets right and the other wrong, the surest mistakes first."
-    blocks, baseline = html.heading("Where they disagree", note), evidence.baseline.name
-    ours = evidence.mistakes(baseline)
-    for run in evidence.verdicts.run[:SHOWN]:
-        theirs = evidence.mistakes(run)
-        won, lost = ours[~ours.image.isin(theirs.image)], theirs[~theirs.image.isin(ours.image)]
-        sides = {f"{len(won):,} photos won": won, f"{len(lost):,} photos lost": lost}
-        parts = [html.heading(title) + _cards(evidence.data, side) for title, side in sides.items()]
-        blocks += html.details(f"{run} against {baseline}", parts)
-    return blocks
-
-
-def _cards(data, mistakes):
-    """Cards of the first mistakes (of runs.mistakes), one a person."""
-    cards = []
-    for row in mistakes.drop_duplicates("person").head(CARDS).itertuples():
-        label = f"label: {row.label}, p {row.p_label:.2f}"
-        lines = [label, f"{row.age} years", f"{row.person} {PurePosixPath(row.image).name}"]
-        title = f"{row.prediction}, p {row.p_prediction:.2f}"
-        cards.append(html.card([page.photo(data, row.image)], title, lines))
-    return html.cards(cards)
+def _compared(evidence, name, frame, what, caption):
+    """The table of comparisons, which the columns `what` name."""
+    shown = frame[what].copy()
+    shown["before → after"] = frame.a.map(page.number) + " → " + frame.b.map(page.number)
+    shown["difference, 95 % interval"] = page.estimates(frame[DIFFERENCE], "+")
+    shown["detectable"], shown["p"] = frame.detectable, frame.p.map(page.chance)
+    for side in ("won", "lost"):
+        shown[f"photos {side}"] = frame[side].round().astype("Int64")
+    return page.keep(evidence, name, frame, caption, shown.assign(verdict=frame.verdict))
 
 
 def build_each(evidence):
     """Section "Each run"."""
-    outcomes = evidence.outcomes
-    evidence.tables["mistakes"] = outcomes[outcomes.wrong != ""]
-    ages = {run: error_by_age(frame) for run, frame in outcomes.groupby("run", sort=False)}
-    evidence.tables["error_by_age"] = pd.concat(ages.values())
+    mistakes, ages = evidence.outcomes[evidence.outcomes.wrong], error_by_age(evidence.outcomes)
+    evidence.tables |= {"mistakes": mistakes, "error_by_age": ages}
     blocks = [_per_class(evidence)]
     for group in evidence.groups:
-        scores, first = evidence.scores[group.name], group.runs[0]
+        by_age = figures.errors_by_age(ages[ages.run == group.name])
         parts = [
-            _measures(scores, group),
             _confusions(group.results[0]),
-            html.figure(*figures.errors_by_age(ages[group.name]), "Lines: the mean over 5 years."),
+            html.figure(*by_age, "Lines: the mean over 5 years."),
+            _surest(evidence.data, mistakes[mistakes.run == group.name]),
         ]
-        if first.logs:
-            parts.append(html.figure(*figures.learning_curves(first.logs), "A line a fold."))
-        title = f"{group.name}: macro F1 {page.estimate(*scores['macro_f1'])}"
-        if len(group.runs) > 1:
-            title += f", {len(group.runs)} seeds"
-        blocks.append(html.details(title, parts, open=len(evidence.groups) == 1))
-    intro = (
-        "Out-of-fold: each image is predicted by the model that never saw that person; the score "
-        "is pooled over all of them, with the labels as given. Of several seeds, the scores are "
-        "means and the pictures show the first."
-    )
+        blocks.append(html.details(group.name, parts, open=len(evidence.groups) == 1))
+    intro = "Where each errs: F1 is the mean over the seeds, what else is shown is of the first."
     return {"title": "Each run", "intro": intro, "blocks": blocks}
 
 
@@ -232,15 +177,6 @@ def _per_class(evidence):
     return page.keep(evidence, "per_class_f1", frame, caption, shown, kind="heat")
 
 
-def _measures(scores, group):
-    rows = [(TITLES[name], page.estimate(*score)) for name, score in scores.items()]
-    rows += [(name, page.number(value)) for name, value in group.figures.items() if value >= 0]
-    rows.append(("calibration error", page.number(np.mean([one["ece"] for one in group.results]))))
-    frame = pd.DataFrame(rows, columns=["measure", "value, 95 % interval"])
-    frame["measure"] = frame.measure.str.replace("_", " ")
-    return page.table(frame, "Scores over people; what training took.")
-
-
 def _confusions(result):
     blocks = html.heading("Confusion", "Rows: the label; columns: the prediction.")
     for name, values in ATTRIBUTES.items():
@@ -248,12 +184,20 @@ def _confusions(result):
     return blocks + page.heat(CLASS_NAMES, result["confusion"], "18 classes")
 
 
+def _surest(data, mistakes):
+    """Cards of the first mistakes, one a person."""
+    cards = []
+    for row in mistakes.drop_duplicates("person").head(CARDS).itertuples():
+        title = f"{row.prediction}, p {row.p_prediction:.2f}"
+        lines = [f"label: {row.label}, p {row.p_label:.2f}", f"{row.age} years", row.image]
+        cards.append(html.card([page.photo(data, row.image)], title, lines))
+    return html.heading("The surest mistakes") + html.cards(cards)
+
+
 def error_by_age(outcomes):
-    """A frame with a row a year of age: age, people, images, the share of images wrong in label,
-    mask, gender and age_group, run. outcomes: of one run, as of runs.outcomes().
+    """A frame with a row a run and year of age: people, images, and the share of images wrong, in
+    the label and in each attribute. outcomes: of runs.outcomes().
     """
-    words = {"label": ".", "mask": "mask", "gender": "gender", "age_group": "age"}
-    wrong = {column: outcomes.wrong.str.contains(word) for column, word in words.items()}
-    how = {"person": "nunique", "image": "size"} | dict.fromkeys(words, "mean") | {"run": "first"}
-    frame = outcomes.assign(**wrong).groupby("age", as_index=False).agg(how)
-    return frame.rename(columns={"person": "people", "image": "images"})
+    how = {"people": ("person", "nunique"), "images": ("image", "size")}
+    how |= {name: (name, "mean") for name in outcomes if name.startswith("wrong")}
+    return outcomes.groupby(["run", "age"], as_index=False).agg(**how)

@@ -66,18 +66,15 @@ def build(evidence):
     classes = frame.groupby("label").agg(images=("image", "size"), people=("person", "nunique"))
     classes = classes.reindex(range(CLASSES), fill_value=0).reset_index(names="label")
     evidence.tables["classes"] = classes.assign(name=CLASS_NAMES)
-    ages = people.groupby("age").agg(people=("person", "size"), female=("gender", "sum"))
-    evidence.tables["ages"] = ages.reset_index()
     intro = (
         f"{len(people):,} people, {len(frame):,} photos. The score is the mean F1 of 18 classes, "
         f"so the rarest, {CLASS_NAMES[classes.people.idxmin()]} ({classes.people.min()} people), "
         "weighs as much as any other."
     )
     broken = files.loc[files.error != "", ["image", "error"]]
-    words, none = "Photos that cannot be read.", "Every photo can be read."
     blocks = [
         html.notes(evidence.data.notes),
-        page.keep(evidence, "unreadable", broken, words, limit=30, empty=none),
+        page.keep(evidence, "unreadable", broken, "Photos that cannot be read.", limit=30),
         html.figure(*figures.age_histogram(people)),
         _look_alikes(evidence, files),
         _faces(evidence),
@@ -92,8 +89,7 @@ def _look_alikes(evidence, files):
         images = [page.photo(evidence.data, bare.image[person]) for person in (a, b)]
         items.append(html.card(images, f"{bits} of 256 bits differ", [a, b]))
     words = "Pairs whose bare-faced photos are nearly the same picture (difference hash)."
-    nobody = "No two people share nearly the same bare-faced photo."
-    table = page.keep(evidence, "near_duplicates", pairs, words, limit=PAIRS, empty=nobody)
+    table = page.keep(evidence, "near_duplicates", pairs, words, limit=PAIRS)
     return html.heading("Near-duplicate people") + table + html.cards(items)
 
 

@@ -66,27 +66,6 @@ def age_histogram(people):
     return _picture(figure)
 
 
-def learning_curves(logs):
-    """Loss and macro F1 by epoch, a row a task, a line a fold. logs: {task: frame of log.csv}."""
-    figure, axes = _canvas(8, 2.1 * len(logs) + 0.3, len(logs), 2, squeeze=False)
-    looks = {"train_loss": (0, BLUE, "training"), "val_loss": (0, ORANGE, "validation")}
-    looks["macro_f1"] = 1, GREEN, None
-    for (task, log), sides in zip(logs.items(), axes, strict=True):
-        for column, (side, colour, label) in looks.items():
-            if column in log:
-                folds = log.pivot(index="epoch", columns="fold", values=column)
-                lines = sides[side].plot(folds.index, folds, color=colour, alpha=0.7)
-                lines[0].set_label(label)
-        sides[0].set(title=f"{task}: loss", visible="train_loss" in log)
-        sides[1].set(title=f"{task}: macro F1 (validation)")
-        if "train_loss" in log:
-            sides[0].legend()
-    for side in axes.flat:
-        side.xaxis.get_major_locator().set_params(integer=True)
-    figure.supxlabel("epoch", fontsize=10)
-    return _picture(figure)
-
-
 def forest(rows, baseline):
     """Differences with intervals. rows: frame (run, difference, low, high), top first."""
     figure, axes = _canvas(8, 0.42 * len(rows) + 1.3)
@@ -103,14 +82,14 @@ def forest(rows, baseline):
 
 
 def errors_by_age(table):
-    """Share of wrong images by year of age, and over 5 years. table: of error_by_age."""
+    """Share of wrong images by year of age, and over 5 years. table: of error_by_age, one run."""
     figure, axes = _canvas(8, 3.4)
     ages, images = table.age.to_numpy(), table.images.to_numpy()
     weights = (np.abs(ages[:, None] - ages) <= 2) * images
-    for column, colour in {"age_group": RED, "gender": BLUE, "mask": GREEN}.items():
-        axes.plot(ages, table[column], "o", ms=3.5, alpha=0.45, color=colour)
-        smooth = weights @ table[column].to_numpy() / weights.sum(1)
-        axes.plot(ages, smooth, lw=2, color=colour, label=column.replace("_", " "))
+    for name, colour in {"age": RED, "gender": BLUE, "mask": GREEN}.items():
+        wrong = table[f"wrong_{name}"].to_numpy()
+        axes.plot(ages, wrong, "o", ms=3.5, alpha=0.45, color=colour)
+        axes.plot(ages, weights @ wrong / weights.sum(1), lw=2, color=colour, label=name)
     _mark_bounds(axes)
     axes.set(title="Where mistakes cluster", ylim=(0, 1))
     axes.set(xlabel="age (years)", ylabel="share of images wrong")

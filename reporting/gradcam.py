@@ -21,7 +21,6 @@ from photos import store
 from photos.views import METHODS, build_views
 from reporting import page
 from reporting.page import html
-from reporting.runs import DIFFERENCE
 
 COUNTED = 5  # photos of each class behind the figures of energy, at least
 SHOWN = 4  # runs whose maps are shown
@@ -121,23 +120,27 @@ def build(evidence, count):
     """Section "Where it looks", of the first seed of each group. count: photos shown a class."""
     made = [method for method in METHODS if (evidence.matte_dir / method).is_dir()]
     method = made[-1] if made else None  # the last is the best
-    first = evidence.groups[0].runs[0]
+    first, found, notes = evidence.groups[0].runs[0], {}, []
     chosen = choose(evidence.rows, first, max(count, COUNTED), evidence.seed)
-    found, problems = {}, []
     with tempfile.TemporaryDirectory() as cache:
         for group in progress(evidence.groups, desc="Grad-CAM", unit="run"):
             try:
                 found[group.name] = look(evidence, group.runs[0], chosen, method, cache)
             except UserError as error:
-                problems.append(f"{group.name}: {error}")
-                say(f"note: Grad-CAM of {group.name} is left out: {error}")
-    picked, blocks = evidence.rows.iloc[chosen].reset_index(drop=True), [html.notes(problems)]
+                notes.append(f"{group.name} is left out: {error}")
+                say(f"note: Grad-CAM: {notes[-1]}")
     if not method:
-        blocks.append(html.text("Without mattes (preprocess.py) no share can be measured."))
-    elif found:
-        blocks.append(_energy(evidence, energy(found, picked.person.to_numpy()), method))
+        notes.append("Without mattes (preprocess.py) no share on the person can be measured.")
+    blocks = [html.notes(notes)]
+    if found and method:
+        caption = (
+            f"Energy: share of the maps on the person (matte: {method}). Area: the person's share "
+            "of the image, which a map that knows nothing would have. Maps that are zero are left "
+            "out."
+        )
+        blocks.append(page.keep(evidence, "cam_energy", energy(found), caption))
     if found:
-        blocks.append(_pictures(picked.label, found, count))
+        blocks.append(_pictures(evidence.rows.label.iloc[chosen], found, count))
     intro = (
         "Grad-CAM weighs the last feature map by what raises the predicted value. The maps are "
         "coarse: read them as a tendency over many photos."
@@ -145,48 +148,29 @@ def build(evidence, count):
     return {"title": "Where it looks", "intro": intro, "blocks": blocks}
 
 
-def energy(found, persons):
+def energy(found):
     """A frame with a row a run and attribute: energy (mean share on the person), area (the person's
-    share of the image), photos whose map is not zero everywhere, and how much more than the first
-    run's energy: difference, low, high (95 %, over people). found: {run: look()}; persons: (n,) of
-    the photos.
+    share of the image), photos whose map is not zero everywhere. found: {run: look()}.
     """
-    cells = {(run, name): cell for run, looks in found.items() for name, cell in looks.items()}
-    inside = {key: (cam * matte).sum((1, 2)) for key, (_, cam, matte) in cells.items()}
-    total = {key: cam.sum((1, 2)) for key, (_, cam, _) in cells.items()}
-    shares = (pd.DataFrame(inside) / pd.DataFrame(total)).astype(float)
-    areas = [matte.mean() for _, _, matte in cells.values()]
-    frame = pd.DataFrame({"energy": shares.mean(), "area": areas, "photos": shares.count()})
-    first = shares[next(iter(found))]
-    people = pd.DataFrame({key: shares[key] - first[key[1]] for key in cells}).groupby(persons)
-    frame["difference"], half = people.mean().mean(), 1.96 * people.mean().sem()
-    frame["low"], frame["high"] = frame.difference - half, frame.difference + half
-    frame.iloc[: first.shape[1], 3:] = np.nan
-    return frame.rename_axis(["run", "attribute"]).reset_index()
-
-
-def _energy(evidence, frame, method):
-    """The table of `energy`."""
-    caption = (
-        f"Share of the map's energy on the person (matte: {method}), and the person's share of "
-        "the image, which a map that knows nothing would have. Maps that are zero are left out."
-    )
-    shown = frame[["run", "attribute", "area"]].copy()
-    shown.insert(2, "energy", [html.shade(f"{share:.3f}", share) for share in frame.energy])
-    shown[f"difference from {frame.run[0]}"] = page.estimates(frame[DIFFERENCE], "+")
-    return page.keep(evidence, "cam_energy", frame, caption, shown)
+    lines = []
+    for run, looks in found.items():
+        for name, (_, cam, matte) in looks.items():
+            share = pd.Series((cam * matte).sum((1, 2))) / pd.Series(cam.sum((1, 2)))
+            line = {"energy": share.mean(), "area": matte.mean(), "photos": share.count()}
+            lines.append({"run": run, "attribute": name} | line)
+    return pd.DataFrame(lines)
 
 
 def _pictures(classes, found, count):
-    """A row a photo; for each run what the model sees and its map of each attribute."""
+    """A row a photo: for each run its map of each attribute."""
     rows, shown = [], list(found.items())[:SHOWN]
+    classes = classes.reset_index(drop=True)
     for at in classes.groupby(classes).head(count).index:
         row = {"class": CLASS_NAMES[int(classes[at])]}
         for run, looks in shown:
             for name, (pictures, cam, _) in looks.items():
                 photo = pictures[at].transpose(1, 2, 0)
                 photo = cv2.resize(photo, SIZE, interpolation=cv2.INTER_AREA)
-                row.setdefault(f"{run} sees", html.picture(page.data_uri(photo), row["class"]))
                 uri = page.data_uri(overlay(photo, cv2.resize(cam[at], SIZE)))
                 row[f"{run} {name}"] = html.picture(uri, f"{row['class']}: {name}")
         rows.append(row)

@@ -42,9 +42,8 @@ def chance(p):
 
 
 def estimates(frame, sign=""):
-    """A Series of the estimates in the rows (value, low, high) of a frame."""
-    rows = frame.itertuples(index=False)
-    return pd.Series([estimate(*row, sign) for row in rows], frame.index, object)
+    """The estimates in the rows (value, low, high) of a frame."""
+    return [estimate(*row, sign) for row in frame.itertuples(index=False)]
 
 
 def data_uri(image):
@@ -65,13 +64,11 @@ def photo(data, image):
     return data_uri(small), image
 
 
-def table(frame, caption, csv="", limit=None, empty="", kind=""):
-    """A table of the first `limit` rows, or the text `empty`; csv: address of the whole table.
+def table(frame, caption, csv="", limit=None, kind=""):
+    """A table of the first `limit` rows; csv: address of the whole table.
 
     A cell may be HTML. kind: "heat" or "grid", or nothing.
     """
-    if not len(frame):
-        return html.text(empty)
     shown = frame.head(limit or len(frame))
     if len(shown) < len(frame):
         caption = f"{caption} The first {len(shown)} of {len(frame):,}."

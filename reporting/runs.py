@@ -44,10 +44,9 @@ class Group:
 
     @property
     def mark(self):
-        """What its name is marked with if folds are missing: " (one fold)", " (2 of 5 folds)"."""
+        """What its name is marked with if folds are missing, such as " (2 of 5 folds)"."""
         done, missing = self.runs[0].oof.fold.nunique(), len(self.runs[0].missing)
-        words = "one fold" if done == 1 else f"{done} of {done + missing} folds"
-        return f" ({words})" if missing else ""
+        return f" ({done} of {done + missing} folds)" if missing else ""
 
     @property
     def predictions(self):
@@ -61,15 +60,15 @@ class Group:
 
     @property
     def figures(self):
-        """Figures of no interval, NaN if unknown: sd_over_seeds, the standard deviation of macro
-        F1; last_epoch, macro F1 of the last epochs, not those kept; seconds of all tasks and folds.
-        Means over the seeds.
+        """Figures of no interval, means over the seeds, NaN if unknown: the standard deviation of
+        macro F1 over them; macro F1 of the last epochs, not those kept; seconds of all tasks.
         """
         logs = [log for run in self.runs for key, log in run.logs.items() if key != ALL]
         log = pd.concat([pd.DataFrame(columns=["seconds"], dtype=float), *logs])
         return {
             "sd_over_seeds": pd.Series([result["macro_f1"] for result in self.results]).std(),
             "last_epoch": float(np.mean([run.last_epoch for run in self.runs])),
+            "calibration_error": float(np.mean([result["ece"] for result in self.results])),
             "seconds": log.seconds.sum(min_count=1) / len(self.runs),
         }
 
@@ -205,10 +204,6 @@ class Evidence:
         """The frames of `outcomes` of all runs, one below the other."""
         return pd.concat([outcomes(self.rows, group) for group in self.groups], ignore_index=True)
 
-    def mistakes(self, run):
-        """The rows of its outcomes that are wrong, the surest mistake first."""
-        return self.outcomes[(self.outcomes.run == run) & (self.outcomes.wrong != "")]
-
 
 def holm(p):
     """Holm's step-down p values (1979), a Series as `p`: the chance of any false alarm."""
@@ -218,20 +213,20 @@ def holm(p):
 
 def outcomes(rows, group):
     """What the group's first seed says of each photo, the surest first: a frame (image, person,
-    age, label, prediction, p_prediction, p_label, wrong, run), `wrong` naming the attributes that
-    differ from the label. A mean over seeds would be an ensemble, and score as one.
+    age, label, prediction, p_prediction, p_label, run), and is it wrong, in the label and each
+    attribute? A mean over seeds would be an ensemble, and score as one.
     """
-    probs, labels, at = group.runs[0].probs, rows.label.to_numpy(int), np.arange(len(rows))
+    probs, labels = group.runs[0].probs, rows.label.to_numpy(int)
     found = probs.argmax(1)
-    true, predicted = decode(labels), decode(found)
-    differ = pd.DataFrame({f"{name} ": true[name] != predicted[name] for name in true}, rows.index)
+    true, said = decode(labels), decode(found)
     frame = rows[["image", "person"]].assign(
         age=rows.age.astype(int),
         label=np.take(CLASS_NAMES, labels),
         prediction=np.take(CLASS_NAMES, found),
-        p_prediction=probs[at, found].round(4),
-        p_label=probs[at, labels].round(4),
-        wrong=differ.dot(differ.columns).str.rstrip(),
+        p_prediction=probs.max(1).round(4),
+        p_label=probs[np.arange(len(rows)), labels].round(4),
         run=group.name,
+        wrong=labels != found,
+        **{f"wrong_{name}": true[name] != said[name] for name in true},
     )
     return frame.sort_values("p_prediction", ascending=False, kind="stable")

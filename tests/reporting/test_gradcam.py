@@ -72,9 +72,8 @@ def test_choice_spreads_over_people():
     assert set(rows.person[chosen[:2]]) == {"a", "b"}
 
 
-def test_moved_eyes_are_told_over_people_and_empty_maps_left_out():
-    """Differences of people 1 to 4: .2, .4, .3 and unknown; one photo of two is empty."""
-    persons, matte = np.repeat(["1", "2", "3", "4"], 2), np.zeros((8, 2, 5))
+def test_energy_is_the_mean_share_on_the_person_without_empty_maps():
+    matte = np.zeros((8, 2, 5))
     matte[:, 0] = 1
 
     def look(shares):  # maps with that share of their energy on the upper half
@@ -82,13 +81,12 @@ def test_moved_eyes_are_told_over_people_and_empty_maps_left_out():
         cam[:, 0], cam[:, 1] = np.nan_to_num(shares)[:, None], np.nan_to_num(1 - shares)[:, None]
         return {"age": (None, cam, matte)}
 
-    before = np.full(8, 0.5)
-    gain = np.array([0.2, np.nan, 0.3, 0.5, np.nan, 0.3, np.nan, np.nan])
-    a, b = gradcam.energy({"a": look(before), "b": look(before + gain)}, persons).itertuples()
-    half = 1.96 * np.std([0.2, 0.4, 0.3], ddof=1) / 3**0.5
-    assert (a.run, a.energy, a.area, a.photos) == ("a", 0.5, 0.5, 8) and np.isnan(a.difference)
+    shares = np.array([0.7, np.nan, 0.8, 1, np.nan, 0.8, np.nan, np.nan])
+    found = {"a": look(np.full(8, 0.5)), "b": look(shares), "c": look(np.full(8, np.nan))}
+    a, b, c = gradcam.energy(found).itertuples()
+    assert (a.run, a.energy, a.area, a.photos) == ("a", 0.5, 0.5, 8)
     assert (b.run, b.photos, b.energy) == ("b", 4, pytest.approx(0.825))
-    assert (b.difference, b.low, b.high) == pytest.approx((0.3, 0.3 - half, 0.3 + half))
+    assert c.photos == 0 and np.isnan(c.energy)
 
 
 def test_page_shows_where_runs_look(small, tmp_path, capsys):
