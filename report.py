@@ -33,8 +33,9 @@ def parse_args(argv=None):
     parser = make_parser(FLAGS, __doc__)
     args = parser.parse_args(argv)
     args.model_dir = args.model_dir or []
-    if args.baseline and not args.model_dir:
-        parser.error("--baseline needs runs to compare with it (--model_dir)")
+    if args.baseline and args.baseline not in args.model_dir:
+        hint = "write it as it stands there"
+        parser.error(f"--baseline {args.baseline} is none of the runs in --model_dir; {hint}")
     return args
 
 

@@ -35,35 +35,23 @@ def write_report(args, argv):
 
 def gather(args):
     """The Evidence that the flags ask for; UserError if the runs and the data do not fit."""
-    groups = runs.read_groups(args.model_dir)
-    baseline = find_baseline(groups, args.baseline)
-    for group in groups:
-        group.name += group.mark
-    data = read_train(args.data_dir)
-    rows = reader.check_table(data.frame, groups[0].runs[0]) if groups else None
+    groups, data = runs.read_groups(args.model_dir), read_train(args.data_dir)
+    baseline = rows = None
+    if groups:
+        baseline = groups[args.model_dir.index(args.baseline) if args.baseline else 0]
+        rows = reader.check_table(data.frame, groups[0].runs[0])
     matte_dir = find_mattes(args.matte_dir, groups, data)
     folder = f"{Path(args.out).stem}_tables"
     return runs.Evidence(data, matte_dir, args.seed, groups, baseline, rows, folder)
-
-
-def find_baseline(groups, name):
-    """The Group that --baseline names by folder or by name; without it the first, if any."""
-    if not name:
-        return groups[0] if groups else None
-    for group in groups:
-        folders = [run.folder.resolve() for run in group.runs]
-        if name == group.name or Path(name.split(",")[0]).resolve() in folders:
-            return group
-    raise UserError(f"--baseline {name} is none of the runs in --model_dir")
 
 
 def find_mattes(given, groups, data):
     """The folder of the mattes: as given, else that of the runs, else beside the images."""
     if given and not Path(given).is_dir():
         raise UserError(f"--matte_dir {given} is not a folder; leave it out for the default")
-    places = [run.config.get("options", {}).get("matte_dir") for g in groups for run in g.runs]
-    known = [place for place in places if place and Path(place).is_dir()]
-    return Path(given or (known or [default_matte_dir(data.root)])[0])
+    places = [run.config["options"].get("matte_dir") for group in groups for run in group.runs]
+    known = [place for place in (given, *places) if place and Path(place).is_dir()]
+    return Path(known[0]) if known else default_matte_dir(data.root)
 
 
 def build_sections(evidence, cam_images):

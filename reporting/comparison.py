@@ -18,38 +18,35 @@ def headline(evidence):
     """{"main", "points", "notes"}: the best run; then the changes of one option that were tried in
     several conditions, or where there are none, the runs against the baseline.
     """
-    scores = {name: page.estimate(*row["macro_f1"]) for name, row in evidence.scores.items()}
-    main, baseline = f"{evidence.best}: macro F1 {scores[evidence.best]}", evidence.baseline.name
-    pooled = evidence.changes[evidence.changes.conditions > 1]
-    if len(pooled):
-        lines = [
-            f"{row['option']} {row['to']} ({page.number(row['b'])}) against {row['from']} "
-            f"({page.number(row['a'])}), in {row['conditions']} conditions: {_answer(row)}"
-            for row in pooled.sort_values("p", kind="stable").to_dict("records")
-        ]
-    else:
-        against = f"against {baseline} {scores[baseline]}"
-        lines = [
-            f"{row['run']} {scores[row['run']]} {against}: {_answer(row)}"
-            for row in evidence.verdicts.to_dict("records")
-        ]
-    if len(scores) > 1:
-        main += f", the best of {len(scores)} runs"
+    best, count, lines = evidence.best, len(evidence.groups), []
+    main = f"{best}: macro F1 {page.estimate(*evidence.scores[best]['macro_f1'])}"
+    if count > 1:
+        main += f", the best of {count} runs"
+    for row in sorted(evidence.changes.to_dict("records"), key=lambda row: row["p"]):
+        if row["conditions"] > 1:
+            where = f" in {row['conditions']} conditions"
+            lines.append(_answer(row, f"{row['option']} {row['to']}", row["from"], where))
+    pooled, baseline = len(lines) > 0, evidence.baseline.name
+    if not pooled:
+        rows = evidence.verdicts.to_dict("records")
+        lines = [_answer(row, row["run"], baseline) for row in rows]
     if len(lines) > POINTS + 1:
         lines = [*lines[:POINTS], f"{len(lines) - POINTS} more in the comparison"]
-    return {"main": main, "points": lines, "notes": _notes(evidence, len(pooled) > 0)}
+    return {"main": main, "points": lines, "notes": _notes(evidence.groups, pooled)}
 
 
-def _answer(row):
+def _answer(row, what, rival, where=""):
+    a, b, detectable = (page.number(row[name]) for name in ("a", "b", "detectable"))
     change = page.estimate(*(row[name] for name in DIFFERENCE), "+")
-    chance = f"(detectable: {page.number(row['detectable'])}), {page.chance(row['p'])}"
     flips = f"{row['won']:,.0f} photos won, {row['lost']:,.0f} lost"
-    return f"{change} {chance}, {flips}: {row['verdict']}"
+    return (
+        f"{what} ({b}) against {rival} ({a}){where}: {change} (detectable: {detectable}), "
+        f"{page.chance(row['p'])}, {flips}: {row['verdict']}"
+    )
 
 
-def _notes(evidence, pooled):
+def _notes(groups, pooled):
     """What the reader of the headline must know of its numbers."""
-    groups = evidence.groups
     several, single = len(groups) > 1, min(len(group.runs) for group in groups) == 1
     words = {
         "Difference of pooled macro F1 with its 95 % interval, by a bootstrap over people"
@@ -61,9 +58,6 @@ def _notes(evidence, pooled):
         "intervals and p shown are of each comparison alone.": len(groups) > 2,
         "These two runs: with one seed a side the interval knows the chance of people, not that of "
         "training, and another seed may move the score by as much again.": several and single,
-        "A run of some folds is scored over the people of these folds alone.": any(
-            run.missing for group in groups for run in group.runs
-        ),
         "The epochs kept are the best on these very people, which flatters a score, and three "
         "models more than one: see what the last epochs score, or use --keep last.": any(
             "best" in group.options["keep"] for group in groups

@@ -29,22 +29,6 @@ CELLS = 3  # a coarser map cannot tell the person from the background
 SIZE = (72, 96)  # width and height of a picture on the page
 
 
-def inputs(evidence, names, info, method, cache):
-    """(pictures, mattes) of photos below the data's root, in the first view of a saved model.
-
-    pictures: uint8 tensor (n, 3, H, W) as the model sees them; mattes: (n, H, W) 0..1 under the
-    same crop, None without `method`.
-    """
-    every, source, mattes = torch.arange(len(names)), (evidence.data.root, names), None
-    view, matting = build_views(*info.view)[0], Matting(evidence.matte_dir, info.rembg_model)
-    pixels, _ = open_pixels(source, (view,), matting, cache, torch.device("cpu"))
-    if method:
-        alpha = replace(view, method=method, fill="matte")
-        mattes = store.load(*source, [alpha], cache, matte_dir=evidence.matte_dir)
-        mattes = mattes.batch(every, 0)[:, 0].numpy() / np.float32(255)
-    return pixels.batch(every, 0), mattes
-
-
 def attribute_logits(logits, attribute):
     """(n, K) scores of an attribute's values; of 18-class logits, the log of the summed exp; of an
     age that depends on the mask state, the mean over the states.
@@ -96,23 +80,35 @@ def choose(rows, run, count, seed):
 
 
 def look(evidence, run, chosen, method, cache):
-    """{attribute: (pictures, maps, mattes)} of one run, arrays, on the photos in the rows `chosen`,
-    each of which the model of its fold sees, that never saw the person.
+    """{attribute: (pictures, maps, mattes)} of one run, on the photos in the rows `chosen`, each of
+    which the model of its fold sees, that never saw the person.
+
+    pictures: uint8 (n, 3, H, W), the first view of the model; maps: of maps(); mattes: (n, H, W)
+    0..1 under the same crop, None without `method`.
     """
     if "oof_of" in run.config:
         raise UserError("it is a score of other runs and has no models of its own")
-    names, folds = evidence.rows.image[chosen].tolist(), run.oof.fold.to_numpy()[chosen]
-    result = {}
+    source = evidence.data.root, evidence.rows.image[chosen].tolist()
+    result, folds, every = {}, run.oof.fold.to_numpy()[chosen], torch.arange(len(chosen))
     for task, heads in LAYOUTS[run.config["layout"]].items():
         for fold in np.unique(folds):
             path = fold_folder(run.folder, fold) / task / "best.safetensors"
             model, info = predictions.load(path, heads)
-            images, mattes = inputs(evidence, names, info, method, cache)
+            view, matting = (
+                build_views(*info.view)[0],
+                Matting(evidence.matte_dir, info.rembg_model),
+            )
+            pixels, _ = open_pixels(source, (view,), matting, cache, torch.device("cpu"))
+            pictures, mattes = pixels.batch(every, 0), None
+            if method:
+                alpha = replace(view, method=method, fill="matte")
+                alphas = store.load(*source, [alpha], cache, matte_dir=evidence.matte_dir)
+                mattes = alphas.batch(every, 0)[:, 0].numpy() / np.float32(255)
             at = np.flatnonzero(folds == fold)
             for name in ATTRIBUTES if "label" in heads else heads:
-                empty = np.zeros(images[:, 0].shape, np.float32)
-                result.setdefault(name, (images.numpy(), empty, mattes))
-                result[name][1][at] = maps(model, info, images[at], name)
+                empty = np.zeros(pictures[:, 0].shape, np.float32)
+                result.setdefault(name, (pictures.numpy(), empty, mattes))
+                result[name][1][at] = maps(model, info, pictures[at], name)
     return result
 
 

@@ -21,7 +21,6 @@ from options import LAYOUT_FLAGS, RUNTIME_FLAGS, text_of
 PLAIN = {"tta": "none", "vote": "off", "decision": "argmax", "keep": "best"}
 CHANGE = ["option", "from", "to", "conditions"]
 DIFFERENCE = ["difference", "low", "high"]
-FIGURES = [*DIFFERENCE, "low90", "high90", "detectable", "p", "won", "lost"]
 
 
 @dataclass
@@ -41,12 +40,6 @@ class Group:
         members = options.pop("ensemble", "")
         layout = config["layout"] + (f" of {members}" if members else "")
         return {"layout": layout} | PLAIN | options
-
-    @property
-    def mark(self):
-        """What its name is marked with if folds are missing, such as " (2 of 5 folds)"."""
-        done, missing = self.runs[0].oof.fold.nunique(), len(self.runs[0].missing)
-        return f" ({done} of {done + missing} folds)" if missing else ""
 
     @property
     def predictions(self):
@@ -74,8 +67,9 @@ class Group:
 
 
 def read_groups(arguments):
-    """[Group] of the words after --model_dir; `a,b` is one group of two seeds. UserError if a run
-    is not finished, or if they are about different images, people or labels.
+    """[Group] of the words after --model_dir; `a,b` is one group of two seeds. A name says if folds
+    are missing. UserError if a run is not finished, or if they are about different images, people
+    or labels.
     """
     groups = []
     for words in arguments:
@@ -84,16 +78,18 @@ def read_groups(arguments):
         seeds = [read_run(folder) for folder in words.split(",")]
         _check_seeds(words, seeds)
         groups.append(Group(seeds[0].folder.name, seeds))
-    every = [run for group in groups for run in group.runs]
-    for run in every[1:]:
-        check_same(every[0], run)
-    names = [group.name for group in groups]
-    folders = [str(group.runs[0].folder) for group in groups]
-    for group, folder in zip(groups, folders, strict=True):
+    names, firsts = [group.name for group in groups], [group.runs[0] for group in groups]
+    folders = [str(first.folder) for first in firsts]
+    for run in [run for group in groups for run in group.runs][1:]:
+        check_same(firsts[0], run)
+    for group, first, folder in zip(groups, firsts, folders, strict=True):
         if folders.count(folder) > 1:
             raise UserError(f"--model_dir names {folder} twice; give each run once")
         if names.count(group.name) > 1:
             group.name = folder
+        if first.missing:
+            done = first.oof.fold.nunique()
+            group.name += f" ({done} of {done + len(first.missing)} folds)"
     return groups
 
 
@@ -173,14 +169,13 @@ class Evidence:
 
     @cached_property
     def verdicts(self):
-        """Frame (run, the figures of macro F1, holm, verdict) of `compared`."""
-        lines = [{"run": run} | rows["macro_f1"] for run, rows in self.compared.items()]
-        return self._judge(["run"], lines)
+        """Frame (run, the figures of macro F1, holm, verdict) of `compared`, perhaps empty."""
+        return self._judge({"run": run} | rows["macro_f1"] for run, rows in self.compared.items())
 
     @cached_property
     def changes(self):
         """Frame of every change of one option, all else equal, pooled over the conditions it was
-        tried in: option, from, to, conditions, and as `verdicts`. May be without rows.
+        tried in: option, from, to, conditions, and as `verdicts`. Empty if there is none.
         """
         lines = []
         for change, pairs in matched_pairs(self.groups).items():
@@ -189,15 +184,15 @@ class Evidence:
             for pool in [pairs] if len(seeds) == 1 else [[pair] for pair in pairs]:
                 row = self._compare(*zip(*pool, strict=True), paired=len(pool) > 1)["macro_f1"]
                 lines.append(dict(zip(CHANGE, (*change, len(pool)), strict=True)) | row)
-        return self._judge(CHANGE, lines)
+        return self._judge(lines)
 
-    def _judge(self, names, lines):
-        """Frame of rows of compare, which begin with these names, each with holm and verdict."""
-        people, chances = self.rows.person.nunique(), holm([line["p"] for line in lines])
-        lines = [line | {"holm": p} for line, p in zip(lines, chances, strict=True)]
-        lines = [line | {"verdict": verdict(line, people)} for line in lines]
-        columns = [*names, "a", "b", "sd_a", "sd_b", *FIGURES, "holm", "verdict"]
-        return pd.DataFrame(lines, columns=columns)
+    def _judge(self, lines):
+        """Frame of rows of compare, each with holm and verdict."""
+        lines, people = list(lines), self.rows.person.nunique()
+        for line, p in zip(lines, holm([line["p"] for line in lines]), strict=True):
+            line["holm"] = p
+            line["verdict"] = verdict(line, people)
+        return pd.DataFrame(lines)
 
     @cached_property
     def outcomes(self):
