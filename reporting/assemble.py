@@ -66,5 +66,4 @@ def build_sections(evidence, cam_images):
             from reporting import gradcam  # brings captum's and the models' imports
 
             sections.append(gradcam.build(evidence, cam_images))
-    say(f"reading {counted(len(evidence.data.frame), 'photo')}")
     return [*sections, data_section.build(evidence)]
