@@ -129,7 +129,7 @@ def _check_same(folder, config, folds):
     """UserError unless the run has these options, folds and data."""
     theirs, asked, data = read_config(folder), config["options"], config["data"]
     if differing := _differing(theirs, config):
-        raise UserError(f"{folder} is a run with another --{differing[0]}: choose another --name")
+        raise UserError(f"{folder} is a run with another --{differing[0]}: choose another name")
     if theirs["data"]["fingerprint"] != data["fingerprint"]:
         raise UserError(f"{folder} was trained on other photos or labels than {asked['data_dir']}")
     if not read_folds(folder).equals(folds):

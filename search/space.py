@@ -99,13 +99,12 @@ def _distribution(values):
             and more.keys() <= {"log", "int"}
             and {*map(type, more.values())} <= {bool}
         ):
-            if more.get("int") and (low % 1 or high % 1):
+            whole, log = more.get("int", False), more.get("log", False)
+            if whole and (low % 1 or high % 1):
                 raise UserError('low and high must be whole numbers with "int": true')
-            if not low < high or (more.get("log") and low <= 0):
-                above = ", and above 0 for log" if more.get("log") else ""
-                raise UserError(f"low {low:g} must be below high {high:g}{above}")
-            kind = IntDistribution if more.get("int") else FloatDistribution
-            return kind(low, high, log=more.get("log", False))
+            if not low < high or (log and low <= 0):
+                raise UserError(f"low {low:g} must be below high {high:g}, and above 0 for log")
+            return (IntDistribution if whole else FloatDistribution)(low, high, log=log)
     forms = '{"low": 1, "high": 2}, with "log": true or "int": true, or {"choices": [1, 2]}'
     raise UserError(f"write {forms}")
 

@@ -27,7 +27,7 @@ from common import devices
 from common.errors import UserError
 from common.files import atomic, locked, read_json, write_csv
 from common.processes import say
-from experiment.reader import fold_folder, read_config
+from experiment.reader import fold_folder
 from experiment.run_folder import file_hashes, fingerprint
 from search import space as spaces
 from training.loop import Diverged
@@ -89,9 +89,9 @@ def open_study(args, plan, longest):
             break
         except (SQLAlchemyError, ImportError, RuntimeError) as error:
             where = f"--storage {args.storage} cannot be opened ({str(error).splitlines()[0]})"
-        if not left:
-            raise UserError(f"{where}; give e.g. sqlite:///tune.db")
-        time.sleep(0.3)
+            if not left:
+                raise UserError(f"{where}; give e.g. sqlite:///tune.db") from None
+            time.sleep(0.3)
     study = optuna.create_study(
         storage=storage, study_name=args.study, direction="maximize", load_if_exists=True,
         pruner=median if args.pruner == "median" else optuna.pruners.NopPruner(),
@@ -138,16 +138,16 @@ def run_next(search):
 
 def run_trial(search, trial):
     """Trains a trial, or the rest of it, and tells the study how it ended."""
-    chosen = spaces.to_argv(spaces.suggest(trial, search.space))
+    chosen, name = spaces.to_argv(spaces.suggest(trial, search.space)), f"trial{trial.number}"
     say(f"trial {trial.number}: {shlex.join(chosen)}")
-    folder = search.folder / f"trial{trial.number}"
-    argv = [*search.fixed, *chosen, "--model_dir", str(search.folder), "--name", folder.name]
+    argv = [*search.fixed, *chosen, "--model_dir", str(search.folder), "--name", name]
     try:
         args = options.parse_args(argv)  # refuses values that contradict each other
     except UserError as error:
         return fail(search.study, trial, error)
+    argv += ["--fold", *map(str, range(max(args.k_fold, 1)))]  # goes on with a run of that name
     try:
-        search.train(resuming(folder, args) or argv, partial(report_epoch, search, trial, args))
+        folder = search.train(argv, partial(report_epoch, search, trial, args))
     except optuna.TrialPruned:
         search.study.tell(trial, state=TrialState.PRUNED)
         return say(f"trial {trial.number}: pruned")
@@ -164,17 +164,6 @@ def fail(study, trial, error):
     trial.set_user_attr("error", str(error).splitlines()[0])
     study.tell(trial, state=TrialState.FAIL)
     say(f"trial {trial.number}: failed: {trial.user_attrs['error']}")
-
-
-def resuming(folder, args):
-    """The flags that resume a trial's run, None if it has none yet; UserError if it is another."""
-    if not folder.exists():
-        return None
-    if options.training_options(read_config(folder)["options"]) != options.training_options(args):
-        raise UserError(
-            f"{folder} is a run with other flags: remove {folder.parent}, or choose another --study"
-        )
-    return ["--resume", str(folder), "--device", args.device]
 
 
 def report_epoch(search, trial, args, fold, epoch, score):
@@ -234,8 +223,8 @@ def draw(study, complete, folder):
     from optuna.visualization import matplotlib as plots
 
     matplotlib.use("agg")  # opens no window
-    with matplotlib.rc_context(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    experimental = {"action": "ignore", "category": optuna.exceptions.ExperimentalWarning}
+    with matplotlib.rc_context(), warnings.catch_warnings(**experimental):
         figures = {"history": plots.plot_optimization_history(study, target_name="macro F1")}
         if complete >= ENOUGH and len(study.best_params) >= 2:
             figures["importance"] = plots.plot_param_importances(study, target_name="macro F1")

@@ -1,7 +1,6 @@
 """What the tests of the search share: files of a space, and a search whose training is played."""
 
 import json
-from argparse import Namespace
 from pathlib import Path
 
 import optuna
@@ -10,8 +9,7 @@ import sqlalchemy
 
 import train
 import tune
-from common.files import read_json
-from options import layout_of, parse_args
+from options import parse_args
 
 LR = {"low": 1e-4, "high": 1e-1, "log": True}
 
@@ -36,17 +34,9 @@ def play(drawn, tmp_path, monkeypatch, space_file):
     """
 
     def training(argv, on_epoch):
-        if "--resume" in argv:
-            folder = Path(argv[argv.index("--resume") + 1])
-            args = Namespace(**read_json(folder / "config.json")["options"])
-        else:
-            args = parse_args(argv)
-            folder = Path(args.model_dir, args.name)
-            folder.mkdir()
-            data = {"fingerprint": "0", "people": 24, "images": 168}
-            config = {"options": vars(args), "layout": layout_of(args), "data": data}
-            config["seed"] = args.seed
-            (folder / "config.json").write_text(json.dumps(config))
+        args = parse_args(argv)
+        folder = Path(args.model_dir, args.name)
+        folder.mkdir(exist_ok=True)
         search.calls.append(args)
         search.before(args)
         score = 100 * args.lr[""]
@@ -54,6 +44,7 @@ def play(drawn, tmp_path, monkeypatch, space_file):
             on_epoch(0, epoch, score * (epoch + 1))
         result = {"macro_f1": score * args.epochs[""], "seconds": 1.5}
         (folder / "metrics.json").write_text(json.dumps(result))
+        return folder
 
     def search(*argv, value=None, fixed=()):
         argv = ["--storage", search.storage, "--space", str(space_file(value or {"lr": LR})), *argv]

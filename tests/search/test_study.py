@@ -1,7 +1,5 @@
 """The study: which trial runs next, how it ends, and what another plan is."""
 
-from pathlib import Path
-
 import numpy as np
 import optuna
 import pandas as pd
@@ -136,10 +134,3 @@ def test_other_labels_and_foreign_studies_are_refused(play, drawn, tmp_path):
     study.add_trial(optuna.trial.create_trial(value=1.0))
     with pytest.raises(UserError, match=r"not made by this tune\.py"):
         play("--trials", "2", "--study", "theirs")
-
-
-def test_folder_of_another_run_is_not_overwritten(play):
-    play("--trials", "1")
-    Path(play.storage.removeprefix("sqlite:///")).unlink()
-    with pytest.raises(UserError, match="trial0 is a run with other flags"):
-        play("--trials", "1", fixed=["--seed", "1"])

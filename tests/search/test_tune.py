@@ -94,6 +94,17 @@ def test_hook_may_stop_a_run_that_then_resumes(drawn, tmp_path):
     assert (whole / "oof.csv").read_bytes() == (folder / "oof.csv").read_bytes()
 
 
+def test_folder_of_another_run_is_not_overwritten(drawn, tmp_path, space_file):
+    words = ["--trials", "1", "--space", str(space_file({"lr": LR})), "--storage"]
+    fixed = ["--data_dir", str(drawn / "train"), "--cache_dir", str(tmp_path / "cache"), *TINY]
+    fixed += ["--model_dir", str(tmp_path), "--epochs", "1"]
+    tune.main([*words, f"sqlite:///{tmp_path}/one.db", "--", *fixed])
+    files = {path: path.read_bytes() for path in (tmp_path / "tune/trial0").glob("*.*")}
+    with pytest.raises(UserError, match="trial0 is a run with another --seed: choose another name"):
+        tune.main([*words, f"sqlite:///{tmp_path}/two.db", "--", *fixed, "--seed", "1"])
+    assert all(path.read_bytes() == content for path, content in files.items()) and len(files) > 3
+
+
 def test_killed_workers_lose_nothing(drawn, tmp_path, capsys, space_file):
     """Two workers are killed at their work; a third ends the search, to the same scores."""
     path = space_file({"lr": LR, "drop_rate": {"low": 0, "high": 0.5}})
