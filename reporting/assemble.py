@@ -15,15 +15,22 @@ from reporting.page import html
 
 def write_report(args, argv):
     """Writes args.out and, in a folder beside it, every table. args: of report.parse_args(argv)."""
-    evidence = gather(args)
-    sections = build_sections(evidence, args.cam_images)
+    evidence, sections, what = gather(args), [], args.data_dir
+    data = data_section.build(evidence)
     note = "Give runs of train.py (--model_dir) to see which is better, and by how much."
-    headline = {"main": sections[-1]["intro"], "points": [], "notes": [note]}
-    what = args.data_dir
+    headline = {"main": data["intro"], "points": [], "notes": [note]}
     if evidence.groups:
-        headline, what = comparison.headline(evidence), counted(len(evidence.groups), "run")
+        what, people = counted(len(evidence.groups), "run"), evidence.rows.person.nunique()
+        say(f"scoring {what} over {counted(people, 'person', 'people')}")
+        headline = comparison.headline(evidence)
+        sections = [comparison.build(evidence), comparison.build_each(evidence)]
+        sections.append(suspects.build(evidence))
+        if args.cam_images:
+            from reporting import gradcam  # brings captum's and the models' imports
+
+            sections.append(gradcam.build(evidence, args.cam_images))
     foot = f"python report.py {shlex.join(argv)}"
-    text = html.page(f"Report on {what}", headline, sections, foot).lstrip()
+    text = html.page(f"Report on {what}", headline, [*sections, data], foot).lstrip()
     for name, frame in evidence.tables.items():
         write_csv(Path(args.out).parent / evidence.folder / f"{name}.csv", frame)
     write_text(args.out, text)
@@ -52,18 +59,3 @@ def find_mattes(given, groups, data):
     places = [run.config["options"].get("matte_dir") for group in groups for run in group.runs]
     known = [place for place in (given, *places) if place and Path(place).is_dir()]
     return Path(known[0]) if known else default_matte_dir(data.root)
-
-
-def build_sections(evidence, cam_images):
-    """The sections of the page, in order; they fill evidence.tables."""
-    sections = []
-    if evidence.groups:
-        people, known = evidence.rows.person.nunique(), counted(len(evidence.groups), "run")
-        say(f"scoring {known} over {counted(people, 'person', 'people')}")
-        sections += [comparison.build(evidence), comparison.build_each(evidence)]
-        sections.append(suspects.build(evidence))
-        if cam_images:
-            from reporting import gradcam  # brings captum's and the models' imports
-
-            sections.append(gradcam.build(evidence, cam_images))
-    return [*sections, data_section.build(evidence)]

@@ -18,18 +18,18 @@ def headline(evidence):
     """{"main", "points", "notes"}: the best run; then the changes of one option that were tried in
     several conditions, or where there are none, the runs against the baseline.
     """
-    best, count, lines = evidence.best, len(evidence.groups), []
-    main = f"{best}: macro F1 {page.estimate(*evidence.scores[best]['macro_f1'])}"
-    if count > 1:
-        main += f", the best of {count} runs"
-    for row in sorted(evidence.changes.to_dict("records"), key=lambda row: row["p"]):
+    scores, lines = {run: row["macro_f1"] for run, row in evidence.scores.items()}, []
+    best = max(scores, key=scores.get)
+    main = f"{best}: macro F1 {page.estimate(*scores[best])}"
+    if len(scores) > 1:
+        main += f", the best of {len(scores)} runs"
+    for row in sorted(evidence.changes, key=lambda row: row["p"]):
         if row["conditions"] > 1:
             where = f" in {row['conditions']} conditions"
             lines.append(_answer(row, f"{row['option']} {row['to']}", row["from"], where))
     pooled, baseline = len(lines) > 0, evidence.baseline.name
     if not pooled:
-        rows = evidence.verdicts.to_dict("records")
-        lines = [_answer(row, row["run"], baseline) for row in rows]
+        lines = [_answer(row, row["run"], baseline) for row in evidence.verdicts]
     if len(lines) > POINTS + 1:
         lines = [*lines[:POINTS], f"{len(lines) - POINTS} more in the comparison"]
     return {"main": main, "points": lines, "notes": _notes(evidence.groups, pooled)}
@@ -68,14 +68,23 @@ def _notes(groups, pooled):
 
 def build(evidence):
     """Section "Runs": all of them and, of two or more, their comparison."""
-    blocks = [_ranking(evidence)]
+    blocks, baseline = [_ranking(evidence)], evidence.baseline.name
     if len(evidence.groups) > 1:
-        picture = figures.forest(evidence.verdicts, evidence.baseline.name)
-        blocks += [
-            html.figure(*picture, "Grey: no larger than .02."),
-            _differences(evidence),
-            _one_option(evidence),
+        picture = figures.forest(pd.DataFrame(evidence.verdicts), baseline)
+        blocks.append(html.figure(*picture, "Grey: no larger than .02."))
+        lines = [
+            {"run": run, "measure": TITLES[name]} | row
+            for run, rows in evidence.compared.items()
+            for name, row in rows.items()
         ]
+        caption = f"Each run against {baseline}, over the same people."
+        blocks.append(_compared(evidence, "comparison", lines, ["run", "measure"], caption))
+    if evidence.changes:
+        caption = (
+            "Runs that differ in one option only, by macro F1. Over several conditions the "
+            "difference is their mean, and people and conditions are both resampled."
+        )
+        blocks.append(_compared(evidence, "one_option", evidence.changes, runs.CHANGE, caption))
     intro = (
         "Out-of-fold: each image is predicted by the model that never saw that person; the score "
         "is pooled over all of them, with the labels as given; of several seeds it is the mean. "
@@ -102,32 +111,9 @@ def _ranking(evidence):
     return page.keep(evidence, "runs", frame, caption, shown)
 
 
-def _differences(evidence):
-    frame = pd.DataFrame(
-        {"run": run, "measure": TITLES[name]} | row
-        for run, rows in evidence.compared.items()
-        for name, row in rows.items()
-    )
-    verdicts = evidence.verdicts[["run", "holm", "verdict"]].assign(measure=TITLES["macro_f1"])
-    frame = frame.merge(verdicts, "left", ["run", "measure"])
-    caption = f"Each run against {evidence.baseline.name}, over the same people."
-    return _compared(evidence, "comparison", frame, ["run", "measure"], caption)
-
-
-def _one_option(evidence):
-    """The table of changes of one option, with its heading; nothing if there are none."""
-    if not len(evidence.changes):
-        return ""
-    note = (
-        "Runs that differ in one option only. Over several conditions the difference is their "
-        "mean, and people and conditions are both resampled."
-    )
-    heading, caption = html.heading("One option at a time", note), "Difference of macro F1."
-    return heading + _compared(evidence, "one_option", evidence.changes, runs.CHANGE, caption)
-
-
-def _compared(evidence, name, frame, what, caption):
-    """The table of comparisons, which the columns `what` name."""
+def _compared(evidence, name, lines, what, caption):
+    """The table of rows of compare; `what`: the keys that say what is compared."""
+    frame = pd.DataFrame(lines)
     shown = frame[what].copy()
     shown["before → after"] = frame.a.map(page.number) + " → " + frame.b.map(page.number)
     shown["difference, 95 % interval"] = page.estimates(frame[DIFFERENCE], "+")

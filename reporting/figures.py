@@ -16,7 +16,6 @@ BOUNDS = (30, 60)  # years at which an age group begins
 STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "report",
-    "axes.titlesize": 11,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "axes.spines.top": False,
@@ -39,7 +38,7 @@ def _canvas(width, height, *shape, **options):
 def _mark_bounds(axes):
     for bound in BOUNDS:
         axes.axvline(bound - 0.5, color="black", lw=1.2, ls="--")
-        place = {"xycoords": ("data", "axes fraction"), "va": "top", "fontsize": 9}
+        place = {"xycoords": ("data", "axes fraction"), "va": "top"}
         axes.annotate(f"from {bound}", (bound - 0.3, 1), **place)
 
 

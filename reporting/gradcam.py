@@ -55,15 +55,13 @@ def maps(model, info, images, attribute):
     if not fine or last.ndim != 4 or last.shape[1] != backbone.num_features:
         raise UserError(f"{info.model} has no feature map that Grad-CAM could show")
 
-    def forward(batch):
-        return attribute_logits(model(batch), attribute)
+    def predicted(batch):
+        return attribute_logits(model(batch), attribute).amax(1)
 
-    found, explain = [], LayerGradCam(forward, backbone.get_submodule(fine[-1]))
+    found, explain = [], LayerGradCam(predicted, backbone.get_submodule(fine[-1]))
     for part in images.split(BATCH):
         batch = augment.normalize(part, info.mean, info.std)
-        with torch.no_grad():
-            value = forward(batch).argmax(1)
-        cam = explain.attribute(batch, value, relu_attributions=True)
+        cam = explain.attribute(batch, relu_attributions=True)
         found.append(LayerAttribution.interpolate(cam, size, "bilinear")[:, 0].detach().numpy())
     return np.concatenate(found)
 
@@ -94,10 +92,8 @@ def look(evidence, run, chosen, method, cache):
         for fold in np.unique(folds):
             path = fold_folder(run.folder, fold) / task / "best.safetensors"
             model, info = predictions.load(path, heads)
-            view, matting = (
-                build_views(*info.view)[0],
-                Matting(evidence.matte_dir, info.rembg_model),
-            )
+            view = build_views(*info.view)[0]
+            matting = Matting(evidence.matte_dir, info.rembg_model)
             pixels, _ = open_pixels(source, (view,), matting, cache, torch.device("cpu"))
             pictures, mattes = pixels.batch(every, 0), None
             if method:
@@ -130,9 +126,8 @@ def build(evidence, count):
     blocks = [html.notes(notes)]
     if found and method:
         caption = (
-            f"Energy: share of the maps on the person (matte: {method}). Area: the person's share "
-            "of the image, which a map that knows nothing would have. Maps that are zero are left "
-            "out."
+            f"Energy: share of the maps on the person (matte: {method}), without maps that are "
+            "zero. Area: the person's share of the image, which a blind map would have."
         )
         blocks.append(page.keep(evidence, "cam_energy", energy(found), caption))
     if found:
@@ -179,5 +174,4 @@ def overlay(photo, cam):
     heat = (255 * cam / max(cam.max(), 1e-12)).astype(np.uint8)
     colour = cv2.applyColorMap(heat, cv2.COLORMAP_INFERNO)[..., ::-1]
     grey = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)[..., None]
-    share = 0.65 * heat[..., None] / 255
-    return (grey * (1 - share) + colour * share).astype(np.uint8)
+    return (0.5 * grey + 0.5 * colour).astype(np.uint8)

@@ -41,11 +41,6 @@ class Group:
         layout = config["layout"] + (f" of {members}" if members else "")
         return {"layout": layout} | PLAIN | options
 
-    @property
-    def predictions(self):
-        """One (N,) array a seed."""
-        return [run.predictions for run in self.runs]
-
     @cached_property
     def results(self):
         """metrics.score() of each seed."""
@@ -148,34 +143,30 @@ class Evidence:
     def scores(self):
         """{run: {measure: (value, low, high)}}, by intervals."""
         people = self.rows.label, self.rows.person
-        return {group.name: intervals(*people, group.predictions) for group in self.groups}
-
-    @property
-    def best(self):
-        """Name of the run with the best macro F1."""
-        return max(self.scores, key=lambda run: self.scores[run]["macro_f1"][0])
+        return {group.name: intervals(*people, predictions([group])) for group in self.groups}
 
     def _compare(self, before, after, paired=False):
         """compare of two lists of groups."""
-        a, b = ([run for one in groups for run in one.predictions] for groups in (before, after))
-        return compare(self.rows.label, self.rows.person, a, b, paired=paired)
+        people = self.rows.label, self.rows.person
+        return compare(*people, predictions(before), predictions(after), paired=paired)
 
     @cached_property
     def compared(self):
-        """{run: compare of the baseline and it}, the best run first."""
+        """{run: compare of the baseline and it}, judged by macro F1, the best run first."""
         others = [group for group in self.groups if group is not self.baseline]
         found = {group.name: self._compare([self.baseline], [group]) for group in others}
+        self._judge([rows["macro_f1"] for rows in found.values()])
         return dict(sorted(found.items(), key=lambda item: -item[1]["macro_f1"]["difference"]))
 
-    @cached_property
+    @property
     def verdicts(self):
-        """Frame (run, the figures of macro F1, holm, verdict) of `compared`, perhaps empty."""
-        return self._judge({"run": run} | rows["macro_f1"] for run, rows in self.compared.items())
+        """[the figures of macro F1, and the run] of `compared`."""
+        return [{"run": run} | rows["macro_f1"] for run, rows in self.compared.items()]
 
     @cached_property
     def changes(self):
-        """Frame of every change of one option, all else equal, pooled over the conditions it was
-        tried in: option, from, to, conditions, and as `verdicts`. Empty if there is none.
+        """[every change of one option, all else equal, pooled over the conditions it was tried in]:
+        option, from, to, conditions, and the figures of macro F1.
         """
         lines = []
         for change, pairs in matched_pairs(self.groups).items():
@@ -184,20 +175,24 @@ class Evidence:
             for pool in [pairs] if len(seeds) == 1 else [[pair] for pair in pairs]:
                 row = self._compare(*zip(*pool, strict=True), paired=len(pool) > 1)["macro_f1"]
                 lines.append(dict(zip(CHANGE, (*change, len(pool)), strict=True)) | row)
-        return self._judge(lines)
+        self._judge(lines)
+        return lines
 
     def _judge(self, lines):
-        """Frame of rows of compare, each with holm and verdict."""
-        lines, people = list(lines), self.rows.person.nunique()
+        """Adds `holm` and `verdict` to rows of compare."""
         for line, p in zip(lines, holm([line["p"] for line in lines]), strict=True):
             line["holm"] = p
-            line["verdict"] = verdict(line, people)
-        return pd.DataFrame(lines)
+            line["verdict"] = verdict(line, self.rows.person.nunique())
 
     @cached_property
     def outcomes(self):
         """The frames of `outcomes` of all runs, one below the other."""
         return pd.concat([outcomes(self.rows, group) for group in self.groups], ignore_index=True)
+
+
+def predictions(groups):
+    """One (N,) array a seed of all these groups."""
+    return [run.predictions for group in groups for run in group.runs]
 
 
 def holm(p):

@@ -27,11 +27,8 @@ def rank(rows, probs):
     of a rare class does not thereby call its members wrong. Then the votes of an attribute are
     tempered (Guo et al. 2017, arXiv:1706.04599): where models err often, their word counts less.
     """
-    frames = []
-    for name in ATTRIBUTES:
-        given = rows["age_group" if name == "age" else name].to_numpy(int)
-        votes = np.mean([_votes(marginals(run)[name], given) for run in probs], 0)
-        frames.append(_disagreement(rows, name, given, votes))
+    every = [marginals(run) for run in probs]
+    frames = [_disagreement(rows, name, [one[name] for one in every]) for name in ATTRIBUTES]
     found = pd.concat(frames).sort_values("confidence", ascending=False, kind="stable")
     return found.reset_index(drop=True).round({"confidence": 3})
 
@@ -45,9 +42,11 @@ def _votes(probs, given):
     return votes
 
 
-def _disagreement(rows, name, given, votes):
-    """The frame of `rank` of one attribute."""
+def _disagreement(rows, name, probs):
+    """The frame of `rank` of one attribute. probs: list of (N, K)."""
     unit = "image" if name == "mask" else "person"
+    given = rows["age_group" if name == "age" else name].to_numpy(int)
+    votes = np.mean([_votes(run, given) for run in probs], 0)
     votes = pd.DataFrame(votes).groupby(rows[unit].to_numpy(), sort=False).mean().to_numpy()
     first = ~rows[unit].duplicated().to_numpy()  # of each, in the same order
     rows, given, at = rows[first], given[first], np.arange(len(votes))

@@ -35,8 +35,8 @@ def test_a_change_tried_in_two_conditions_is_the_answer():
     cells = {("none", 1e-3): 0.6, ("rembg", 1e-3): 0.3, ("none", 1e-4): 0.5, ("rembg", 1e-4): 0.2}
     groups = [group(f"{bg}-{lr}", errors, bg=bg, lr=lr) for (bg, lr), errors in cells.items()]
     known = evidence(groups)
-    found, changes = comparison.headline(known), known.changes
-    f1 = [macro_f1_sklearn(ROWS.label, one.predictions[0]) for one in groups]
+    found, changes = comparison.headline(known), pd.DataFrame(known.changes)
+    f1 = [macro_f1_sklearn(ROWS.label, one.runs[0].predictions) for one in groups]
     expected = (f1[1] - f1[0] + f1[3] - f1[2]) / 2
     row = changes.set_index("option").loc["bg"]
     assert row.difference == pytest.approx(expected) and row.low < expected < row.high
@@ -56,8 +56,8 @@ def test_of_many_runs_the_best_are_named_and_the_others_counted():
     groups = [group(f"run{k}", 0.6 - 0.05 * k, lr=10.0**-k, epochs=k) for k in range(9)]
     known = evidence(groups)
     found = comparison.headline(known)
-    assert not len(known.changes)
-    f1 = [macro_f1_sklearn(ROWS.label, one.predictions[0]) for one in groups]
+    assert not known.changes
+    f1 = [macro_f1_sklearn(ROWS.label, one.runs[0].predictions) for one in groups]
     assert found["main"].startswith(f"run8: macro F1 {f1[8]:.3f} [")
     assert [point.split()[0] for point in found["points"]] == [
         "run8", "run7", "run6", "run5", "run4", "3",
@@ -79,7 +79,8 @@ def test_epochs_chosen_on_the_people_scored_are_pointed_out():
 def test_differences_are_from_the_baseline_given():
     groups = [group("a", 0.5), group("b", 0.3), group("c", 0.1)]
     found = runs.Evidence(None, None, 0, groups, groups[1], ROWS)
-    assert list(found.verdicts.run) == ["c", "a"]
-    f1 = [macro_f1_sklearn(ROWS.label, one.predictions[0]) for one in groups]
-    assert found.verdicts.difference.tolist() == pytest.approx([f1[2] - f1[1], f1[0] - f1[1]])
-    assert found.verdicts.verdict.tolist() == ["better (these two runs)", "worse (these two runs)"]
+    verdicts = pd.DataFrame(found.verdicts)
+    assert list(verdicts.run) == ["c", "a"]
+    f1 = [macro_f1_sklearn(ROWS.label, one.runs[0].predictions) for one in groups]
+    assert verdicts.difference.tolist() == pytest.approx([f1[2] - f1[1], f1[0] - f1[1]])
+    assert verdicts.verdict.tolist() == ["better (these two runs)", "worse (these two runs)"]
