@@ -105,8 +105,8 @@ def _ranking(evidence):
     shown = frame.dropna(axis=1, how="all").drop(columns=["low", "high"])
     shown["macro_f1"] = page.estimates(frame[["macro_f1", "low", "high"]])
     caption = (
-        "Runs by macro F1, and the options in which they differ. Of mask, gender and age macro F1 "
-        "too; last epoch is the macro F1 of the epochs that nobody chose."
+        "Runs by macro F1, with that of each attribute and the options in which they differ. Last "
+        "epoch: the macro F1 if the last epochs were kept."
     )
     return page.keep(evidence, "runs", frame, caption, shown)
 
