@@ -16,7 +16,7 @@ FLAGS = {
         Option("data_dir", "data/train", str, "folder with train.csv, or its images folder"),
         Option("model_dir", None, str, "runs of the same people; join the seeds of one "
                "configuration by commas: a,a2,a3", count="+"),
-        Option("baseline", None, str, "the run to compare with", unset="the first of --model_dir"),
+        Option("baseline", None, str, "the run of --model_dir to compare with", unset="the first"),
         Option("matte_dir", None, str, "folder of the mattes",
                unset="that of the runs, else mattes/ beside the images"),
     ],

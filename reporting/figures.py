@@ -28,11 +28,11 @@ STYLE = {
 }
 
 
-def _canvas(width, height, *shape, **options):
+def _canvas(width, height):
     """(figure, axes) without pyplot, so that nothing global is kept or needs a display."""
     matplotlib.rcParams.update(STYLE)
     figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(*shape, **options)
+    return figure, figure.subplots()
 
 
 def _mark_bounds(axes):

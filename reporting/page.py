@@ -31,9 +31,8 @@ def number(value, sign=""):
 
 
 def estimate(value, low, high, sign=""):
-    """`0.620 [0.580, 0.660]`, of a difference with the sign "+"; nothing for NaN."""
-    ends = f" [{number(low, sign)}, {number(high, sign)}]"
-    return "" if pd.isna(value) else number(value, sign) + ends
+    """`0.620 [0.580, 0.660]`, of a difference with the sign "+"."""
+    return f"{number(value, sign)} [{number(low, sign)}, {number(high, sign)}]"
 
 
 def chance(p):
@@ -47,8 +46,8 @@ def estimates(frame, sign=""):
 
 
 def data_uri(image):
-    """A WebP data URI of an RGB or grey uint8 image."""
-    image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
+    """A WebP data URI of an RGB uint8 image."""
+    image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     coded = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, 72])[1]
     return "data:image/webp;base64," + base64.b64encode(coded.tobytes()).decode()
 
