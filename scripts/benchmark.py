@@ -73,18 +73,14 @@ def line(values):
     return f"| {' | '.join(shown)} |"
 
 
-def describe(args):
-    """What the numbers of a table depend on."""
+def main(argv=None):
+    args = make_parser(FLAGS, __doc__).parse_args(argv)
     known, device = stamp(), devices.name_of(devices.pick_device(args.device))
     versions = ", ".join(f"{name} {version}" for name, version in known["versions"].items())
     model = f"{args.model}, {'x'.join(map(str, args.resize))}, batch {args.batch_size}"
-    return f"{device}, {cores()} cores; {versions}, commit {known['git']}; {model}"
-
-
-def main(argv=None):
-    args = make_parser(FLAGS, __doc__).parse_args(argv)
-    head = COLUMNS[:-1]
-    lines, results = [describe(args), "", line(head), "|---" * len(head) + "|"], []
+    of = f"{device}, {cores()} cores; {versions}, commit {known['git']}; {model}"
+    head, results = COLUMNS[:-1], []
+    lines = [of, "", line(head), "|---" * len(head) + "|"]
     say("\n".join(lines))
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(args, folder)
@@ -98,7 +94,7 @@ def main(argv=None):
                 lines.append(line(row[column] for column in head))
                 say(lines[-1])
                 write_text(args.out.with_suffix(".md"), "\n".join([*lines, ""]))
-                report = {"of": lines[0], "options": vars(args), "rows": results}
+                report = {"of": of, "options": vars(args), "rows": results}
                 write_json(args.out.with_suffix(".json"), report)
     if args.photos:
         table = pd.DataFrame(results).pivot_table("ours", "photos", ["row", "unit"])

@@ -4,7 +4,7 @@ A Dataset opens a photo with PIL, resizes and augments it; a DataLoader with wor
 in each epoch; the loss is read with .item() at each step; all in fp32. The augmentation is that of
 --augmentation light; people are split, not photos.
 
-    python scripts/customary.py DATA_DIR OUT.pth MODEL HEIGHT WIDTH BATCH_SIZE EPOCHS
+    python scripts/customary.py DATA_DIR OUT.pth MODEL DEVICE HEIGHT WIDTH BATCH_SIZE EPOCHS
 """
 
 import os
@@ -22,7 +22,6 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 MASKS = {"incorrect_mask": 1, "normal": 2}  # the other photos of a person are masked
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Photos(Dataset):
@@ -31,7 +30,7 @@ class Photos(Dataset):
     def __init__(self, data_dir, table, *transform):
         self.transform, self.items = transforms.Compose(transform), []
         for row in table.itertuples():
-            group = 0 if row.age < 30 else 1 if row.age < 60 else 2
+            group = (row.age >= 30) + (row.age >= 60)
             for path in sorted(Path(data_dir, "images", row.path).glob("[!.]*")):
                 label = MASKS.get(path.stem, 0) * 6 + (row.gender == "female") * 3 + group
                 self.items.append((path, label))
@@ -44,38 +43,33 @@ class Photos(Dataset):
         return self.transform(Image.open(path).convert("RGB")), label
 
 
-def loaders(data_dir, size, batch_size, workers):
-    """(training, validation) DataLoader; a fifth of the people validate."""
-    table = pd.read_csv(Path(data_dir, "train.csv"))
+def prepare(data_dir, name, device, size, batch_size):
+    """(model, optimizer, training and validation DataLoader); a fifth of the people validate."""
+    table, workers = pd.read_csv(Path(data_dir, "train.csv")), os.cpu_count()
     held_out = np.random.default_rng(42).permutation(len(table)) < len(table) // 5
-    resize = transforms.Resize(size)
     augment = [transforms.RandomHorizontalFlip(), transforms.ColorJitter(0.15, 0.15, 0.15)]
     augment += [transforms.RandomAffine(10, (0.06, 0.06), (0.9, 1.1))]
-    prepare = [transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
-    train = Photos(data_dir, table[~held_out], resize, *augment, *prepare)
-    valid = Photos(data_dir, table[held_out], resize, *prepare)
+    last = transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    resize, *usual = transforms.Resize(size), transforms.ToTensor(), last
+    train = Photos(data_dir, table[~held_out], resize, *augment, *usual)
     train = DataLoader(train, batch_size, shuffle=True, num_workers=workers, drop_last=True)
-    return train, DataLoader(valid, batch_size, num_workers=workers)
-
-
-def build(name, device):
-    """(model, optimizer)."""
+    valid = Photos(data_dir, table[held_out], resize, *usual)
+    valid = DataLoader(valid, batch_size, num_workers=workers)
     model = timm.create_model(name, num_classes=18).to(device)
-    return model, torch.optim.AdamW(model.parameters(), lr=1e-3)
+    return model, torch.optim.AdamW(model.parameters(), lr=1e-3), train, valid
 
 
 def train_epoch(model, optimizer, loader, device):
     """Mean loss of an epoch."""
     model.train()
-    total = 0.0
+    losses = []
     for photos, labels in loader:
-        photos, labels = photos.to(device), labels.to(device)
         optimizer.zero_grad()
-        loss = F.cross_entropy(model(photos), labels)
+        loss = F.cross_entropy(model(photos.to(device)), labels.to(device))
         loss.backward()
         optimizer.step()
-        total += loss.item()
-    return total / max(len(loader), 1)
+        losses.append(loss.item())
+    return np.mean(losses)
 
 
 @torch.no_grad()
@@ -87,11 +81,10 @@ def validate(model, loader, device):
     return f1_score(truth, found, labels=range(18), average="macro", zero_division=0)
 
 
-def main(data_dir, out, model, *numbers):
+def main(data_dir, out, name, device, *numbers):
     height, width, batch_size, epochs = map(int, numbers)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    train, valid = loaders(data_dir, (height, width), batch_size, os.cpu_count())
-    model, optimizer = build(model, device)
+    of = name, device, (height, width), batch_size
+    model, optimizer, train, valid = prepare(data_dir, *of)
     for _ in range(epochs):
         print(f"loss {train_epoch(model, optimizer, train, device):.3f}")
     print(f"macro F1 {validate(model, valid, device):.3f}")

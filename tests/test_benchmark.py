@@ -1,7 +1,6 @@
 """The benchmark: that its rows run, on tiny photos, and that it measures what it says."""
 
 import json
-import subprocess
 from argparse import Namespace
 
 import pytest
@@ -66,19 +65,20 @@ def test_the_memory_of_a_command_is_that_of_its_own_process(scripts, tmp_path):
     (tmp_path / "block.py").write_text("block = bytearray(150 * 2**20)")
     resident = scripts.measures.memory(tmp_path / "block.py")
     assert 150 < resident < ballast.nbytes / 2**20
-    with pytest.raises(subprocess.CalledProcessError):
-        scripts.measures.command("-c", "raise SystemExit(3)")
+    with pytest.raises(UserError, match=r"^the reason$"):
+        scripts.measures.command("-c", "raise SystemExit('told\\nthe reason')")
 
 
 def test_the_customary_loop_has_the_labels_of_the_table_and_learns(scripts, drawn):
     table = read_train(drawn / "train").frame
     labels = dict(zip(table.image, table.label, strict=True))
     torch.manual_seed(0)
-    loaders = scripts.customary.loaders(drawn / "train", (32, 24), 8, 0)
+    of = drawn / "train", "test_resnet", "cpu", (32, 24), 8
+    model, optimizer, *loaders = scripts.customary.prepare(*of)
     items = [item for loader in loaders for item in loader.dataset.items]
     assert {"/".join(path.parts[-2:]): label for path, label in items} == labels
     assert len(items) == len(labels)
-    parts = scripts.customary.build("test_resnet", "cpu")
-    losses = [scripts.customary.train_epoch(*parts, loaders[0], "cpu") for _ in range(2)]
+    parts = model, optimizer, loaders[0], "cpu"
+    losses = [scripts.customary.train_epoch(*parts) for _ in range(2)]
     assert losses[1] < losses[0]
-    assert 0 <= scripts.customary.validate(parts[0], loaders[1], "cpu") < 1
+    assert 0 <= scripts.customary.validate(model, loaders[1], "cpu") < 1
