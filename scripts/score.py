@@ -11,7 +11,6 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from common.errors import UserError, run_command
 from common.flags import Parser
-from common.processes import counted
 from labels import CLASSES
 
 
@@ -20,8 +19,8 @@ def main(argv=None):
     parser.add_argument("submission", help="csv with ImageID, ans")
     parser.add_argument("truth", help="csv with the true ImageID, ans")
     args = parser.parse_args(argv)
-    import metrics
     from experiment import reader
+    from metrics import score
 
     columns, tables = {"ImageID": str, "ans": reader.OOF["label"]}, []
     for path in (args.submission, args.truth):
@@ -31,14 +30,12 @@ def main(argv=None):
     answers, truth = tables
     missing = truth.index.difference(answers.index, sort=False)
     if len(missing):
-        photos = counted(len(missing), "photo") + ", the first" * (len(missing) > 1)
-        raise UserError(f"{args.submission} has no answer for {photos}: {missing[0]}")
-    scores = metrics.score(truth, np.eye(CLASSES)[answers[truth.index]])
+        lacks = f"{len(missing)} of {len(truth)} photos, such as {missing[0]}"
+        raise UserError(f"{args.submission} has no answer for {lacks}")
+    scores = score(truth, np.eye(CLASSES)[answers[truth.index]])
     attributes = " ".join(f"{n} {v['macro_f1']:.3f}" for n, v in scores["attributes"].items())
-    print(
-        f"{args.submission}: macro F1 {scores['macro_f1']:.4f}, accuracy "
-        f"{scores['accuracy']:.4f} on {len(truth)} photos; macro F1 of {attributes}"
-    )
+    whole = f"macro F1 {scores['macro_f1']:.4f}, accuracy {scores['accuracy']:.4f}"
+    print(f"{args.submission}: {whole} on {len(truth)} photos; macro F1 of {attributes}")
 
 
 if __name__ == "__main__":

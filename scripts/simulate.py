@@ -81,8 +81,8 @@ def main(argv=None):
     print(f"| {' | '.join(head)} |\n" + "|---" * len(head) + "|")
     for people, seeds, difference in product(args.people, args.seeds, args.differences):
         figures = difference, *measure(people, seeds, difference, args.pairs)
-        cells = [f"{people} | {seeds}", *(f"{figure:.3f}" for figure in figures)]
-        print(f"| {' | '.join(cells)} |", flush=True)
+        shown = " | ".join(f"{figure:.3f}" for figure in figures)
+        print(f"| {people} | {seeds} | {shown} |", flush=True)
 
 
 if __name__ == "__main__":
