@@ -34,20 +34,18 @@ FLAGS = {
     "which": [
         Option("only", None, one_of(*ROWS), " ".join(ROWS), count="+", unset="all"),
         Option("quick", False, None, "a tenth of the photos, one round"),
-        Option("photos", None, number(int, 70), "so many in each row", count="+",
-               unset="as fits the row"),
+        Option("photos", None, number(int, 70), "in each row", count="+", unset="as fits the row"),
         Option("rounds", 4, number(int, 1), "rounds of each row"),
     ],
     "of what": [
-        Option("data_dir", None, Path, "train folder whose photos are taken, again and again if "
-               "they are too few", unset="a drawn competition"),
+        Option("data_dir", None, Path, "train folder of the photos", unset="a drawn competition"),
         Option("model", "tf_efficientnet_lite0", str, "backbone"),
         Option("resize", [128, 96], number(int, 8), "height and width", count=2),
         Option("batch_size", 32, number(int, 1), "photos a step"),
         Option("device", "auto", str, "auto|cpu|cuda|cuda:1 ..."),
         Option("out", Path("output/benchmark"), Path, "writes OUT.md, OUT.json, OUT.svg"),
     ],
-}  # fmt: skip
+}
 COLUMNS = ["row", "photos", "ours", "unit", "over", "theirs", "ratio", "lowest", "highest", "bar"]
 COLUMNS += ["reached", "rounds"]
 

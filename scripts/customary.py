@@ -4,7 +4,7 @@ A Dataset opens a photo with PIL, resizes and augments it; a DataLoader with wor
 in each epoch; the loss is read with .item() at each step; all in fp32. The augmentation is that of
 --augmentation light; people are split, not photos.
 
-    python scripts/customary.py DATA_DIR OUT.pth MODEL DEVICE HEIGHT WIDTH BATCH_SIZE EPOCHS
+    python scripts/customary.py DATA_DIR OUT.pth EPOCHS MODEL DEVICE HEIGHT WIDTH BATCH_SIZE
 """
 
 import os
@@ -43,14 +43,14 @@ class Photos(Dataset):
         return self.transform(Image.open(path).convert("RGB")), label
 
 
-def prepare(data_dir, name, device, size, batch_size):
+def prepare(data_dir, name, device, height, width, batch_size):
     """(model, optimizer, training and validation DataLoader); a fifth of the people validate."""
     table, workers = pd.read_csv(Path(data_dir, "train.csv")), os.cpu_count()
     held_out = np.random.default_rng(42).permutation(len(table)) < len(table) // 5
     augment = [transforms.RandomHorizontalFlip(), transforms.ColorJitter(0.15, 0.15, 0.15)]
     augment += [transforms.RandomAffine(10, (0.06, 0.06), (0.9, 1.1))]
     last = transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    resize, *usual = transforms.Resize(size), transforms.ToTensor(), last
+    resize, *usual = transforms.Resize((height, width)), transforms.ToTensor(), last
     train = Photos(data_dir, table[~held_out], resize, *augment, *usual)
     train = DataLoader(train, batch_size, shuffle=True, num_workers=workers, drop_last=True)
     valid = Photos(data_dir, table[held_out], resize, *usual)
@@ -81,11 +81,9 @@ def validate(model, loader, device):
     return f1_score(truth, found, labels=range(18), average="macro", zero_division=0)
 
 
-def main(data_dir, out, name, device, *numbers):
-    height, width, batch_size, epochs = map(int, numbers)
-    of = name, device, (height, width), batch_size
-    model, optimizer, train, valid = prepare(data_dir, *of)
-    for _ in range(epochs):
+def main(data_dir, out, epochs, name, device, *numbers):
+    model, optimizer, train, valid = prepare(data_dir, name, device, *map(int, numbers))
+    for _ in range(int(epochs)):
         print(f"loss {train_epoch(model, optimizer, train, device):.3f}")
     print(f"macro F1 {validate(model, valid, device):.3f}")
     torch.save(model.state_dict(), out)

@@ -105,6 +105,7 @@ class Bench:
     def __init__(self, args, folder):
         self.args, self.folder = args, Path(folder)
         self.device = devices.pick_device(args.device)
+        self.of = args.model, self.device, *args.resize, args.batch_size  # for customary.py
         self.source = args.data_dir or self.folder / "drawn/train"
         if not args.data_dir:
             output("demo.py", "--out", self.folder / "drawn", "--people", 60, "--eval_people", 1)
@@ -133,11 +134,6 @@ class Bench:
         flags += ["--cache_dir", self.fresh(), "--device", args.device, "--model", args.model]
         flags += ["--weights", "none", "--resize", *args.resize, "--batch_size", args.batch_size]
         return [str(flag) for flag in flags]
-
-    def customary(self, people, epochs=1):
-        """The words of customary.py for the same."""
-        words = ["scripts/customary.py", self.data(people), self.fresh(), self.args.model]
-        return [*words, self.device, *self.args.resize, self.args.batch_size, epochs]
 
     def tasks(self, people, flags=()):
         """The Tasks of a hold-out run with these flags."""
@@ -173,15 +169,13 @@ class Bench:
 
     def epoch_customary(self, people):
         """Images/s of an epoch, ours and that of customary.py."""
-        args, data = self.args, self.data(people)
-        of = args.model, self.device, args.resize, args.batch_size
-        model, optimizer, loader, _ = customary.prepare(data, *of)
+        model, optimizer, loader, _ = customary.prepare(self.data(people), *self.of)
         work = partial(customary.train_epoch, model, optimizer, loader, self.device)
-        return self.epoch(people)[0], speed(len(loader) * args.batch_size, work)
+        return self.epoch(people)[0], speed(len(loader) * self.args.batch_size, work)
 
     def training(self, people, of):
         """`of` (command or memory) train.py for an epoch, nothing cached, and of customary.py."""
-        theirs = self.customary(people)
+        theirs = ["scripts/customary.py", self.data(people), self.fresh(), 1, *self.of]
         return lambda: of("train.py", *self.flags(people)), lambda: of(*theirs)
 
     def inference(self, people):
@@ -197,7 +191,7 @@ class Bench:
 
     def inference_memory(self, people):
         """Most MB resident in inference.py, and in customary.py where it only predicts."""
-        theirs = self.customary(24, epochs=0)
+        theirs = ["scripts/customary.py", self.data(24), self.fresh(), 0, *self.of]
         return lambda: memory(*self.predicting(people)), lambda: memory(*theirs)
 
     def store(self, people):

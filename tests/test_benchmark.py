@@ -73,7 +73,7 @@ def test_the_customary_loop_has_the_labels_of_the_table_and_learns(scripts, draw
     table = read_train(drawn / "train").frame
     labels = dict(zip(table.image, table.label, strict=True))
     torch.manual_seed(0)
-    of = drawn / "train", "test_resnet", "cpu", (32, 24), 8
+    of = drawn / "train", "test_resnet", "cpu", 32, 24, 8
     model, optimizer, *loaders = scripts.customary.prepare(*of)
     items = [item for loader in loaders for item in loader.dataset.items]
     assert {"/".join(path.parts[-2:]): label for path, label in items} == labels
