@@ -67,8 +67,7 @@ def gain_of(difference):
 def measure(people, seeds, difference, pairs):
     """Shares of VERDICTS, share of intervals that hold the truth, median detectable difference."""
     rng, gain = np.random.default_rng([people, seeds]), gain_of(difference)
-    simulated = [simulate(rng, people, seeds, gain) for _ in range(pairs)]
-    rows = [compare(*pair)["macro_f1"] for pair in simulated]
+    rows = [compare(*simulate(rng, people, seeds, gain))["macro_f1"] for _ in range(pairs)]
     said = [verdict(row | {"holm": row["p"]}, people) for row in rows]
     shares = [np.mean([words.startswith(start) for words in said]) for start in VERDICTS]
     held = np.mean([row["low"] <= difference <= row["high"] for row in rows])
