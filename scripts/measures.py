@@ -204,7 +204,7 @@ class Bench:
             cv2.resize(photo, self.args.resize[::-1], interpolation=cv2.INTER_AREA)
 
         ours = speed(len(names), lambda: store.load(root, names, views, self.fresh()))
-        return ours, speed(len(names), lambda: ThreadPool(cores()).map(decode, names))
+        return ours, speed(len(names), lambda: ThreadPool(cores()).map(decode, names, 1))
 
     def mattes(self, people, method):
         """A function that returns the photos/s of background removal."""
@@ -221,7 +221,7 @@ class Bench:
             run = partial(net.run, None)
             photos = [{net.get_inputs()[0].name: photo}] * count
             run(photos[0])  # warms up
-            return count / seconds(lambda: ThreadPool(workers).map(run, photos))
+            return count / seconds(lambda: ThreadPool(workers).map(run, photos, 1))
 
         best = max([(1, cores()), (cores(), 1)], key=lambda setting: runs(*setting, 6))
         return self.mattes(people, "rembg"), lambda: runs(*best, PHOTOS * people)
