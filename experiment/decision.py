@@ -49,27 +49,28 @@ def macro_f1_on_grid(scores, labels, group):
     winner, rival = inside.argmax(1), outside.argmax(1)
     turn = np.searchsorted(GRID, outside.max(1) - inside.max(1))  # from this grid point: winner
 
-    def turned(classes, keep=slice(None)):
-        """(len(GRID), 18) images of each class in `classes` that have turned at a grid point."""
-        cells = turn[keep] * CLASSES + classes[keep]
-        counts = np.bincount(cells, minlength=(len(GRID) + 1) * CLASSES)
-        return counts.reshape(-1, CLASSES).cumsum(0)[:-1]
+    def up_to(classes):
+        """(len(GRID) + 1, 18, 18) confusion of the images that have turned at each grid point."""
+        cells = (turn * CLASSES + labels) * CLASSES + classes
+        counts = np.bincount(cells, minlength=(len(GRID) + 1) * CLASSES**2)
+        return counts.reshape(-1, CLASSES, CLASSES).cumsum(0)
 
-    predicted = turned(winner) + np.bincount(rival, minlength=CLASSES) - turned(rival)
-    right = rival == labels
-    hit = turned(winner, winner == labels) - turned(rival, right)
-    hit = hit + np.bincount(rival[right], minlength=CLASSES)
-    return f1_of(hit, predicted, np.bincount(labels, minlength=CLASSES)).mean(1)
+    before = up_to(rival)
+    tables = (up_to(winner) + before[-1] - before)[:-1]
+    return f1_of(tables.diagonal(0, 1, 2), tables.sum(1), tables.sum(2)).mean(1)
+
+
+def learnt(rule, probs, labels):
+    """(18,) weights of the rule "f1" or "prior"."""
+    return prior(labels) if rule == "prior" else weights(probs, labels)
 
 
 def nested_weights(probs, labels, folds, rule="f1"):
     """(N, 18) decision weights of each image; those of a fold are picked on the other folds only,
-    so that the gain over argmax is one that unseen people would have.
-    folds: (N,) ints; rule: "f1" or "prior".
+    so that the gain over argmax is one that unseen people would have. folds: (N,) ints.
     """
     result = np.empty(probs.shape)
     for fold in np.unique(folds):
         held = folds == fold
-        known = labels[~held]
-        result[held] = prior(known) if rule == "prior" else weights(probs[~held], known)
+        result[held] = learnt(rule, probs[~held], labels[~held])
     return result

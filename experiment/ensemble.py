@@ -142,8 +142,7 @@ def decision_weights(args, runs, device):
     else:
         probs = predict_oof(args, known, runs, device)
     oof.nested(probs, known[0].oof, args.decision)
-    labels = known[0].oof.label.to_numpy()
-    return decision.prior(labels) if args.decision == "prior" else decision.weights(probs, labels)
+    return decision.learnt(args.decision, probs, known[0].oof.label.to_numpy())
 
 
 def write_oof(args, runs, device):
