@@ -35,7 +35,7 @@ CONFUSION = [[COUNT, CLASSES], CLASSES]
 METRICS = {  # of a run and of a fold
     **{"macro_f1?": SHARE, "accuracy?": SHARE, "ece?": SHARE, "confusion?": CONFUSION},
     **{"seconds": Number(float, 0), "folds?": [{"fold": COUNT}], "fold?": COUNT},
-    "last_epoch?": {"macro_f1?": SHARE, "confusion?": CONFUSION},
+    **{"last_epoch?": {"macro_f1": SHARE}, "last_confusion?": CONFUSION},
 }
 FOLDS = {"person": str, "fold": Number(int, -1, 2**31)}
 OOF = {"image": str, "person": str, "fold": COUNT, "label": Number(int, 0, CLASSES - 1)}

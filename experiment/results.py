@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -198,7 +199,7 @@ def finish_fold(place, fold, rows, tasks, logger):
         table = metrics.confusion(oof.label, probs.to_numpy().argmax(1), CLASSES)
         codes = {head: code for task in tasks for head, code in task.predictions[-1].items()}
         last = metrics.confusion(oof.label, combine(codes), CLASSES)
-        result["last_epoch"] = {"confusion": last.tolist()}
+        result["last_confusion"] = last.tolist()
     logger.add_result(max(task.epoch for task in tasks), result, table)
     write_json(place / "metrics.json", result)
 
@@ -217,20 +218,18 @@ def collect(folder):
     folder, parts, tables = Path(folder), [], []
     with locked(folder / ".lock", wait=True):
         people = read_folds(folder)
-        for fold in all_folds(folder):
-            place = fold_folder(folder, fold)
-            if not finished(folder, fold):
-                continue
-            needed = IN_SHORT if (place / "oof.csv").exists() else ()
+        for fold in filter(partial(finished, folder), all_folds(folder)):
+            place, held = fold_folder(folder, fold), people[people.fold == fold]
+            needed = (*IN_SHORT, "last_confusion") if len(held) else ()
             parts.append(read_metrics(place / "metrics.json", "fold", *needed))
             if needed:
-                tables.append(read_oof(place / "oof.csv", people[people.fold == fold], parts[-1]))
+                tables.append(read_oof(place / "oof.csv", held, parts[-1]))
         result = {"folds": parts, "seconds": sum(part["seconds"] for part in parts)}
         if tables:
             oof = pd.concat(tables).sort_values("image", ignore_index=True)
             write_csv(folder / "oof.csv", oof)
             result = metrics.score(oof.label, oof[PROBS].to_numpy()) | result
-            last = sum(np.array(part["last_epoch"]["confusion"]) for part in parts)
+            last = sum(np.array(part["last_confusion"]) for part in parts)
             result["last_epoch"] = {"macro_f1": float(metrics.per_class_f1(last).mean())}
         write_json(folder / "metrics.json", result)
     return result

@@ -9,7 +9,7 @@ import pytest
 import inference
 import report
 from common.errors import UserError
-from experiment import reader
+from experiment import reader, results
 from labels import PROBS
 
 
@@ -95,6 +95,17 @@ def test_edited_scores_are_named(run, change, words):
     rewrite(run / "metrics.json", change)
     with pytest.raises(UserError, match=rf"metrics\.json.* {words}"):
         reader.read_run(run)
+
+
+@pytest.mark.parametrize("lost", ["last_confusion", "macro_f1", "oof.csv"])
+def test_lost_scores_of_a_fold_are_named(run, lost):
+    place = run / "fold1"
+    if lost == "oof.csv":
+        (place / lost).unlink()
+    else:
+        rewrite(place / "metrics.json", lambda value: value.pop(lost))
+    with pytest.raises(UserError, match=rf"fold1/.*{lost}"):
+        results.collect(run)
 
 
 def at(column, value, row=3):
