@@ -73,25 +73,20 @@ def influence_of(counts):
     return _means(gain / np.where(total > 0, total, 1))
 
 
-def bootstrap(labels, persons, groups, draws, seed):
-    """[Bootstrap] of groups of runs, lists of (N,) predictions. Every run sees the same draws of
-    persons.
-    """
+def bootstrap(labels, persons, runs, draws, seed):
+    """The Bootstrap of runs (S, N), predictions; with one seed, the same persons are drawn."""
     labels = np.asarray(labels)
     names, person = np.unique(np.asarray(persons), return_inverse=True)
-    people, runs = len(names), [run for group in groups for run in group]
+    people, rng, samples = len(names), np.random.default_rng(seed), []
     counts = np.stack([person_counts(labels, person, people, run) for run in runs], 1)
-    rng, samples = np.random.default_rng(seed), []
     for start in range(0, draws, BLOCK):
         block = min(BLOCK, draws - start)
         drawn = rng.integers(0, people, (block, people)) + np.arange(block)[:, None] * people
         weights = np.bincount(drawn.ravel(), minlength=block * people).reshape(block, people)
         sums = weights.astype(np.float32) @ counts.reshape(people, -1)
         samples.append(_measures(sums.reshape(block, *counts.shape[1:])))
-    values, influences = _measures(counts.sum(0, dtype=float)), influence_of(counts)
-    ends = np.cumsum([len(group) for group in groups])[:-1]
-    of_groups = (np.split(part, ends, -2) for part in (values, influences, np.concatenate(samples)))
-    return [Bootstrap(*parts) for parts in zip(*of_groups, strict=True)]
+    values = _measures(counts.sum(0, dtype=float))
+    return Bootstrap(values, influence_of(counts), np.concatenate(samples))
 
 
 def _seed_part(groups):
@@ -146,9 +141,9 @@ def intervals(labels, persons, predictions, *, draws=2000, seed=0):
     labels (N,), persons (N,) any hashable, predictions (N,) classes 0..17 or a list of such, one a
     seed. Measures: macro_f1 and accuracy of the 18 classes, macro F1 of mask, gender and age.
     """
-    groups = bootstrap(labels, persons, [np.atleast_2d(predictions)], draws, seed)
-    sample = _samples(groups, 0, np.random.default_rng(seed + 1))
-    rows = groups[0].values.mean(0), *np.quantile(sample, [0.025, 0.975], axis=0)
+    group = bootstrap(labels, persons, np.atleast_2d(predictions), draws, seed)
+    sample = _samples([group], 0, np.random.default_rng(seed + 1))
+    rows = group.values.mean(0), *np.quantile(sample, [0.025, 0.975], axis=0)
     return dict(zip(MEASURES, map(tuple, np.transpose(rows).tolist()), strict=True))
 
 
@@ -176,7 +171,7 @@ def compare(labels, persons, a, b, *, draws=2000, seed=0, paired=False):
     held the truth of its configuration in .66 only where seeds have a bias of their own.
     """
     a, b, rng = np.atleast_2d(a), np.atleast_2d(b), np.random.default_rng(seed + 1)
-    groups = one, two = bootstrap(labels, persons, [a, b], draws, seed)
+    groups = one, two = [bootstrap(labels, persons, runs, draws, seed) for runs in (a, b)]
     if paired:
         if len(a) != len(b):
             raise UserError(f"{len(a)} and {len(b)} runs cannot be compared in pairs")

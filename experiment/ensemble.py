@@ -21,18 +21,14 @@ from photos.views import build_views
 
 
 def open_models(folder):
-    """{fold: {path of a model: its heads}} of the finished folds of a run; UserError if none is, or
-    if one that is in the scores of the run is lost.
-    """
+    """{fold: {path of a model: its heads}} of the finished folds of a run; UserError if none is."""
     folder = Path(folder)
-    tasks = LAYOUTS[reader.read_config(folder)["layout"]]
-    folds, scores = reader.all_folds(folder), folder / "metrics.json"
-    done = [fold for fold in folds if reader.finished(folder, fold)]
-    for part in reader.read_metrics(scores).get("folds", []) if scores.exists() else []:
-        if part["fold"] not in done:
-            raise UserError(f"{folder}: fold {part['fold']} has lost its metrics.json; restore it")
-    if not done:
+    tasks, folds = LAYOUTS[reader.read_config(folder)["layout"]], reader.all_folds(folder)
+    scores = folder / "metrics.json"
+    parts = reader.read_metrics(scores).get("folds") if scores.exists() else ()
+    if not parts:
         raise UserError(f"{folder} is not finished; go on: python train.py --resume {folder}")
+    done = [part["fold"] for part in parts]
     if done != folds:
         say(f"{folder}: {results.progress_of(done, folds)}")
 
@@ -89,11 +85,6 @@ class Photos:
         return probs / probs.sum(1, keepdims=True)
 
 
-def average(args, parts):
-    """The mean of an (N, 18) array of each run, weighted by --ensemble_weights."""
-    return np.average(parts, axis=0, weights=args.ensemble_weights)
-
-
 def write_submission(args, runs, source, device):
     """Predicts the photos of `source` with runs, [open_models()], and writes output.csv, with
     --images also predictions.csv, with --save_probs the probabilities.
@@ -101,7 +92,8 @@ def write_submission(args, runs, source, device):
     weights = decision_weights(args, runs, device) if args.decision != "argmax" else 1
     matting = matte.Matting(args.matte_dir, on_error=args.on_error)
     photos, names = Photos(source, matting, args, device), source[1]
-    probs = average(args, [sum(map(photos.predict, run.values())) / len(run) for run in runs])
+    probs = [sum(map(photos.predict, run.values())) / len(run) for run in runs]
+    probs = np.average(probs, 0, args.ensemble_weights)
     broken = sorted(photos.broken)
     if len(broken) == len(names):
         raise UserError(f"none of the {len(names)} photos could be read; first {photos.broken[0]}")
@@ -138,7 +130,7 @@ def decision_weights(args, runs, device):
     """(18,) weights of --decision, from OOF probabilities as the photos themselves get them."""
     known = oof.read_runs(args.model_dir, args.decision)
     if args.tta == "none" and not args.vote:
-        probs = average(args, [run.probs for run in known])
+        probs = np.average([run.probs for run in known], 0, args.ensemble_weights)
     else:
         probs = predict_oof(args, known, runs, device)
     oof.nested(probs, known[0].oof, args.decision)
@@ -175,4 +167,4 @@ def predict_oof(args, known, runs, device):
     for row, message in sorted(photos.broken.items()):
         if names[row] in held_out:
             raise UserError(f"{message}; it was readable in training: restore it")
-    return average(args, probs)
+    return np.average(probs, 0, args.ensemble_weights)

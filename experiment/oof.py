@@ -92,19 +92,16 @@ def describe(known, args):
     and of inference.
     """
     first, every = known[0].config, [run.config["options"] for run in known]
-    options = dict(every[0])
+    options, names = dict(every[0]), [str(run.folder) for run in known]
     for name in sorted(set().union(*every) - RUNTIME_FLAGS - {"seed", *LAYOUT_FLAGS}):
         texts = dict.fromkeys(text_of(one.get(name, "")) for one in every)
         if len(texts) > 1:
             options[name] = " | ".join(texts)
     options |= {name: getattr(args, name) for name in ("tta", "vote", "decision")}
     if len(known) > 1:
-        names, weights = [run.folder.resolve().name for run in known], args.ensemble_weights
-        if len(set(names)) < len(names):
-            names = [str(run.folder) for run in known]
-        if weights:
-            names = [f"{name}={weight:g}" for name, weight in zip(names, weights, strict=True)]
-        options["ensemble"] = names
+        weights = args.ensemble_weights or [1] * len(known)
+        members = zip(names, weights, strict=True)
+        options["ensemble"] = [f"{name}={weight:g}" for name, weight in members]
     layout = "ensemble" if len(known) > 1 else first["layout"]
-    own = {"layout": layout, "options": options, "oof_of": [str(run.folder) for run in known]}
+    own = {"layout": layout, "options": options, "oof_of": names}
     return run_folder.stamp() | own | {key: first[key] for key in ("seed", "data")}

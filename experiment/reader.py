@@ -24,6 +24,7 @@ CONFIG = {
     "seed": Number(int, 0),
     "options": {
         **{"data_dir": str, "matte_dir?": (str, None), "seed": Number(int, 0)},
+        **{"k_fold": (COUNT, str), "val_ratio": (SHARE, str)},  # text: of an ensemble that differs
         **dict.fromkeys(options.LAYOUT_FLAGS, bool),
     },
     "data": {"fingerprint": str, "people": COUNT, "images": COUNT, "files?": {str: str}},
@@ -115,14 +116,14 @@ def read_folds(folder):
     people, recorded = config["data"]["people"], config["options"]
     folds = sorted(set(frame.fold))
     held = [fold for fold in folds if fold >= 0]
+    made = len(held)
+    if "oof_of" not in config:
+        made = recorded["k_fold"] or int(recorded["val_ratio"] > 0)
     if frame.person.duplicated().any() or len(frame) != people:
         raise UserError(f"{path} does not list the {people} people of the run once; restore it")
-    if held != list(range(len(held))) or (len(held) > 1 and folds != held):
-        raise UserError(f"{path}: the folds are {folds}, not 0, 1 ... without a gap; restore it")
-    if "oof_of" not in config and "k_fold" in recorded:
-        made = recorded["k_fold"] or int(recorded["val_ratio"] > 0)
-        if len(held) != made:
-            raise UserError(f"{path} has {len(held)} folds, the run {made}; restore the file")
+    gaps = held != list(range(len(held))) or (len(held) > 1 and folds != held)
+    if gaps or len(held) != made:
+        raise UserError(f"{path} has the folds {folds}, the run {made} from 0 on; restore it")
     return frame
 
 
@@ -188,8 +189,6 @@ class FinishedRun:
 def read_run(folder):
     """The FinishedRun in a folder of train.py; UserError if it is none, or no fold is finished."""
     folder = Path(folder)
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder; give runs of train.py (--model_dir)")
     config, folds = read_config(folder, models=False), read_folds(folder)
     if not (folder / "oof.csv").is_file() or not (folder / "metrics.json").is_file():
         raise UserError(
@@ -224,9 +223,8 @@ def check_same(a, b):
 def check_table(frame, run, name="the data", advice="give its own --data_dir"):
     """The rows of a table, called `name`, in the run's order; UserError if it is of other data."""
     rows = frame.set_index("image").reindex(run.oof.image).reset_index()
-    missing = rows.label.isna()
-    moved = ~missing & ((rows.label != run.oof.label) | (rows.person != run.oof.person))
-    for bad, what in (missing, "has {} which {} lacks"), (moved, "labels {} unlike {}"):
+    moved = (rows.label != run.oof.label) | (rows.person != run.oof.person)
+    for bad, what in (rows.label.isna(), "has {} which {} lacks"), (moved, "labels {} unlike {}"):
         if bad.any():
             images = f"{counted(bad.sum(), 'image')} ({rows.image[bad].iloc[0]} ...)"
             raise UserError(f"{run.folder} {what.format(images, name)}: {advice}")

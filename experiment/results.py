@@ -2,19 +2,19 @@
 
 import hashlib
 import importlib
+from collections import ChainMap
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
 
 import metrics
 from common.errors import UserError
 from common.files import locked, write_csv, write_json
-from common.processes import rank, say
+from common.processes import counted, rank, say
 from experiment.reader import all_folds, finished, fold_folder, read_folds, read_metrics, read_oof
-from labels import CLASS_NAMES, CLASSES, HEADS, PROBS, combine, decode, joint
+from labels import CLASSES, HEADS, PROBS, combine, decode, joint
 from options import text_of, training_options
 
 
@@ -26,13 +26,9 @@ def score_epoch(place, epoch, tasks, labels):
     if not len(labels):
         return []
     rows = []
-    for number in range(max(len(task.predictions) for task in tasks)):
-        codes = {}
-        for task in tasks:
-            codes |= task.predictions[min(number, len(task.predictions) - 1)]
-        predicted = combine(codes)
-        scores = metrics.macro_f1(labels, predicted), float((predicted == labels).mean())
-        rows.append((number + 1, *scores))
+    for number in range(1, 1 + max(len(task.predictions) for task in tasks)):
+        predicted = combine(ChainMap(*(task.predictions[:number][-1] for task in tasks)))
+        rows.append((number, metrics.macro_f1(labels, predicted), (predicted == labels).mean()))
     log = pd.DataFrame(rows, columns=["epoch", "macro_f1", "accuracy"])
     if rank() == 0:
         write_csv(place / "log.csv", log)
@@ -75,9 +71,6 @@ def _in_words(task, epoch, truth):
 
 
 IN_SHORT = ("macro_f1", "accuracy", "ece")  # of a fold
-# Tag names of the baseline, where it has them.
-TAGS = {"train_loss": "Train/loss", "train_accuracy": "Train/accuracy", "val_loss": "Val/loss"}
-TAGS |= {"val_accuracy": "Val/accuracy", "lr": "Train/lr", "macro_f1": "Val/macro_f1"}
 
 
 def import_wandb(project):
@@ -89,21 +82,21 @@ def import_wandb(project):
 
 
 class Logger:
-    """TensorBoard events of a fold, of each task beside its weights, of the 18 classes in the
-    fold's folder; with --wandb also a run of Weights & Biases. Ranks other than 0 log nothing.
+    """TensorBoard events of a fold, in its folder, with --wandb also a run of Weights & Biases: the
+    columns of log.csv of each task and of the 18 classes. Ranks other than 0 log nothing.
 
     told: how many epochs are logged already.
     """
 
-    def __init__(self, place, tasks, options, told):
-        self.writers, self.wandb = {}, None
-        if rank() == 0:
-            from torch.utils.tensorboard import SummaryWriter
+    def __init__(self, place, options, told):
+        self.writer = self.wandb = None
+        if rank() > 0:
+            return
+        from torch.utils.tensorboard import SummaryWriter
 
-            places = {task.name: place / task.name for task in tasks} | {"": place}
-            self.writers = {n: SummaryWriter(p, purge_step=told + 1) for n, p in places.items()}
-            self.options = {name: text_of(v) for name, v in training_options(options).items()}
-            self.wandb = import_wandb(options.wandb)
+        self.writer = SummaryWriter(place, purge_step=told + 1)
+        self.options = {name: text_of(v) for name, v in training_options(options).items()}
+        self.wandb = import_wandb(options.wandb)
         if self.wandb:
             made = (place.parent / "config.json").read_bytes()  # a resumed run is the same one
             how = {"id": hashlib.sha256(made).hexdigest()[:16] + place.name, "resume": "allow"}
@@ -115,69 +108,42 @@ class Logger:
 
     def add(self, tasks, epoch, scores):
         """Adds an epoch, counted from 0, of the tasks that had it; scores: of score_epoch()."""
+        values = {"18 classes/macro_f1": scores[-1]} if scores else {}
         for task in tasks:
             for row in task.history[epoch : epoch + 1]:
-                values = {tag: row[key] for key, tag in TAGS.items() if key in row}
-                self._add(task.name, values, epoch + 1)
-        self._add("", {"Val/macro_f1": scores[-1]} if scores else {}, epoch + 1)
+                values |= {f"{task.name}/{key}": row[key] for key in row if key != "epoch"}
+        self._add(values, epoch + 1)
 
-    def _add(self, name, values, epoch):
-        for tag, value in values.items() if self.writers else ():
-            self.writers[name].add_scalar(tag, value, epoch)
-            self.writers[name].flush()
-        if self.wandb and values:
-            named = {f"{name}/{tag}".lstrip("/"): value for tag, value in values.items()}
-            self.wandb.log(named | {"epoch": epoch})
+    def _add(self, values, epoch):
+        for tag, value in values.items() if self.writer else ():
+            self.writer.add_scalar(tag, value, epoch)
+            self.writer.flush()
+        if self.wandb:
+            self.wandb.log(values | {"epoch": epoch})
 
     def add_result(self, epoch, scores, table):
         """Adds, after the last epoch, the options with the scores of the fold, and the confusion of
-        the kept models. table: (18, 18) counts, rows true; None if nobody is held out.
+        the kept models as an image: the darker, the larger the share of its row. table: (18, 18)
+        counts, rows true; None if nobody is held out.
         """
         from torch.utils.tensorboard.summary import hparams
 
-        scores = {f"Fold/{name}": scores[name] for name in IN_SHORT if name in scores}
-        self._add("", scores, epoch)
+        scores = {f"fold/{name}": scores[name] for name in IN_SHORT if name in scores}
+        self._add(scores, epoch)
         for summary in hparams(self.options, scores):
-            self.writers[""].file_writer.add_summary(summary)
+            self.writer.file_writer.add_summary(summary)
         if table is not None:
-            image = confusion_image(table)
-            self.writers[""].add_image("Fold/confusion", image, dataformats="HWC")
+            shares = table / np.maximum(table.sum(1, keepdims=True), 1)
+            image = np.uint8(255 - 255 * shares).repeat(20, 0).repeat(20, 1)
+            self.writer.add_image("fold/confusion", image, dataformats="HW")
             if self.wandb:
-                self.wandb.log({"Fold/confusion": self.wandb.Image(image)})
+                self.wandb.log({"fold/confusion": self.wandb.Image(image)})
 
     def close(self):
-        for writer in self.writers.values():
-            writer.close()
+        if self.writer:
+            self.writer.close()
         if self.wandb:
             self.wandb.finish()
-
-
-def confusion_image(table, cell=40):
-    """uint8 (H, W, 3) RGB of (18, 18) counts, rows true, coloured by the share of the row.
-
-    Not by matplotlib, whose import takes longer than a small fold needs to finish.
-    """
-    edge, side = 5 * cell, len(table) * cell
-    image = np.full((side + edge, edge + side, 3), 255, np.uint8)
-    names, cells, corner = image[:side, :edge], image[:side, edge:], image[side:, :edge]
-    shares = table / np.maximum(table.sum(1, keepdims=True), 1)
-    colours = (255 - shares[..., None] * (180, 100, 30)).astype(np.uint8)
-    cells[:] = colours.repeat(cell, 0).repeat(cell, 1)
-
-    def write(part, text, right, row):
-        font = cv2.FONT_HERSHEY_SIMPLEX, 0.45
-        (width, height), _ = cv2.getTextSize(text, *font, 1)
-        place = right - width, row * cell + (cell + height) // 2
-        cv2.putText(part, text, place, *font, (0, 0, 0), 1, cv2.LINE_AA)
-
-    for row, column in np.argwhere(table):
-        write(cells, str(table[row, column]), (column + 1) * cell - 8, row)
-    for code, name in enumerate(CLASS_NAMES):
-        write(names, name, edge - 8, code)
-    write(corner, "true: rows", edge - 8, 0)
-    write(corner, "predicted: columns", edge - 8, 1)
-    image[side:, edge:] = cv2.rotate(names, cv2.ROTATE_90_COUNTERCLOCKWISE)
-    return image
 
 
 def finish_fold(place, fold, rows, tasks, logger):
@@ -192,14 +158,13 @@ def finish_fold(place, fold, rows, tasks, logger):
     table = None
     if len(rows):
         oof = rows.assign(fold=fold)[["image", "person", "fold", "label"]].reset_index(drop=True)
-        probs = {head: p.numpy() for task in tasks for head, p in task.best["probs"].items()}
-        probs = pd.DataFrame(joint(probs).astype(np.float64).round(7), columns=PROBS)
+        probs = joint({h: p.numpy() for task in tasks for h, p in task.best["probs"].items()})
+        probs = pd.DataFrame(probs.astype(np.float64).round(7), columns=PROBS)
         write_csv(place / "oof.csv", pd.concat([oof, probs], axis=1))
         result |= in_short(oof.label, probs.to_numpy())
         table = metrics.confusion(oof.label, probs.to_numpy().argmax(1), CLASSES)
-        codes = {head: code for task in tasks for head, code in task.predictions[-1].items()}
-        last = metrics.confusion(oof.label, combine(codes), CLASSES)
-        result["last_confusion"] = last.tolist()
+        last = combine(ChainMap(*(task.predictions[-1] for task in tasks)))
+        result["last_confusion"] = metrics.confusion(oof.label, last, CLASSES).tolist()
     logger.add_result(max(task.epoch for task in tasks), result, table)
     write_json(place / "metrics.json", result)
 
@@ -236,16 +201,9 @@ def collect(folder):
 
 
 def progress_of(done, folds):
-    """Which of the folds of a run are done: `fold 0 done; folds 1 to 4 missing`."""
-    missing = [fold for fold in folds if fold not in done]
-    return f"{_named(done)} done; {_named(missing)} missing"
-
-
-def _named(folds):
-    first, last = folds[0], folds[-1]
-    if len(folds) > 2 and folds == list(range(first, last + 1)):
-        return f"folds {first} to {last}"
-    return f"fold{'s' * (len(folds) > 1)} {', '.join(map(str, folds))}"
+    """Which of the folds of a run are missing: `1 of 5 folds done, missing 1, 2, 3, 4`."""
+    missing = ", ".join(str(fold) for fold in folds if fold not in done)
+    return f"{len(done)} of {counted(len(folds), 'fold')} done, missing {missing}"
 
 
 def summary(result, folds=()):
@@ -253,7 +211,7 @@ def summary(result, folds=()):
     if "macro_f1" not in result:
         return f"trained on everybody, without a score; {result['seconds']:.0f} s"
     done = [part["fold"] for part in result["folds"]]
-    where = f"{len(done)} folds" if len(done) > 1 else "1 fold"
+    where = counted(len(done), "fold")
     if "last_epoch" in result:  # an epoch that nobody chose by these very images
         where += f"; by the last epoch {result['last_epoch']['macro_f1']:.4f}"
     attributes = " ".join(f"{n} {v['macro_f1']:.3f}" for n, v in result["attributes"].items())

@@ -86,16 +86,9 @@ def make_run(config, folds, known):
 
     known: of find_run(); without it a new run takes the first free name of exp, exp2, exp3 ...
     """
-    shared = [known]
-    if rank() == 0 and not known:
-        try:
-            shared = [_make(config, folds)]
-        except UserError as error:
-            shared = [error]  # every process raises it, none waits for the others
+    shared = [known or _make(config, folds) if rank() == 0 else None]
     if world_size() > 1:
         dist.broadcast_object_list(shared)
-    if isinstance(shared[0], UserError):
-        raise shared[0]
     return shared[0]
 
 
@@ -154,8 +147,7 @@ def stamp():
         "git": _git_commit(),
         "versions": {
             "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
+            **{module.__name__: module.__version__ for module in (torch, np)},
         },
         "hardware": f"{world_size()} x {devices.name_of(device)}",
     }
@@ -169,28 +161,26 @@ def _git_commit():
         return None
 
 
-def _recorded_options(folder, args, complete):
-    """The options in the config.json of a run; UserError if it is no run, or if this version does
-    not know one of them, or, if they must be `complete`, has one more.
+def _recorded_options(folder, args):
+    """The options in the config.json of a run; UserError if it is no run, or if its options of
+    training are not those of this version.
     """
     config = read_config(folder)
-    recorded = config["options"]
-    commit = f", which was {config['git']}" if config.get("git") else ""
-    more = options.training_options(args).keys() - recorded.keys() if complete else ()
-    for word, names in ("without", more), ("with", recorded.keys() - vars(args).keys()):
-        if names:
-            raise UserError(
-                f"{folder} was begun by a version {word} --{min(names)}: go on with that{commit}, "
-                "or train it again"
-            )
-    return recorded
+    ours, theirs = map(options.training_options, (args, config["options"]))
+    if unlike := ours.keys() ^ theirs.keys():
+        commit = f", which was {config['git']}" if config.get("git") else ""
+        raise UserError(
+            f"{folder} was begun by a version that differs in --{min(unlike)}: go on with "
+            f"that{commit}, or train it again"
+        )
+    return config["options"]
 
 
 def resumed_args(args, argv):
     """The options of the run that --resume names, with the RUNTIME_FLAGS of the command line, whose
     options are `args`; UserError for any other flag.
     """
-    recorded = _recorded_options(args.resume, args, complete=True)
+    recorded = _recorded_options(args.resume, args)
     given = {word[2:].split("=")[0] for word in argv if word.startswith("--")}
     for name in sorted(given - (options.RUNTIME_FLAGS - {"from_run", "config"})):
         raise UserError(f"--{name}: a resumed run goes on with its own options; leave it out")
@@ -205,7 +195,7 @@ def inherited_args(parser, args, argv):
     words = _words_of(args.config) if args.config else []
     source = args.from_run or _parsed(parser, args.config, words).from_run
     if source:
-        recorded = _recorded_options(source, args, complete=False)
+        recorded = _recorded_options(source, args)
         parser.set_defaults(**{k: v for k, v in recorded.items() if k not in OF_A_CALL})
     parser.set_defaults(**vars(_parsed(parser, args.config, words)))
     return parser.parse_args(argv)
@@ -224,22 +214,23 @@ def _words_of(path):
 
     try:
         node = yaml.compose(read_bytes(path), yaml.BaseLoader)
-        table = yaml.load(read_bytes(path), yaml.BaseLoader)  # all values as they are written
     except (yaml.YAMLError, RecursionError) as error:
         raise UserError(f"{path} is not valid YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(table, dict):
+    if not isinstance(node, yaml.MappingNode):
         raise UserError(f"{path} has no lines like `lr: 3e-4 age=1e-4`")
-    if len(node.value) > len(table):
-        raise UserError(f"{path} gives a flag twice: leave one out")
     words = []
-    for name, value in table.items():
+    for key, item in node.value:
+        name, value, row = key.value, item.value, options.ROWS.get(str(key.value))
         if name in ("help", "dry_run", "resume", "config"):
             raise UserError(f"{path}: {name} belongs on the command line")
-        row = options.ROWS.get(name)
-        if isinstance(value, str):
+        if f"--{name}" in words:
+            raise UserError(f"{path} gives a flag twice: leave one out")
+        if isinstance(item, yaml.SequenceNode):
+            value = [word.value for word in value]
+        elif isinstance(value, str):
             one = row and row.count == 1 and not row.by_attribute
             value = [value] if one and value else value.split()
-        if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+        if not all(isinstance(word, str) for word in value):
             raise UserError(f"{path}: {name} is not like `lr: 3e-4 age=1e-4`")
         words += [f"--{name}", *value]
     return words

@@ -63,7 +63,7 @@ def test_joint_run_describes_itself(go, drawn):
     config = read(folder / "config.json")
     assert config["options"]["lr"] == {"": 1e-3}
     assert config["data"]["images"] == len(table)
-    assert list(folder.glob("fold0/label/events.out.tfevents.*"))
+    assert list(folder.glob("fold0/events.out.tfevents.*"))
     log = pd.read_csv(folder / "fold0/label/log.csv")
     assert log.epoch.tolist() == [1, 2]
     best = read(folder / "fold0/label/best.json")

@@ -272,7 +272,7 @@ def _train(run, jobs, on_epoch):
         on_epoch(fold)
         return
     told = results.epochs_told(place, tasks)
-    with closing(results.Logger(place, tasks, run.options, told)) as logger:
+    with closing(results.Logger(place, run.options, told)) as logger:
         for epoch in count(told):
             for task in tasks:
                 if task.epoch == epoch and not task.finished:

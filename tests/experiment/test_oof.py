@@ -98,7 +98,7 @@ def test_runs_are_averaged_as_for_eval(tiny, other, score):
     )
     assert result["macro_f1"] == pytest.approx(expected)
     assert config["layout"] == "ensemble" and config["options"]["k_fold"] == "2 | 3"
-    assert config["options"]["ensemble"] == [f"{tiny.joint.name}=3", f"{other.name}=1"]
+    assert config["options"]["ensemble"] == [f"{tiny.joint}=3", f"{other}=1"]
     votes, _, config = score(tiny.joint, other, "--vote")
     expected = (np.eye(18)[a.argmax(1)] + np.eye(18)[b.argmax(1)]) / 2
     np.testing.assert_allclose(votes[PROBS], expected, atol=2e-3)

@@ -155,8 +155,8 @@ def test_predictions_are_checked_against_folds_and_scores(run, change, words):
     [
         (lambda table: table[:-1], "does not list the 24 people of the run once"),
         (lambda table: pd.concat([table[:-1], table[:1]]), "does not list the 24 people"),
-        (lambda table: table.assign(fold=table.fold * 2), "not 0, 1 ... without a gap"),
-        (lambda table: table.assign(fold=table.fold - 1), "has 1 folds, the run 2"),
+        (lambda table: table.assign(fold=table.fold * 2), r"the folds \[0, 2\], the run 2"),
+        (lambda table: table.assign(fold=table.fold - 1), r"the folds \[-1, 0\], the run 2"),
         (at("fold", "x"), "line 5: fold is not a whole number"),
         (lambda table: table.rename(columns={"person": "who"}), "column person is missing"),
     ],

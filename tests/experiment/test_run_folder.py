@@ -87,7 +87,7 @@ def test_what_cannot_be_a_source_is_refused(tiny, tmp_path):
     (tmp_path / "config.json").write_text(
         (tiny.joint / "config.json").read_text().replace('"lr": {', '"rate": 1, "lr": {')
     )
-    with pytest.raises(UserError, match="begun by a version with --rate"):
+    with pytest.raises(UserError, match="begun by a version that differs in --rate"):
         given("--from_run", tmp_path)
 
 

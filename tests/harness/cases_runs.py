@@ -256,9 +256,9 @@ for name, spoil in {
     "NaN": change(TENSORS, lambda data: data[:-4000] + np.full(1000, np.nan, np.float32).tobytes()),
 }.items():  # fmt: skip
     add(f"the weights are {name}", PREDICT, spoil, error("best.safetensors"))
-add("a fold is missing", PREDICT, remove(f"{JOINT}/fold1"), error("fold 1 has lost"))
+add("a fold is missing", PREDICT, remove(f"{JOINT}/fold1"), error("fold1"))
 add("a fold is empty", PREDICT, all_of(remove(f"{JOINT}/fold1"), mkdir(f"{JOINT}/fold1")),
-    error("fold 1 has lost"))  # fmt: skip
+    error("fold1"))  # fmt: skip
 add("a fold of metrics alone", PREDICT, remove(f"{JOINT}/fold1/label"), error("fold1"))
 
 
