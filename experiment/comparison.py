@@ -73,20 +73,25 @@ def influence_of(counts):
     return _means(gain / np.where(total > 0, total, 1))
 
 
-def bootstrap(labels, persons, runs, draws, seed):
-    """The Bootstrap of runs (S, N), predictions; with one seed, the same persons are drawn."""
+def bootstrap(labels, persons, groups, draws, seed):
+    """[Bootstrap] of groups of runs, lists of (N,) predictions. Every run sees the same draws of
+    persons.
+    """
     labels = np.asarray(labels)
     names, person = np.unique(np.asarray(persons), return_inverse=True)
-    people, rng, samples = len(names), np.random.default_rng(seed), []
+    people, runs = len(names), [run for group in groups for run in group]
     counts = np.stack([person_counts(labels, person, people, run) for run in runs], 1)
+    rng, samples = np.random.default_rng(seed), []
     for start in range(0, draws, BLOCK):
         block = min(BLOCK, draws - start)
         drawn = rng.integers(0, people, (block, people)) + np.arange(block)[:, None] * people
         weights = np.bincount(drawn.ravel(), minlength=block * people).reshape(block, people)
         sums = weights.astype(np.float32) @ counts.reshape(people, -1)
         samples.append(_measures(sums.reshape(block, *counts.shape[1:])))
-    values = _measures(counts.sum(0, dtype=float))
-    return Bootstrap(values, influence_of(counts), np.concatenate(samples))
+    values, influences = _measures(counts.sum(0, dtype=float)), influence_of(counts)
+    ends = np.cumsum([len(group) for group in groups])[:-1]
+    of_groups = (np.split(part, ends, -2) for part in (values, influences, np.concatenate(samples)))
+    return [Bootstrap(*parts) for parts in zip(*of_groups, strict=True)]
 
 
 def _seed_part(groups):
@@ -141,9 +146,9 @@ def intervals(labels, persons, predictions, *, draws=2000, seed=0):
     labels (N,), persons (N,) any hashable, predictions (N,) classes 0..17 or a list of such, one a
     seed. Measures: macro_f1 and accuracy of the 18 classes, macro F1 of mask, gender and age.
     """
-    group = bootstrap(labels, persons, np.atleast_2d(predictions), draws, seed)
-    sample = _samples([group], 0, np.random.default_rng(seed + 1))
-    rows = group.values.mean(0), *np.quantile(sample, [0.025, 0.975], axis=0)
+    groups = bootstrap(labels, persons, [np.atleast_2d(predictions)], draws, seed)
+    sample = _samples(groups, 0, np.random.default_rng(seed + 1))
+    rows = groups[0].values.mean(0), *np.quantile(sample, [0.025, 0.975], axis=0)
     return dict(zip(MEASURES, map(tuple, np.transpose(rows).tolist()), strict=True))
 
 
@@ -165,13 +170,12 @@ def compare(labels, persons, a, b, *, draws=2000, seed=0, paired=False):
     The interval is the percentile interval, widened (after Hesterberg 2015, "What Teachers Should
     Know About the Bootstrap") by Student's t with Satterthwaite's degrees of freedom, since a rare
     class depends on few persons. p is its inversion: below .05 exactly where it excludes zero.
-    On simulated pairs of 120, 421 and 2,700 persons it held the truth in .94 to .96, with 2 to 5
-    seeds a side in .93 to .995 (scripts/simulate.py measures some again); the plain percentile fell
-    to .917, basic, normal, delta method, BC and BCa to .86 to .91 with 120 persons. One run a side
-    held the truth of its configuration in .66 only where seeds have a bias of their own.
+    On simulated pairs of 120 to 2,700 persons it held the truth in .93 to .995 (scripts/simulate.py
+    measures some again); with 120 the plain percentile fell to .917, others to .86 to .91. One run
+    a side held the truth of its configuration in .66 only where seeds have a bias of their own.
     """
     a, b, rng = np.atleast_2d(a), np.atleast_2d(b), np.random.default_rng(seed + 1)
-    groups = one, two = [bootstrap(labels, persons, runs, draws, seed) for runs in (a, b)]
+    groups = one, two = bootstrap(labels, persons, [a, b], draws, seed)
     if paired:
         if len(a) != len(b):
             raise UserError(f"{len(a)} and {len(b)} runs cannot be compared in pairs")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from argparse import Namespace
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -193,19 +194,15 @@ def inherited_args(parser, args, argv):
     of a YAML file, --config, which may name the run too. `args`: of the command line alone.
     """
     words = _words_of(args.config) if args.config else []
-    source = args.from_run or _parsed(parser, args.config, words).from_run
+    source = args.from_run or dict(pairwise(words)).get("--from_run")
     if source:
         recorded = _recorded_options(source, args)
         parser.set_defaults(**{k: v for k, v in recorded.items() if k not in OF_A_CALL})
-    parser.set_defaults(**vars(_parsed(parser, args.config, words)))
-    return parser.parse_args(argv)
-
-
-def _parsed(parser, path, words):
     try:
-        return parser.parse_args(words)
+        parser.set_defaults(**vars(parser.parse_args(words)))
     except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+        raise UserError(f"{args.config}: {error}") from None
+    return parser.parse_args(argv)
 
 
 def _words_of(path):
