@@ -250,7 +250,7 @@ def test_a_run_of_an_older_version_is_told_apart(go):
     del config["options"]["freeze"]
     config["git"] = "abc123"
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match="without --freeze: go on with that, which was abc123"):
+    with pytest.raises(UserError, match="in --freeze: go on with that, which was abc123"):
         train.main(["--resume", str(folder)])
 
 
