@@ -108,10 +108,10 @@ def ensure(root, names, method, matting):
         _clean(job, todo)
         _make(job, todo)
         _save(job)
+        _summary(job, len(mine) - len(todo), time.perf_counter() - start)
     elif job.new:
         with contextlib.suppress(OSError):  # mattes that are all there may be on a read-only disk
             _save(job)
-    _summary(job, len(mine) - len(todo), time.perf_counter() - start)
     return options
 
 
@@ -267,7 +267,7 @@ def fault(matte):
 
 
 def _summary(job, kept, seconds):
-    """Prints one line; of the mattes made by this rank, where there are several."""
+    """Prints what was made, by this rank where there are several."""
     made = len(job.shares)
     rejected = sum("; " in job.known.get(name, "") for name in job.paths)
     line = f"{job.method}: {counted(made, 'matte')} made, {kept} kept, {rejected} rejected"

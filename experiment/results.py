@@ -14,7 +14,7 @@ from common.errors import UserError
 from common.files import locked, write_csv, write_json
 from common.processes import counted, rank, say
 from experiment.reader import all_folds, finished, fold_folder, read_folds, read_metrics, read_oof
-from labels import CLASSES, HEADS, PROBS, combine, decode, joint
+from labels import CLASS_NAMES, CLASSES, HEADS, PROBS, combine, decode, joint
 from options import text_of, training_options
 
 
@@ -123,8 +123,8 @@ class Logger:
 
     def add_result(self, epoch, scores, table):
         """Adds, after the last epoch, the options with the scores of the fold, and the confusion of
-        the kept models as an image: the darker, the larger the share of its row. table: (18, 18)
-        counts, rows true; None if nobody is held out.
+        the kept models, as a text and as an image: the darker, the larger the share of its row.
+        table: (18, 18) counts, rows true; None if nobody is held out.
         """
         from torch.utils.tensorboard.summary import hparams
 
@@ -136,6 +136,10 @@ class Logger:
             shares = table / np.maximum(table.sum(1, keepdims=True), 1)
             image = np.uint8(255 - 255 * shares).repeat(20, 0).repeat(20, 1)
             self.writer.add_image("fold/confusion", image, dataformats="HW")
+            lines = [["true", *CLASS_NAMES], ["-"] * (1 + CLASSES)]
+            lines += [[name, *row] for name, row in zip(CLASS_NAMES, table, strict=True)]
+            text = "\n".join(" | ".join(map(str, line)) for line in lines)  # Markdown
+            self.writer.add_text("fold/confusion", text)
             if self.wandb:
                 self.wandb.log({"fold/confusion": self.wandb.Image(image)})
 

@@ -87,9 +87,16 @@ def make_run(config, folds, known):
 
     known: of find_run(); without it a new run takes the first free name of exp, exp2, exp3 ...
     """
-    shared = [known or _make(config, folds) if rank() == 0 else None]
+    shared = [known]
+    if rank() == 0 and not known:
+        try:
+            shared = [_make(config, folds)]
+        except UserError as error:
+            shared = [error]  # every process raises it, none waits for the others
     if world_size() > 1:
         dist.broadcast_object_list(shared)
+    if isinstance(shared[0], UserError):
+        raise shared[0]
     return shared[0]
 
 

@@ -30,12 +30,9 @@ SIZE = (72, 96)  # width and height of a picture on the page
 
 
 def attribute_logits(logits, attribute):
-    """(n, K) scores of an attribute's values; of 18-class logits, the log of the summed exp; of an
-    age that depends on the mask state, the mean over the states.
-    """
+    """(n, K) scores of an attribute's values; of 18-class logits, the log of the summed exp."""
     if attribute in logits:
-        scores = logits[attribute]
-        return scores.mean(1) if scores.dim() == 3 else scores
+        return logits[attribute]
     others = {"mask": (2, 3), "gender": (1, 3), "age": (1, 2)}[attribute]
     return logits["label"].reshape(-1, 3, 2, 3).logsumexp(others)
 

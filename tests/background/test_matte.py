@@ -181,7 +181,7 @@ def test_a_matte_that_is_not_of_its_photo_is_made_again(folder, damage, capsys):
     os.utime(other, ns=(times.st_atime_ns, times.st_mtime_ns + 10**9))  # the same photo, touched
     capsys.readouterr()
     make(folder, "grabcut")
-    assert "0 mattes made, 4 kept" in capsys.readouterr().out
+    assert not capsys.readouterr().out
 
 
 def test_a_kept_matte_of_rembg_is_not_used_for_another_photo(folder):
@@ -269,7 +269,7 @@ def test_mattes_that_are_all_there_may_be_read_only(folder, capsys):
     capsys.readouterr()
     make(folder, "grabcut")
     assert {path: path.stat().st_mtime_ns for path in folder.parent.rglob("*")} == before
-    assert "0 mattes made, 4 kept" in capsys.readouterr().out
+    assert not capsys.readouterr().out
 
 
 def test_mattes_of_other_options_are_not_mixed(folder, tmp_path):

@@ -15,7 +15,7 @@ import inference
 import train
 from common.errors import UserError
 from experiment.reader import read_run
-from labels import PROBS
+from labels import CLASS_NAMES, PROBS
 
 
 def test_one_fold_alone_is_scored_and_predicts_and_the_others_follow(tiny, drawn, tmp_path, capsys):
@@ -95,6 +95,11 @@ def test_curves_options_and_confusion_for_tensorboard_and_wandb(tiny, tmp_path, 
     codes = oof.label, oof[PROBS].to_numpy().argmax(1)
     shares = confusion_matrix(*codes, labels=range(18), normalize="true")
     np.testing.assert_allclose(image[10::20, 10::20], 255 - 255 * shares, atol=1)
+    text = events.Tensors("fold/confusion/text_summary")[0].tensor_proto.string_val[0].decode()
+    lines = [line.split(" | ") for line in text.splitlines()]
+    assert lines[0][1:] == [line[0] for line in lines[2:]] == list(CLASS_NAMES)
+    counts = confusion_matrix(*codes, labels=range(18))
+    assert [[int(cell) for cell in line[1:]] for line in lines[2:]] == counts.tolist()
 
 
 def test_without_wandb_the_flag_is_refused_before_a_run_is_made(tiny, tmp_path, monkeypatch):
