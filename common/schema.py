@@ -4,8 +4,6 @@ from dataclasses import dataclass
 
 from common.errors import UserError
 
-NAMES = {str: "text", bool: "true or false", dict: "an object", None: "null"}
-
 
 @dataclass(frozen=True)
 class Number:
@@ -25,7 +23,7 @@ COUNT = Number(int, 0, 2**31)
 SHARE = Number(float, 0, 1)
 
 
-def check(value, shape, path):
+def check(value, shape, path, key=""):
     """Returns the value if it has the shape; UserError that names the file and the key if not.
 
     shape: a Number, str, bool, dict or None (null); a set of texts to choose from; a tuple of
@@ -33,8 +31,23 @@ def check(value, shape, path):
     an object that has these keys, but for those that end in ?, and perhaps others; {str: shape}
     for one of any keys.
     """
-    for problem in _problems(value, shape):
-        raise UserError(f"{path}: {problem}")
+    fitting = [one for one in (shape if isinstance(shape, tuple) else (shape,)) if _is(value, one)]
+    if not fitting:
+        raise UserError(f"{path}: {key or 'all'} is {shown(value)}, which does not fit; restore it")
+    shape = fitting[0]
+    if isinstance(shape, list):
+        for number, item in enumerate(value):
+            check(item, shape[0], path, f"{key}[{number}]")
+    elif isinstance(shape, dict):
+        if str in shape:
+            shape = {f"{name}?": shape[str] for name in value}
+        for name, inner in shape.items():
+            bare = name.removesuffix("?")
+            where = f"{key}.{bare}" if key else bare
+            if bare in value:
+                check(value[bare], inner, path, where)
+            elif bare == name:
+                raise UserError(f"{path}: {where} is missing; restore the file")
     return value
 
 
@@ -44,40 +57,15 @@ def shown(value):
     return kinds.get(type(value)) or repr(value)[:60]
 
 
-def _problems(value, shape, key=""):
-    """Yields what does not fit, and where, in words."""
-    both = isinstance(shape, list) and isinstance(value, list)
-    if both and (len(shape) == 1 or len(value) == shape[1]):
-        for number, item in enumerate(value):
-            yield from _problems(item, shape[0], f"{key}[{number}]")
-    elif isinstance(shape, dict) and isinstance(value, dict):
-        named = dict.fromkeys(value, shape[str]) if str in shape else shape
-        for name, inner in named.items():
-            bare = name if str in shape else name.removesuffix("?")
-            where = f"{key}.{bare}" if key else bare
-            if bare in value:
-                yield from _problems(value[bare], inner, where)
-            elif bare == name:
-                yield f"{where} is missing; restore the file"
-    elif not _is(value, shape):
-        yield f"{key or 'all'} is {shown(value)}, not {_told(shape)}; restore it"
-
-
 def _is(value, shape):
-    if isinstance(shape, tuple):
-        return any(not any(_problems(value, one)) for one in shape)
-    if isinstance(shape, set):
-        return isinstance(value, str) and value in shape
-    if isinstance(shape, Number):
-        return type(value) in (int, shape.kind) and shape.low <= value <= shape.high
-    return value is None if shape is None else isinstance(shape, type) and isinstance(value, shape)
-
-
-def _told(shape):
-    if isinstance(shape, tuple):
-        return " or ".join(map(_told, shape))
-    if isinstance(shape, set):
-        return "one of " + ", ".join(sorted(shape))
-    if isinstance(shape, list):
-        return "a list" + "".join(f" of {count}" for count in shape[1:])
-    return "an object" if isinstance(shape, dict) else str(NAMES.get(shape, shape))
+    """Whether a value is of this shape, which is no tuple; of a list or an object, itself alone."""
+    match shape:
+        case Number():
+            return type(value) in (int, shape.kind) and shape.low <= value <= shape.high
+        case set():
+            return isinstance(value, str) and value in shape
+        case list():
+            return isinstance(value, list) and len(value) in (shape[1:] or [len(value)])
+        case dict():
+            return isinstance(value, dict)
+    return isinstance(value, shape or type(None))
