@@ -24,22 +24,19 @@ def pick_device(name, deterministic=False):
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by the first product
         torch.use_deterministic_algorithms(True, warn_only=True)
-    local, gpus = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    local = int(os.environ.get("LOCAL_RANK", 0))
     if name == "auto":
-        name = f"cuda:{local % gpus}" if torch.cuda.is_available() else "cpu"
+        name = f"cuda:{local % gpus}" if gpus else "cpu"
     asked = re.fullmatch(r"(cpu|cuda|mps)(?::(\d{1,3}))?", name)
-    if not asked:
-        raise UserError(f"--device {name}: give auto, cpu, cuda, cuda:N or mps")
-    kind, index = asked[1], int(asked[2] or local)
-    if kind == "mps" and not torch.backends.mps.is_available():
-        raise UserError(f"--device {name}: torch sees no GPU of Apple; use --device cpu")
+    kind, index = (asked[1], int(asked[2] or local)) if asked else ("none", 0)
+    there = {"cpu": True, "cuda": index < gpus, "mps": torch.backends.mps.is_available()}
+    if not there.get(kind):
+        why = f"torch sees no such device here ({counted(gpus, 'GPU')})"
+        raise UserError(f"--device {name}: {why}; give auto, cpu, cuda, cuda:N or mps")
     if kind == "cuda":
-        if not torch.cuda.is_available():
-            raise UserError(f"--device {name}: torch sees no GPU; use --device cpu")
-        if index >= gpus:
-            raise UserError(f"--device {name}: there are {gpus} GPUs")
         torch.cuda.set_device(index)
-        return torch.device("cuda", index)
+        return torch.device(kind, index)
     if kind == "cpu":  # cpu:1 is the same
         keep_memory()
     return torch.device(kind)

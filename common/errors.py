@@ -10,9 +10,8 @@ import sys
 import threading
 from pathlib import Path
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-ORDINARY = (errno.EACCES, errno.EPERM, errno.ENOENT, errno.EEXIST, errno.EISDIR, errno.ENOTDIR)
-ORDINARY += (errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO, errno.EIO, errno.EMFILE, errno.ESTALE)
+# Those of a program that does wrong; all others tell of files, disks and the machine.
+OUR_FAULTS = (None, errno.EBADF, errno.EINVAL)
 
 # OpenCV reads it when it is imported. Its own limit of four times as many pixels lets a damaged
 # header of a photo take 4 GB.
@@ -48,10 +47,9 @@ def _in_words(error):
         return str(error)
     if isinstance(error, BrokenPipeError):
         return "the program that reads the output has ended; write the output to a file"
-    if isinstance(error, OSError) and error.errno in FULL + ORDINARY:
-        what = "cannot write" if error.errno in FULL else "cannot read or write"
+    if isinstance(error, OSError) and error.errno not in OUR_FAULTS:
         where = f" {os.fsdecode(error.filename)}" if error.filename else ""
-        return f"{what}{where}: {error.strerror}"
+        return f"cannot read or write{where}: {error.strerror}"
     torchs = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and torchs):
         return "not enough memory; try a smaller --batch_size or --resize, or fewer processes"

@@ -23,10 +23,10 @@ errors.run_command(main)
     ("body", "line"),
     [
         ('raise errors.UserError("a.csv line 3: no age")', "error: a.csv line 3: no age"),
-        ('open("/dev/full", "w").write("x" * 10**6)', "error: cannot write: No space left"),
+        ('open("/dev/full", "w").write("x" * 10**6)', "error: cannot read or write: No"),
         (
             'raise OSError(errno.EDQUOT, "Disk quota exceeded", "runs/a.pt")',
-            "error: cannot write runs/a.pt: Disk quota exceeded",
+            "error: cannot read or write runs/a.pt: Disk quota exceeded",
         ),
         (
             'raise PermissionError(errno.EACCES, "Permission denied", "runs")',
