@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.errors import UserError
+from common.processes import counted
 
 
 @dataclass(frozen=True)
@@ -32,16 +33,15 @@ class Option:
         default = self.default
         if given := os.environ.get(self.env):
             default = given if self.count == 1 else [given]
-        words = {"default": default, "help": f"{self.help} (default: {self.shown()})"}
+        words = {"default": default, "metavar": "V"}
         if self.by_attribute:
-            words |= {"action": PerTask, "option": self, "attributes": attributes, "metavar": "V"}
+            words |= {"action": PerTask, "option": self, "attributes": attributes}
         elif self.parse is None:
-            words = {"nargs": "?", "const": True, "type": switch, "metavar": "on|off"}
-            words |= {"default": False, "help": self.help}
+            words |= {"nargs": "?", "const": True, "type": switch, "metavar": "on|off"}
         else:
-            nargs = None if self.count == 1 else self.count
-            words |= {"type": self.parse, "nargs": nargs, "metavar": "V"}
-        group.add_argument(f"--{self.name}", **words)
+            words |= {"type": self.parse, "nargs": None if self.count == 1 else self.count}
+        text = f"{self.help} (default: {self.shown()})"
+        group.add_argument(f"--{self.name}", help=text, **words)
 
     def takes(self, value, attributes=()):
         """Whether this value, read from a file, is one that the flag can give."""
@@ -54,11 +54,10 @@ class Option:
         items = [value] if self.count == 1 else value
         if not (isinstance(items, list) and items and self.count in ("+", len(items))):
             return False
-        switches = {True: "on", False: "off"}
-        words = [switches[item] if isinstance(item, bool) else str(item) for item in items]
+        words = [{"True": "on", "False": "off"}.get(str(item), str(item)) for item in items]
         try:
             return [(self.parse or switch)(word) for word in words] == items
-        except (ValueError, UserError):
+        except UserError:
             return False
 
     def shown(self):
@@ -71,33 +70,24 @@ class Option:
         return f"${self.env} or {shown}" if self.env else shown
 
 
-# What other tools call our flags.
+# What other tools call our flags, where the name is not much like ours.
 ELSEWHERE = {
-    "k_fold": "folds n_folds num_folds n_splits kfold cv",
-    "fold": "fold_idx fold_index fold_number",
-    "resize": "img_size image_size imgsz input_size img_sz",
-    "early_stop": "patience early_stopping early_stopping_patience",
-    "augmentation": "aug augment augs transforms",
-    "weights": "pretrained checkpoint initial_checkpoint",
-    "epochs": "epoch n_epochs num_epochs max_epochs",
+    "k_fold": "folds num_folds n_splits cv",
+    "resize": "img_size image_size imgsz input_size",
+    "early_stop": "patience early_stopping_patience",
+    "weights": "pretrained checkpoint",
     "lr": "learning_rate base_lr",
-    "batch_size": "bs batch train_batch_size",
-    "valid_batch_size": "val_batch_size eval_batch_size",
-    "model": "arch architecture backbone net model_name encoder",
+    "batch_size": "bs train_batch_size",
+    "model": "arch architecture backbone net encoder",
     "criterion": "loss loss_fn",
-    "scheduler": "sched lr_scheduler",
+    "scheduler": "lr_scheduler",
     "weight_decay": "wd",
-    "clip_grad": "grad_clip max_norm gradient_clip",
+    "clip_grad": "grad_clip max_norm",
     "drop_rate": "dropout",
     "amp": "fp16 bf16 half mixed_precision precision",
-    "accumulate": "grad_accum gradient_accumulation_steps accumulation_steps",
-    "val_ratio": "val_split test_size valid_ratio val_size",
-    "name": "exp_name run_name experiment",
-    "model_dir": "run runs checkpoint_dir checkpoint ckpt weights",
-    "output_dir": "output out_dir save_dir",
-    "data_dir": "data dataset data_path root",
+    "accumulate": "grad_accum gradient_accumulation_steps",
+    "model_dir": "run runs checkpoint ckpt weights",
     "device": "gpu gpus cuda",
-    "seed": "random_seed random_state",
 }
 
 
@@ -151,27 +141,23 @@ class PerTask(argparse.Action):
         super().__init__(*args, default={"": default}, **kwargs)
 
     def __call__(self, parser, namespace, words, option_string=None):
-        value, base = {}, []
+        given = {}
         for word in words:
             attribute, equals, text = word.partition("=")
             if equals and attribute in self.attributes:
-                value[attribute] = self._value(text.split(","), f" for {attribute}")
+                given[attribute] = text.split(",")
             else:
-                base.append(word)
-        if base or not words:  # all of the option; else a change of its default
-            value = {"": self._value(base) if base else self.option.bare} | value
-        else:
-            value = self.default | value
-        setattr(namespace, self.dest, value)
+                given.setdefault("", []).append(word)
+        values = {name: self._value(name, words) for name, words in given.items()}
+        setattr(namespace, self.dest, self.default | (values or {"": self.option.bare}))
 
-    def _value(self, words, where=""):
-        count = self.option.count
-        if len(words) != count:
-            values = "1 value" if count == 1 else f"{count} values"
-            raise argparse.ArgumentError(self, f"takes {values}{where}, not {' '.join(words)}")
+    def _value(self, attribute, words):
+        where, count = f" for {attribute}" if attribute else "", self.option.count
         try:
+            if len(words) != count:
+                raise UserError(f"{' '.join(words)} is not {counted(count, 'value')}")
             values = [self.option.parse(word) for word in words]
-        except (ValueError, UserError) as error:
+        except UserError as error:
             raise argparse.ArgumentError(self, f"{error}{where}") from None
         return values if count > 1 else values[0]
 
@@ -228,16 +214,11 @@ def weighted_sum(names):
     known, positive = one_of(*names), number(float, 0, above=True)
 
     def parse(word):
-        terms = []
-        for part in word.split("+"):
-            name, star, weight = (piece.strip() for piece in part.partition("*"))
-            try:
-                terms.append((known(name), positive(weight) if star else 1.0))
-            except UserError:
-                raise UserError(
-                    f"{part.strip()!r} is not one of {', '.join(names)}; give one, or a sum with "
-                    f"weights above 0 such as {names[-1]}*0.4+{names[0]}*0.6"
-                ) from None
-        return terms
+        terms = [part.partition("*") for part in word.split("+")]
+        try:
+            return [(known(n.strip()), positive(w) if star else 1.0) for n, star, w in terms]
+        except UserError as error:
+            more = f"give one, or a sum such as {names[-1]}*0.4+{names[0]}*0.6"
+            raise UserError(f"{error}; {more}") from None
 
     return parse
