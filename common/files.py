@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import fcntl
-import functools
 import glob
 import hashlib
 import io
@@ -120,7 +119,7 @@ def cached(path, make):
     """The note of the file `path` in a cache, the dict that make(temporary path) returns, which
     writes the file where that is missing or damaged; other processes wait.
 
-    It is kept as .json with a CRC-32 of the file and of itself, which is checked once a process.
+    It is kept as .json with a CRC-32 of the file and of itself.
     """
     path = Path(path)
     if (found := _intact(path)) is not None:
@@ -149,15 +148,8 @@ def _intact(path):
 
 
 def _crc(path, note):
-    stat = path.stat()
-    crc = _crc_of(path, stat.st_ino, stat.st_size, stat.st_mtime_ns)
-    return zlib.crc32(json.dumps(note, sort_keys=True).encode(), crc)
-
-
-@functools.cache
-def _crc_of(path, *_):
-    """The CRC-32 of a file that is told by its inode, size and time of change."""
-    crc, buffer = 0, memoryview(bytearray(1 << 22))
+    crc = zlib.crc32(json.dumps(note, sort_keys=True).encode())
+    buffer = memoryview(bytearray(1 << 22))
     with path.open("rb", buffering=0) as file:
         while count := file.readinto(buffer):
             crc = zlib.crc32(buffer[:count], crc)
@@ -199,21 +191,18 @@ def write_csv(path, frame):
 
 def read_rows(path, columns):
     """[(line number, row as a dict)] of a csv; the cells of `columns` are stripped. UserError for a
-    file, a column or a cell that is missing.
+    file, a row, a column or a cell that is missing.
     """
     try:
         reader = csv.DictReader(io.StringIO(read_bytes(path).decode("utf-8-sig"), newline=""))
-        missing = [name for name in columns if name not in (reader.fieldnames or ())]
-        if missing:
-            raise UserError(f"{path}: column {', '.join(missing)} is missing")
         rows = [(reader.line_num, row) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is not a readable csv ({error})") from None
     if not rows:
-        raise UserError(f"{path} has no rows")
+        raise UserError(f"{path} has no rows; its columns must be {', '.join(columns)}")
     for line, row in rows:
         for name in columns:
-            if not (row[name] or "").strip():
-                raise UserError(f"{path} line {line}: {name} is empty")
-            row[name] = row[name].strip()
+            row[name] = (row.get(name) or "").strip()
+            if not row[name]:
+                raise UserError(f"{path} line {line}: column {name} is missing or empty")
     return rows

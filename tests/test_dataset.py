@@ -145,8 +145,8 @@ GOOD = person(1)
         (["2", "male", "Asian", "nan", "a"], "age is 'nan'"),
         (["2", "male", "Asian", "inf", "a"], "age is 'inf'"),
         (["2", "male", "Asian", "20.5", "a"], "age is '20.5'"),
-        (["2", "male", "Asian", "", "a"], "age is empty"),
-        (["2", "male", "Asian", "20"], "path is empty"),
+        (["2", "male", "Asian", "", "a"], "column age is missing or empty"),
+        (["2", "male", "Asian", "20"], "column path is missing or empty"),
         (["2", "male", "Asian", "20", "../a"], "leaves the images folder"),
         (["2", "male", "Asian", "20", "a/../../b"], "leaves the images folder"),
         (["2", "male", "Asian", "20", "..\\a"], "leaves the images folder"),
@@ -168,8 +168,8 @@ def test_a_wrong_row_is_one_line_with_file_and_row(tmp_path, row, words):
 def test_a_wrong_table_is_one_line_with_the_file(tmp_path):
     home = competition(tmp_path / "train", [GOOD])
     contents = {
-        b"": "column id, gender, race, age, path is missing",
-        b"id,gender,race,path\n1,male,Asian,a\n": "column age is missing",
+        b"": "has no rows; its columns must be id, gender, race, age, path",
+        b"id,gender,race,path\n1,male,Asian,a\n": "line 2: column age is missing",
         b"id,gender,race,age,path\n": "has no rows",
         "id,gender,race,age,path\n1,male,한국,20,a\n".encode("cp949"): "is not a readable csv",
     }

@@ -205,7 +205,7 @@ def test_it_is_told_how_many_of_the_photos_train(read, table, capsys):
         ("000001,mask,wear,wear,sure,", "line 3: from and to are both wear"),
         ("000001,gender,male,female,perhaps,", "line 3: confidence is 'perhaps'"),
         ("000001,gender,male,female,1.5,", "line 3: confidence is '1.5'"),
-        ("000001,gender,male,,sure,", "line 3: to is empty"),
+        ("000001,gender,male,,sure,", "line 3: column to is missing or empty"),
         ("000002,age,29,60,sure,", "line 3: 000002 age contradicts line 2"),
     ],
 )
@@ -219,7 +219,7 @@ def test_a_wrong_file_is_named(read, tmp_path):
     with pytest.raises(UserError, match=r"none\.csv does not exist"):
         read("--label_fixes", tmp_path / "none.csv")
     (tmp_path / "short.csv").write_text("id,field,from,to\n1,gender,male,female\n")
-    with pytest.raises(UserError, match=r"short\.csv: column confidence is missing"):
+    with pytest.raises(UserError, match=r"short\.csv line 2: column confidence is missing"):
         read("--label_fixes", tmp_path / "short.csv")
 
 
