@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 # Shares of height and width: of 512 x 384 pixels, 320 x 256 hold the head, 240 x 192 the face.
-MIDDLES = {"center": (5 / 8, 2 / 3), "face": (15 / 32, 1 / 2)}
+MIDDLES = {"none": (1, 1), "center": (5 / 8, 2 / 3), "face": (15 / 32, 1 / 2)}
 
 
 def middle_box(height, width, crop="center"):

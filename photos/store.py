@@ -198,20 +198,17 @@ def _least(view):
     """
     if matte_methods([view]):
         return None
-    shares = crops.MIDDLES.get(view.crop, (1, 1))
+    shares = crops.MIDDLES[view.crop]
     return tuple(2 * side / share for side, share in zip(view.size, shares, strict=True))
 
 
 def _render(photo, alphas, view):
     """uint8 (C, H, W) of one photo under a view; alphas: {method: its matte}."""
-    top, bottom, left, right = 0, photo.shape[0], 0, photo.shape[1]
-    if view.crop in crops.MIDDLES:
-        top, bottom, left, right = crops.middle_box(*photo.shape[:2], view.crop)
-    elif view.crop == "person":
+    if view.crop == "person":
         top, bottom, left, right = crops.person_box(alphas[view.crop_method], view.size)
-    if view.method != "none":
-        photo = _layer(photo, alphas[view.method], view.fill)
-    photo = photo[top:bottom, left:right]
+    else:
+        top, bottom, left, right = crops.middle_box(*photo.shape[:2], view.crop)
+    photo = _layer(photo, alphas.get(view.method), view.fill)[top:bottom, left:right]
     height, width = view.size
     shrinks = photo.shape[0] >= height and photo.shape[1] >= width
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
