@@ -34,11 +34,6 @@ def quick_imports(compiles=True):
             del sys.modules[TENSOR]
 
 
-def compiler_is_left_out():
-    """Whether nothing has asked for torch's compiler since quick_imports(compiles=False)."""
-    return isinstance(sys.modules.get("torch._dynamo"), _NoCompiler)
-
-
 class _NoCompiler(types.ModuleType):
     """Stands in for a module of torch's compiler until more is asked of it than this."""
 
