@@ -6,6 +6,7 @@ import importlib
 import sys
 import types
 
+COMPILER = ("torch._dynamo", "torch._dynamo.utils")
 TENSOR = "torch.distributed.tensor"
 
 
@@ -15,8 +16,8 @@ def quick_imports(compiles=True):
 
     compiles: False where no model will be compiled. Torchvision, timm and torch's optimizers import
     torch's compiler, which takes a second, only to say what it should leave alone. What stands in
-    for it from then on imports it as soon as anything else is asked of it. And timm imports TENSOR,
-    which takes half a second, to know tensors of many machines if it meets one; then it does not.
+    for it imports it as soon as anything else is asked of it. And timm imports TENSOR, which takes
+    half a second, to know tensors of many machines if it meets one; then it does not.
     """
     gc.disable()
     try:
@@ -24,9 +25,8 @@ def quick_imports(compiles=True):
             import torch  # noqa: F401  its own import must not meet them
 
             sys.modules.setdefault(TENSOR, None)
-            if "torch._dynamo" not in sys.modules:
-                sys.modules["torch._dynamo"] = _NoCompiler("torch._dynamo")
-                sys.modules["torch._dynamo.utils"] = _NoCompiler("torch._dynamo.utils")
+            for name in COMPILER:
+                sys.modules.setdefault(name, _NoCompiler(name))
         yield
     finally:
         gc.enable()
@@ -37,20 +37,18 @@ def quick_imports(compiles=True):
 class _NoCompiler(types.ModuleType):
     """Stands in for a module of torch's compiler until more is asked of it than this."""
 
-    def __init__(self, name):
-        super().__init__(name)
-        self.config = types.SimpleNamespace()  # what is set in it is kept
-        self.disable = lambda function, *_, **__: function
-        self.graph_break = lambda: None
-        self.is_compile_supported = lambda device: False
+    config = types.SimpleNamespace()  # what is set in it is kept
+    disable = staticmethod(lambda function, *_, **__: function)
+    graph_break = staticmethod(lambda: None)
+    is_compile_supported = staticmethod(lambda device: False)
 
     def __getattr__(self, name):
         # `inspect` looks at the names of all modules; __path__ finds those of a package.
         if name.startswith("__") and (name != "__path__" or self.__name__.endswith("utils")):
             raise AttributeError(name)
         if sys.modules.get(self.__name__) is self:
-            for part in ("torch._dynamo", "torch._dynamo.utils"):
-                sys.modules.pop(part)
+            for part in COMPILER:
+                del sys.modules[part]
             for key, value in vars(self.config).items():
                 setattr(importlib.import_module("torch._dynamo").config, key, value)
         return getattr(importlib.import_module(self.__name__), name)
