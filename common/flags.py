@@ -2,7 +2,6 @@
 
 import argparse
 import difflib
-import math
 import os
 import re
 import sys
@@ -11,6 +10,7 @@ from typing import Any
 
 from common.errors import UserError
 from common.processes import counted
+from common.schema import Number as number
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,7 @@ ELSEWHERE = {
 
 
 class Parser(argparse.ArgumentParser):
-    """An argparse parser that wants flags in full; UserError for words that it does not take."""
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, allow_abbrev=False, **kwargs)
+    """An argparse parser that raises a UserError for words that it does not take."""
 
     def parse_known_args(self, args=None, namespace=None):
         words = sys.argv[1:] if args is None else args
@@ -122,7 +119,7 @@ class Parser(argparse.ArgumentParser):
 def make_parser(table, description=None, attributes=()):
     """The Parser of a table {title of a group: [Option]}."""
     how = argparse.RawDescriptionHelpFormatter
-    parser = Parser(description=description, formatter_class=how)
+    parser = Parser(description=description, formatter_class=how, allow_abbrev=False)
     for title, rows in table.items():
         group = parser.add_argument_group(title)
         for row in rows:
@@ -162,24 +159,6 @@ class PerTask(argparse.Action):
         return values if count > 1 else values[0]
 
 
-def number(kind, low, high=float("inf"), above=False):
-    """A parser of an int or float in low..high; `above` leaves out low itself."""
-
-    def parse(word):
-        try:
-            value = kind(word)
-        except ValueError:
-            name = "a whole number" if kind is int else "a number"
-            raise UserError(f"{word!r} is not {name}") from None
-        enough = low < value if above else low <= value
-        if not (enough and value <= high and math.isfinite(value)):
-            top = "" if high == float("inf") else f" and at most {high}"
-            raise UserError(f"{word} is not {'above' if above else 'at least'} {low}{top}")
-        return value
-
-    return parse
-
-
 def folder_name(word):
     """The name of a new folder, which stays in the folder that it is made in."""
     if word.startswith(".") or set(word) & set("/\\\0") or len(os.fsencode(word)) > 200:
@@ -211,7 +190,7 @@ def weighted_sum(names):
     """A parser of a sum of named terms, each with an optional weight above 0, to [(name, weight)]:
     "f1*0.4+focal*0.6" gives [("f1", 0.4), ("focal", 0.6)], and "focal" [("focal", 1.0)].
     """
-    known, positive = one_of(*names), number(float, 0, above=True)
+    known, positive = one_of(*names), number(float, 1e-9)
 
     def parse(word):
         terms = [part.partition("*") for part in word.split("+")]

@@ -1,5 +1,6 @@
 """What a JSON value must hold: a description, and one check that names the file and the key."""
 
+import math
 from dataclasses import dataclass
 
 from common.errors import UserError
@@ -7,7 +8,9 @@ from common.errors import UserError
 
 @dataclass(frozen=True)
 class Number:
-    """A finite number of low..high; with kind float a whole one will do too."""
+    """A finite number of low..high; with kind float a whole one will do too. Called with a word, it
+    returns the number that this is, or raises a UserError.
+    """
 
     kind: type = float
     low: float = -1e300
@@ -17,6 +20,15 @@ class Number:
         name = "a number" if self.kind is float else "a whole number"
         low = f" of at least {self.low}" if self.low > -1e300 else ""
         return name + (f" of {self.low} to {self.high}" if self.high < 1e300 else low)
+
+    def __call__(self, word):
+        try:
+            value = self.kind(word)
+        except ValueError:
+            value = math.nan
+        if not self.low <= value <= self.high:
+            raise UserError(f"{word!r} is not {self}")
+        return value
 
 
 COUNT = Number(int, 0, 2**31)

@@ -104,7 +104,7 @@ def test_defaults_are_shown_once(capsys):
     with pytest.raises(SystemExit):
         preprocess.parse_args(["--help"])
     shown = capsys.readouterr().out
-    assert "None" not in shown and shown.count("(default:") == 9
+    assert "None" not in shown and shown.count("(default:") == 10
 
 
 def test_killed_and_resumed_gives_the_same_bytes(drawn, tmp_path):
@@ -151,7 +151,7 @@ def test_wrong_input(drawn, tmp_path):
     flags = ["--data_dir", str(drawn / "train")]
     for wrong, words in (
         (["--bg", "grabcat"], "none of grabcut, rembg, rembg_grabcut"),
-        (["--limit", "0"], "--limit: 0 is not at least 1"),
+        (["--limit", "0"], "--limit: '0' is not a whole number"),
         (["--device", "tpu"], "give auto, cpu, cuda or cuda:N"),
         (["--device", "cuda:x"], "give auto, cpu, cuda or cuda:N"),
     ):

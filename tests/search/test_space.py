@@ -67,7 +67,7 @@ def test_overrides_choices_and_switches_become_flags(space_file):
         ({"split_heads": {"choices": [True]}}, "--shared_backbone", ["exclude each other"]),
         ({"epochs": {"low": 1, "high": float("inf"), "int": True}}, "", ["whole numbers"]),
         ({"lr": {"low": 1, "high": 1}}, "", ['"lr"', "low 1 must be below high 1"]),
-        ({"lr": {"low": 0, "high": 1}}, "", ['"lr"', "0 is not above 0"]),
+        ({"lr": {"low": 0, "high": 1}}, "", ['"lr"', "'0' is not a number"]),
         (
             {"mixup": {"low": 0, "high": 1, "log": True}},
             "",
@@ -79,7 +79,7 @@ def test_overrides_choices_and_switches_become_flags(space_file):
         ({"lr": {"low": 1, "high": 2, "step": 1}}, "", ['"lr"', 'write {"low": 1']),
         ({"lr": {"low": 1, "high": 2, "log": 1}}, "", ['"lr"', '"log": true']),
         ({"lr": [1, 2]}, "", ['"lr"', '"choices": [1, 2]']),
-        ({"drop_rate": {"low": 0, "high": 1}}, "", ['"drop_rate"', "at most 0.95"]),
+        ({"drop_rate": {"low": 0, "high": 1}}, "", ['"drop_rate"', "of 0 to 0.95"]),
         ({"epochs": {"low": 4, "high": 12}}, "", ['"epochs"', '"int": true']),
         ({"epochs": {"low": 4.5, "high": 12, "int": True}}, "", ['"epochs"', "whole number"]),
         ({"augmentation": {"choices": ["heavy"]}}, "", ['"augmentation"', "none, light, strong"]),
