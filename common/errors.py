@@ -45,8 +45,6 @@ def _in_words(error):
     """What is wrong with the input or the machine; None if it is the program."""
     if isinstance(error, UserError):
         return str(error)
-    if isinstance(error, BrokenPipeError):
-        return "the program that reads the output has ended; write the output to a file"
     if isinstance(error, OSError) and error.errno not in OUR_FAULTS:
         where = f" {os.fsdecode(error.filename)}" if error.filename else ""
         return f"cannot read or write{where}: {error.strerror}"

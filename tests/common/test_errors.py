@@ -39,7 +39,7 @@ errors.run_command(main)
         ),
         ("bytearray(1 << 60)", "error: not enough memory"),
         ("import torch; torch.empty(1 << 60, dtype=torch.uint8)", "error: not enough memory"),
-        ("raise BrokenPipeError", "error: the program that reads the output has ended"),
+        ('raise BrokenPipeError(32, "Broken pipe")', "error: cannot read or write: Broken pipe"),
     ],
 )
 def test_run_ends_in_one_line_and_code_2(body, line):
@@ -54,7 +54,7 @@ def test_an_error_may_have_a_code_of_its_own():
 
 
 def test_output_that_nobody_reads_or_that_is_full_is_one_line():
-    for target, words in (("| head -c 1", "has ended"), ("> /dev/full", "No space left")):
+    for target, words in (("| head -c 1", "Broken pipe"), ("> /dev/full", "No space left")):
         code = RUN.format(body='print("x\\n" * 10**6)')
         shell = f"set -o pipefail; {sys.executable} -c '{code}' {target}"
         done = subprocess.run(
