@@ -17,9 +17,8 @@ CPU_BATCH = 32  # photos; 256 at once took 1.5 GB more, and were not faster
 
 
 def pick_device(name, deterministic=False):
-    """torch.device of --device, made ready: auto takes this process's GPU if there is one.
-
-    UserError if it is none on which models run, or if torch sees none of that kind.
+    """torch.device of --device, made ready: auto takes this process's GPU if there is one;
+    UserError if torch sees none of this name.
     """
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by the first product

@@ -23,10 +23,8 @@ WEIGHTS = HOME / "weights"
 @contextlib.contextmanager
 def atomic(path, sync=True):
     """Yields a temporary path beside `path`, for a file or a folder; renames it to `path` if the
-    block ends well.
-
-    A crash leaves the old file as it was, with `sync` also a power cut: leave it out for files of
-    which there are many, which are checked when they are read and can be made again.
+    block ends well. A crash leaves the old file as it was, with `sync` also a power cut: leave it
+    out for files of which there are many, which are checked when read and can be made again.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

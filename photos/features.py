@@ -34,11 +34,10 @@ def load(pixels, backbone, info, cache_dir, batch_size=256):
 
 @torch.inference_mode()
 def _compute(pixels, backbone, info, batch_size):
-    mean, std = (torch.tensor(value, device=pixels.device) for value in (info.mean, info.std))
     views = []
     for view in range(pixels.views):
         parts = torch.arange(pixels.count).split(devices.at_once(batch_size, pixels.device))
         bar = progress(parts, desc=f"features of {info.model}")
-        found = [backbone(augment.normalize(pixels.batch(p, view), mean, std)) for p in bar]
-        views.append(torch.cat(found).float().cpu().numpy())
+        seen = (augment.normalize(pixels.batch(part, view), info.mean, info.std) for part in bar)
+        views.append(torch.cat([backbone(batch) for batch in seen]).float().cpu().numpy())
     return np.stack(views)

@@ -28,10 +28,8 @@ RANDOM = {"pixels": "mean", "photo": "none", "matte": "matte", "background": "ba
 
 
 class Rows:
-    """A uint8 array of a `shape` (N, C, H, W) in a .npy file, of which rows are read as they are
-    asked for.
-
-    A memory map would be slower, and end the process where somebody truncates the file.
+    """A uint8 array of a `shape` (N, C, H, W) in a .npy file, whose rows are read when asked for. A
+    memory map would be slower, and end the process where somebody truncates the file.
     """
 
     device = torch.device("cpu")
