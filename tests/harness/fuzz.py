@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import torch
 
-from common.errors import FULL, ORDINARY, UserError
+from common.errors import OUR_FAULTS, UserError
 from common.files import HOME, cached
 from dataset import read_eval, read_train
 from experiment import reader
@@ -225,7 +225,7 @@ def one_input(one, number, place, wanted):
     except UserError as error:
         return False, None if str(error) else "an empty message"
     except OSError as error:  # which a command tells in one line too
-        told = error.errno in ORDINARY + FULL
+        told = error.errno not in OUR_FAULTS
         return False, None if told else f"{type(error).__name__}: {error}"
     except Hang:
         return False, f"takes more than {SECONDS} s"
