@@ -190,7 +190,7 @@ def weighted_sum(names):
     """A parser of a sum of named terms, each with an optional weight above 0, to [(name, weight)]:
     "f1*0.4+focal*0.6" gives [("f1", 0.4), ("focal", 0.6)], and "focal" [("focal", 1.0)].
     """
-    known, positive = one_of(*names), number(float, 1e-9)
+    known, positive = one_of(*names), number(float, 1e-30)
 
     def parse(word):
         terms = [part.partition("*") for part in word.split("+")]

@@ -21,7 +21,7 @@ from common.processes import cores, progress
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # errors are told by us
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 # What to do about an unreadable photo, whatever the command.
-SKIP = "fix it, or use --on_error skip: training leaves it out, inference predicts the mean"
+SKIP = "fix it, or use --on_error skip: training leaves it out, inference gives a mean prediction"
 # Added to the flag of the colours, it decodes at a part of the size.
 REDUCED = {times: getattr(cv2, f"IMREAD_REDUCED_GRAYSCALE_{times}") for times in (8, 4, 2)}
 END = b"\x00\x00\x00\x00IEND\xae\x42\x60\x82"  # of each PNG
