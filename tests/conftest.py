@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 import common.errors  # noqa: F401  sets the limits of OpenCV, before test files import it
+from common.imports import quick_imports
 
 # Before anything imports torch or the hub's client, which read these once.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -15,6 +16,9 @@ os.environ["HF_HUB_CACHE"] = str(Path(tempfile.gettempdir(), f"empty-hub-{os.get
 os.environ["OMP_NUM_THREADS"] = "1"
 for variable in ("SM_CHANNEL_TRAIN", "SM_MODEL_DIR", "RANK", "WORLD_SIZE"):
     os.environ.pop(variable, None)
+
+with quick_imports(compiles=False):  # as the commands do
+    import timm  # noqa: F401
 
 
 @pytest.fixture(scope="session", autouse=True)

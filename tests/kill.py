@@ -1,8 +1,9 @@
-"""Kills a command again and again at random moments, until one attempt gets to its end.
+"""Kills a training again and again at random moments, until one attempt gets to its end.
 
-    python tests/kill.py train      a split run of two folds, against one that was left alone
-    python tests/kill.py preprocess the mattes of a folder, likewise
-    python tests/kill.py writes     a small run, killed once after each file that it writes
+    python tests/kill.py train data/demo/train     a split run of two folds
+    python tests/kill.py writes data/demo/train    a small run, once after each file that it writes
+
+Each is compared with one that was left alone.
 
 Prints how often it killed, and exits with 1 if any byte differs that should not.
 """
@@ -23,8 +24,6 @@ import cv2
 import torch
 from helpers import compare_runs
 
-import demo
-import preprocess
 import train
 
 cv2.setNumThreads(1)
@@ -44,8 +43,8 @@ def die_after_writes(count):
     Path.replace = replace
 
 
-def attempt(command, words, kill_after=None, number=signal.SIGKILL, writes=0):
-    """Runs command(words) in a forked process; its exit status, negative for a signal.
+def attempt(words, kill_after=None, number=signal.SIGKILL, writes=0):
+    """Trains in a forked process; its exit status, negative for a signal.
 
     It is killed after kill_after seconds, or after so many writes, if it has not ended by then.
     """
@@ -56,7 +55,7 @@ def attempt(command, words, kill_after=None, number=signal.SIGKILL, writes=0):
         try:
             if writes:
                 die_after_writes(writes)
-            command(words)
+            train.main(words)
             status = 0
         except SystemExit as stop:
             status = stop.code
@@ -73,40 +72,29 @@ def attempt(command, words, kill_after=None, number=signal.SIGKILL, writes=0):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def killed_run(command, first, again, kills, seconds, seed):
-    """Kills `kills` attempts after 0.1 to `seconds` s each, alternating SIGKILL and SIGTERM."""
-    chance, words, count = random.Random(seed), first, 0
-    while count < kills:
-        number = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM)[count % 3]
-        status = attempt(command, words, chance.uniform(0.1, seconds), number)
-        if status == 0:
-            break
-        if status not in (-number, 130):
-            sys.exit(f"an attempt ended with {status}")
-        count += 1
-        words = again()
-    else:
-        status = attempt(command, words)
-    if status:
-        sys.exit(f"the last attempt ended with {status}")
-    return count
-
-
-SMALL = "--resize 32 24 --model test_efficientnet --weights none --batch_size 16"
+SMALL = "--resize 32 24 --model test_efficientnet --weights none --batch_size 64"
 SPLIT = "--split_heads --k_fold 2 --epochs 3 --ema 0.9 --drop_rate 0.2 --mixup"
-DRAWN = "--people 24 --eval_people 1 --size 128 96"
 
 
 def kill_train(folder, data, kills, seed):
+    """Kills `kills` attempts at random moments, alternating SIGKILL and SIGTERM."""
     words = ["--data_dir", str(data), "--cache_dir", str(folder / "cache"), *SMALL.split()]
     words += [*SPLIT.split(), "--model_dir"]
     whole, broken = folder / "whole", folder / "broken"
     start = time.monotonic()
-    if attempt(train.main, [*words, str(whole)]):
+    if attempt([*words, str(whole)]):
         sys.exit("the run that was left alone failed")
     seconds = (time.monotonic() - start) / 3
-    again = lambda: go_on(broken) or [*words, str(broken)]  # noqa: E731
-    count = killed_run(train.main, [*words, str(broken)], again, kills, seconds, seed)
+    chance, count, status = random.Random(seed), 0, None
+    while status != 0 and count < kills:
+        number = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM)[count % 3]
+        again = go_on(broken) or [*words, str(broken)]
+        status = attempt(again, chance.uniform(0.1, seconds), number)
+        if status not in (0, -number, 130):
+            sys.exit(f"an attempt ended with {status}")
+        count += status != 0
+    if status and attempt(go_on(broken) or [*words, str(broken)]):
+        sys.exit("the last attempt failed")
     return count, compare_runs(whole / "exp", broken / "exp")
 
 
@@ -118,11 +106,11 @@ def go_on(place):
 def kill_writes(folder, data, *_):
     words = ["--data_dir", str(data), "--cache_dir", str(folder / "cache"), *SMALL.split()]
     words += ["--epochs", "2", "--model_dir"]
-    if attempt(train.main, [*words, str(folder / "whole")]):
+    if attempt([*words, str(folder / "whole")]):
         sys.exit("the run that was left alone failed")
     different, count = set(), 1
-    while attempt(train.main, [*words, str(place := folder / f"broken{count}")], writes=count):
-        if attempt(train.main, go_on(place) or [*words, str(place)]):
+    while attempt([*words, str(place := folder / f"broken{count}")], writes=count):
+        if attempt(go_on(place) or [*words, str(place)]):
             sys.exit(f"killed after {count} writes it did not go on")
         for name in compare_runs(folder / "whole/exp", place / "exp"):
             different.add(f"{name} after {count} writes")
@@ -130,39 +118,16 @@ def kill_writes(folder, data, *_):
     return count - 1, sorted(different)
 
 
-def kill_preprocess(folder, data, kills, seed):
-    def words(name):
-        return ["--data_dir", str(data), "--bg", "grabcut", "--matte_dir", str(folder / name)]
-
-    start = time.monotonic()
-    if attempt(preprocess.main, words("whole")):
-        sys.exit("the folder that was left alone failed")
-    seconds = (time.monotonic() - start) / 3
-    again = lambda: words("broken")  # noqa: E731
-    count = killed_run(preprocess.main, words("broken"), again, kills, seconds, seed)
-    ours, theirs = (
-        {
-            p.relative_to(folder / name): p.read_bytes()
-            for p in (folder / name).rglob("*.*")
-            if p.suffix in (".png", ".csv") and p.name != "preview.png"
-        }
-        for name in ("whole", "broken")
-    )
-    return count, [str(name) for name in ours.keys() | theirs if ours.get(name) != theirs.get(name)]
-
-
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("command", choices=("train", "preprocess", "writes"))
+    parser.add_argument("command", choices=("train", "writes"))
+    parser.add_argument("data_dir", help="the people of demo.py, for one")
     parser.add_argument("--kills", type=int, default=8, help="kills at most (default: 8)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
     args = parser.parse_args(argv)
+    kill = {"train": kill_train, "writes": kill_writes}[args.command]
     with tempfile.TemporaryDirectory() as folder:
-        folder = Path(folder)
-        demo.main([*DRAWN.split(), "--out", str(folder / "data")])
-        kill = {"train": kill_train, "preprocess": kill_preprocess, "writes": kill_writes}
-        kill = kill[args.command]
-        count, different = kill(folder, folder / "data/train", args.kills, args.seed)
+        count, different = kill(Path(folder), args.data_dir, args.kills, args.seed)
     print(f"{args.command}: killed {count} times; differing: {', '.join(different) or 'nothing'}")
     sys.exit(bool(different))
 

@@ -3,14 +3,13 @@
 The references are imported in the tests, since the second process imports this file too.
 """
 
-import socket
 from datetime import timedelta
 
 import pytest
 import torch
 from helpers import macro_f1_sklearn
+from launch import free_port, warm
 from torch import distributed as dist
-from torch import multiprocessing
 from torch.nn import functional as F
 
 import loss
@@ -208,10 +207,8 @@ def slice_gradients(rank, port):
 
 
 def test_two_processes_have_the_loss_and_gradient_of_one():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    other = multiprocessing.get_context("spawn").Process(target=slice_gradients, args=(1, port))
+    port = free_port()
+    other = warm().Process(target=slice_gradients, args=(1, port))
     other.start()
     found = slice_gradients(0, port)
     other.join(60)

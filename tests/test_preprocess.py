@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from launch import Command, run_two
 from sklearn.metrics import jaccard_score
 
 import demo
@@ -79,15 +80,15 @@ def test_all_methods_and_scores(drawn, tmp_path, capsys):
         assert (float(mean), float(median), float(low)) == pytest.approx(expected, abs=6e-4)
 
 
-def test_torchrun_makes_the_same_mattes_and_one_preview_of_all(drawn, tmp_path, capsys):
+def test_two_processes_make_the_same_mattes_and_one_preview_of_all(drawn, tmp_path, capsys):
     flags = ["--data_dir", drawn / "train", "--bg", "grabcut", "--limit", "20"]
     flags = [*map(str, flags), "--score", str(drawn / "mattes_true/train"), "--matte_dir"]
     preprocess.main([*flags, str(tmp_path / "one")])
     score = capsys.readouterr().out.splitlines()[-1]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
-    command = [*launch, "2", str(COMMAND), *flags, str(tmp_path / "two")]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    assert "grabcut: 10 mattes made" in done.stdout and done.stdout.count(score) == 1
+    found = run_two(tmp_path, "preprocess", *flags, tmp_path / "two")
+    (code, output, error), (other, *quiet) = found
+    assert code == other == 0 and quiet == ["", ""], error
+    assert "grabcut: 10 mattes made" in output and output.count(score) == 1
     one, two = contents(tmp_path / "one"), contents(tmp_path / "two")
     assert len(one) == 20 + 3 + 2 and one == two  # the list of the digests of photos, and its lock
 
@@ -108,38 +109,24 @@ def test_defaults_are_shown_once(capsys):
 
 
 def test_killed_and_resumed_gives_the_same_bytes(drawn, tmp_path):
-    def command(out):
-        flags = [
-            "--data_dir",
-            drawn / "train",
-            "--matte_dir",
-            out,
-            "--bg",
-            "grabcut",
-            "--limit",
-            70,
-        ]
-        return [sys.executable, str(COMMAND), *map(str, flags)]
-
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    flags = ["--data_dir", drawn / "train", "--bg", "grabcut", "--limit", "70", "--matte_dir"]
     black = drawn / "train/images"
     black = next(path for path in sorted(black.rglob("mask5.*")) if path.name[0] != ".")
     kept = black.read_bytes()
     cv2.imwrite(str(black), np.zeros((64, 48, 3), np.uint8))  # so that one matte is rejected
     try:
-        killed, whole = tmp_path / "killed", tmp_path / "whole"
-        process = subprocess.Popen(
-            command(killed), stdout=subprocess.DEVNULL, start_new_session=True
-        )
+        command = Command(tmp_path, "preprocess", *flags, killed)
         while len(list(killed.rglob("[!.]*.png"))) < 15:
-            assert process.poll() is None, "it ended before it could be killed"
+            assert command.running(), "it ended before it could be killed"
             time.sleep(0.01)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        os.killpg(command.pid, signal.SIGKILL)
+        command.wait()
         done = contents(killed / "grabcut", "[!.]*.png")
         assert 15 <= len(done) < 70
         assert all(cv2.imdecode(np.frombuffer(d, np.uint8), 0) is not None for d in done.values())
-        subprocess.run(command(killed), check=True, stdout=subprocess.DEVNULL)
-        preprocess.main(command(whole)[2:])
+        for folder in killed, whole:
+            preprocess.main([str(word) for word in [*flags, folder]])
     finally:
         black.write_bytes(kept)
     assert contents(killed) == contents(whole)

@@ -1,21 +1,22 @@
 """The folds of a run side by side: as one after the other, also where they are killed or fail."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
-import sys
 import time
 
 import pandas as pd
 import pytest
 from helpers import compare_runs, draw_data
+from launch import Command, warm
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
 from common.errors import UserError
-from common.files import HOME
+from training.loop import Diverged
 
-WORDS = "--k_fold 3 --epochs 3 --batch_size 4 --resize 32 32 --weights none"
+WORDS = "--k_fold 3 --epochs 6 --batch_size 4 --resize 32 32 --weights none"
 MODEL = ["--model", "test_efficientnet"]
 
 
@@ -33,22 +34,43 @@ def alone(words, tmp_path_factory):
     return train.main([*words, "--model_dir", str(tmp_path_factory.mktemp("alone"))])
 
 
-def start(*words):
-    words = [sys.executable, HOME / "train.py", *words, "--workers", "2"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(list(map(str, words)), start_new_session=True, **pipes)
+def own_workers():
+    """The processes that this one has started and that have not ended."""
+    return [process for process in multiprocessing.active_children() if process.daemon]
 
 
-def start_and_wait(words, folder):
-    """The process of a run that has saved its first state."""
-    process = start(*words, "--model_dir", folder)
+@pytest.fixture
+def quick_workers(monkeypatch):
+    """Workers are forked from a process that has imported torch, for new ones take seconds."""
+    context = warm()
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: context)
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)  # which train.main makes a KeyboardInterrupt
+    assert not own_workers()
+
+
+def kill_at_start(folder, *words):
+    """Kills a command with two new workers once it has saved a state; none may stay behind."""
+    folder.mkdir(exist_ok=True)
+    command = Command(folder, "train", *words, "--workers", "2", "--model_dir", folder)
     while not list(folder.glob("exp/fold*/*/last.pt")):
-        assert process.poll() is None, process.communicate()
+        assert command.running(), command.told()
         time.sleep(0.01)
-    return process
+    workers = sessions(command.pid)
+    assert len(workers) == 2
+    command.send_signal(signal.SIGKILL)
+    code, output, error = command.wait()
+    assert code == -signal.SIGKILL, error
+    assert output.count("an epoch: loss of") <= 1  # said by one for all of them
+    deadline = time.monotonic() + 20
+    while sessions(command.pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return folder / "exp"
 
 
-def children(session):
+def sessions(session):
     """Process ids of the workers of a session that have not ended."""
     words = ["ps", "-ww", "-o", "pid=", "-o", "stat=", "-o", "args=", "-s", str(session)]
     found = subprocess.run(words, capture_output=True, text=True)
@@ -56,49 +78,38 @@ def children(session):
     return [int(pid) for pid, state, args in rows if "spawn_main" in args and state[0] != "Z"]
 
 
-def wait_for_end(session):
-    deadline = time.monotonic() + 20
-    while children(session):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+def test_two_workers_train_as_one_also_after_kills(words, alone, tmp_path, capfd, quick_workers):
+    """The whole run is killed, then it is stopped, then a worker is killed, then it ends."""
+    again, told = ["--resume", str(kill_at_start(tmp_path, *words)), "--workers", "2"], []
 
+    def stop(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
 
-def test_two_workers_train_as_one_with_one_thread(words, alone, tmp_path):
-    told, places = [], ["--model_dir", str(tmp_path), "--workers", "2"]
-    folder = train.main([*words, *places], lambda *score: told.append(score))
+    def kill(*_):
+        own_workers()[0].kill()
+
+    capfd.readouterr()
+    with pytest.raises(SystemExit) as caught:
+        train.main(again, stop)
+    output, error = capfd.readouterr()
+    assert caught.value.code == 130 and f"python train.py {' '.join(again[:2])}" in output
+    assert not error and not own_workers()
+    with pytest.raises(UserError, match="fewer --workers"):
+        train.main(again, kill)
+    assert not capfd.readouterr().err and not (tmp_path / "exp/oof.csv").exists()
+    folder = train.main(again, lambda *score: told.append(score))
     assert not compare_runs(alone, folder)
     logs = [pd.read_csv(folder / f"fold{fold}/log.csv").macro_f1 for fold in range(3)]
-    expected = [(fold, k, score) for fold, log in enumerate(logs) for k, score in enumerate(log)]
-    assert sorted(told) == [pytest.approx(row) for row in expected]
+    expected = {(fold, k): score for fold, log in enumerate(logs) for k, score in enumerate(log)}
+    assert all(score == pytest.approx(expected[fold, k]) for fold, k, score in told)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_killed_run_goes_on_to_the_same_bytes_and_leaves_nobody(words, alone, tmp_path, number):
-    first = start_and_wait(words, tmp_path)
-    assert len(children(first.pid)) == 2
-    first.send_signal(number)
-    output, error = first.communicate(timeout=60)
-    assert first.returncode == {signal.SIGTERM: 130, signal.SIGKILL: -9}[number], error
-    wait_for_end(first.pid)
-    assert not (tmp_path / "exp/oof.csv").exists()
-    assert not error or number == signal.SIGKILL  # after which Python tells of a lock
-    assert ("python train.py --resume" in output) == (number == signal.SIGTERM)
-    again = start("--resume", tmp_path / "exp")
-    output, error = again.communicate(timeout=120)
-    assert again.returncode == 0, error
-    assert not compare_runs(alone, tmp_path / "exp")
-    assert output.count("an epoch: loss of") == 1 and output.count("macro F1 of mask") == 1
-
-
-def test_a_worker_that_fails_ends_the_run_in_one_line(words, tmp_path):
-    failing = ["--lr", "1e30", "--optimizer", "sgd", "--warmup_epochs", "0"]
-    diverging = start(*words, *failing, "--model_dir", tmp_path / "diverging")
-    killed = start_and_wait([*words, "--epochs", "500"], tmp_path / "killed")
-    os.kill(children(killed.pid)[0], signal.SIGKILL)
-    for process, code, reason in (diverging, 3, "lower --lr"), (killed, 2, "fewer --workers"):
-        _, error = process.communicate(timeout=60)
-        assert process.returncode == code and error.count("\n") == 1 and reason in error, error
-        assert error.startswith("train.py: error: ") and not children(process.pid)
+def test_a_run_that_diverges_in_a_worker_ends_in_one_line(words, tmp_path, capfd, quick_workers):
+    failing = ["--lr", "1e30", "--optimizer", "sgd", "--warmup_epochs", "0", "--workers", "2"]
+    with pytest.raises(Diverged, match="lower --lr") as caught:
+        train.main([*words, *failing, "--model_dir", str(tmp_path)])
+    assert caught.value.exit_code == 3 and "\n" not in str(caught.value)
+    assert not capfd.readouterr().err
 
 
 def test_workers_are_not_for_torchrun(words, tmp_path, monkeypatch):
@@ -107,20 +118,19 @@ def test_workers_are_not_for_torchrun(words, tmp_path, monkeypatch):
         train.main([*words, "--model_dir", str(tmp_path), "--workers", "2"])
 
 
-def test_the_models_of_a_split_run_train_side_by_side(words, tmp_path):
+def test_the_models_of_a_split_run_train_side_by_side(words, tmp_path, capfd, quick_workers):
     """Two workers share the three models of a fold, also where they are killed on the way."""
     words, told = [*words, "--split_heads", "--fold", "1", "--epochs", "2", "age=3"], []
     alone = train.main([*words, "--model_dir", str(tmp_path / "alone")])
     both = [*words, "--model_dir", str(tmp_path / "both"), "--workers", "2"]
+    capfd.readouterr()
     folder = train.main(both, lambda *score: told.append(score))
+    output, _ = capfd.readouterr()
+    assert output.count("macro F1 of mask") == 1
     assert not compare_runs(alone, folder)
     log = pd.read_csv(folder / "fold1/log.csv").macro_f1
     assert told == [(1, k, pytest.approx(score)) for k, score in enumerate(log)] and len(log) == 3
-    first = start_and_wait(words, tmp_path / "killed")
-    first.kill()
-    first.communicate(timeout=60)
-    wait_for_end(first.pid)
-    again = tmp_path / "killed/exp"
+    again = kill_at_start(tmp_path / "killed", *words)
     assert not (again / "fold1/metrics.json").exists()
     train.main(["--resume", str(again), "--fold", "1"])
     assert not compare_runs(alone, again)

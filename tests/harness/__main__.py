@@ -1,40 +1,15 @@
 """Runs cases, and says how they came out; see scripts/harness.sh."""
 
 import argparse
-import contextlib
-import json
 import os
 import re
-import shutil
-import signal
 import sys
-import tempfile
 import time
 from collections import defaultdict
-from dataclasses import asdict
 from multiprocessing import get_context
-from pathlib import Path
 
-from harness import case, engine, folder, fuzz, soak, table
-
-
-def work(home, chosen):
-    """Runs one case in a worker; home: the folder of the harness."""
-    engine.adopt()
-    mine = home / f"template{os.getpid()}"  # a link of another worker would touch its files
-    if not mine.exists():
-        shutil.copytree(home / "template", mine, symlinks=True)
-    return case.run_case(chosen, mine, home / f"worker{os.getpid()}")
-
-
-def run_by_name(home, name):
-    return work(home, table.CASES[name])
-
-
-def make_template(home):
-    """Draws and trains what all cases start from, in home/template."""
-    (home / "template").mkdir(parents=True)
-    folder.make_template(engine.Box(home / "template", home / "logs"))
+from harness import engine, fuzz, soak, table
+from harness.serve import make_template, own_folder, run_by_name
 
 
 def run_cases(home, names, workers, tell):
@@ -100,24 +75,6 @@ def tell(result):
         )
 
 
-def serve(home):
-    """Runs the cases whose names come on stdin, one a line, for tests/test_harness.py."""
-    make_template(home)
-    for line in sys.stdin:
-        print(json.dumps(asdict(run_by_name(home, line.strip()))), flush=True)
-
-
-@contextlib.contextmanager
-def own_folder():
-    """A folder that is removed after, also that of a harness that was killed."""
-    for old in Path(tempfile.gettempdir()).glob("harness-*-*"):
-        if not Path("/proc", old.name.split("-")[1]).exists():
-            shutil.rmtree(old, ignore_errors=True)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    with tempfile.TemporaryDirectory(prefix=f"harness-{os.getpid()}-") as home:
-        yield Path(home)
-
-
 def parse_args():
     parser = argparse.ArgumentParser(prog="harness", description=__doc__)
     parser.add_argument("--cases", action="store_true", help="the table of cases")
@@ -126,7 +83,6 @@ def parse_args():
     parser.add_argument("--seed", type=int, default=0, help="of the soak")
     parser.add_argument("--only", default="", metavar="REGEX", help="cases of these names")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--list", action="store_true", help="names the cases, and stops")
     return parser.parse_args()
 
@@ -136,15 +92,11 @@ def main():
     names = [name for name in table.CASES if re.search(args.only, name)]
     if args.list:
         return print("\n".join(names))
-    every = not (args.cases or args.soak or args.fuzz or args.serve)
+    every = not (args.cases or args.soak or args.fuzz)
     engine.import_packages()
     engine.adopt()
     failed = False
     with own_folder() as home:
-        if args.serve:
-            with contextlib.suppress(BrokenPipeError):
-                serve(home)
-            return None
         start = time.monotonic()
         make_template(home)
         print(f"template: {time.monotonic() - start:.0f} s", flush=True)

@@ -177,8 +177,8 @@ def files_below(home):
     found, home = {}, os.fsencode(home)
     for place, _, names in os.walk(home):
         for name in names:
-            path = os.path.join(place, name)  # noqa: PTH118  names may be no text
-            found[os.path.relpath(path, home)] = os.lstat(path)
+            path = b"%b/%b" % (place, name)
+            found[path[len(home) + 1 :]] = os.lstat(path)
     return found
 
 
@@ -186,13 +186,18 @@ def signature(status):
     return status.st_ino, status.st_size, status.st_mtime_ns, stat.S_IFMT(status.st_mode)
 
 
+CONTENTS = {}  # of small files by signature: most are links to those of the template
+
+
 def snapshot(home):
     """{path: (signature, content)} of all files; the content of large ones is not read."""
     found = {}
     for path, status in files_below(home).items():
+        key = signature(status)
         small = stat.S_ISREG(status.st_mode) and status.st_size < 200_000
-        whole = os.path.join(os.fsencode(home), path)  # noqa: PTH118
-        found[path] = signature(status), Path(os.fsdecode(whole)).read_bytes() if small else None
+        if small and key not in CONTENTS:
+            CONTENTS[key] = (home / os.fsdecode(path)).read_bytes()
+        found[path] = key, CONTENTS.get(key)
     return found
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from common.errors import run_command
 from common.files import HOME
+from common.imports import quick_imports
 
 COMMANDS = ("train", "inference", "preprocess", "report", "tune", "demo")
 SECONDS = 60  # a command that takes longer hangs: the slowest takes 5 alone on a core
@@ -33,14 +34,15 @@ def import_packages():
     for variable in ("SM_CHANNEL_TRAIN", "SM_CHANNEL_EVAL", "SM_MODEL_DIR", "SM_CHANNEL_MODEL",
                      "SM_OUTPUT_DATA_DIR", "RANK", "WORLD_SIZE"):  # fmt: skip
         os.environ.pop(variable, None)
-    import cv2
-    import torch
-    from torch.utils import tensorboard  # noqa: F401  takes half a second
+    with quick_imports(compiles=False):
+        import cv2
+        import torch
+        from torch.utils import tensorboard  # noqa: F401  takes half a second
 
+        for name in (*COMMANDS, *insides()):
+            importlib.import_module(name)
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    for name in (*COMMANDS, *insides()):
-        importlib.import_module(name)
 
 
 def insides():

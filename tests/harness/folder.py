@@ -35,7 +35,6 @@ def make_template(box):
     """Fills the box's folder: data, runs (`half` is stopped after an epoch), mattes."""
     commands = [("demo", "--out data --people 24 --eval_people 4 --size 64 48")]
     commands += [("train", f"{TRAIN} --name {name} {words}") for name, words in RUNS.items()]
-    commands += [("train", f"{TRAIN} --name half --model_dir whole {RUNS['half']}")]
     answers = f"{BASE['inference']} --output_dir"
     commands += [("inference", f"{answers} answers/joint --save_probs")]
     commands += [("inference", f"{answers} answers/split --model_dir runs/split")]

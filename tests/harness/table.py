@@ -22,5 +22,6 @@ for module in MODULES:
 
 def fast(count):
     """Names of `count` cases that end before any work, evenly from the whole table."""
-    quick = [name for name, one in CASES.items() if one.expected and one.expected.code == 2]
+    expected = {name: one.expected for name, one in CASES.items() if one.expected}
+    quick = [name for name, how in expected.items() if how.code == 2 and not how.or_works]
     return [quick[len(quick) * i // count] for i in range(count)]
