@@ -254,15 +254,6 @@ def test_variants_of_tta_are_torchvisions(kind):
     assert set(augment.TTA["both"]) == both
 
 
-def test_the_split_into_batches_changes_nothing():
-    images, draws = photos(16), augment.draw(16, "strong", generator())
-    whole = augmented(images, draws, MEAN, STD)
-    for size in (1, 5, 8):
-        batches = zip(images.split(size), draws.split(size), strict=True)
-        parts = [augmented(*batch, MEAN, STD) for batch in batches]
-        torch.testing.assert_close(torch.cat(parts), whole, rtol=0, atol=1e-5)
-
-
 @pytest.mark.parametrize("strength", augment.STRENGTHS)
 def test_nothing_waits_for_the_device(strength):
     """On the meta device there are no values: reading one, or a shape that needs one, raises."""

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import PHOTOS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -16,15 +17,7 @@ import dataset
 from common.errors import UserError
 from photos import reading
 
-SEVEN = {
-    "mask1": 0,
-    "mask2": 0,
-    "mask3": 0,
-    "mask4": 0,
-    "mask5": 0,
-    "incorrect_mask": 1,
-    "normal": 2,
-}
+SEVEN = dict(zip(PHOTOS, [0, 0, 0, 0, 0, 1, 2], strict=True))  # their codes of mask
 HEADER = ["id", "gender", "race", "age", "path"]
 
 

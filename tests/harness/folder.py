@@ -106,10 +106,6 @@ def remove(pattern):
     return lambda folder: remove_path(find(folder, pattern))
 
 
-def remove_all(pattern):
-    return lambda folder: [remove_path(path) for path in folder.glob(pattern)]
-
-
 def change(pattern, edit):
     """edit: bytes -> bytes."""
 
