@@ -6,4 +6,4 @@ source "$(dirname "$0")/lib.sh"
 bash scripts/setup.sh
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
-$python -m pytest --numprocesses auto --dist loadfile "$@"
+$python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder "$@"

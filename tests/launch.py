@@ -1,5 +1,6 @@
 """Commands in processes of their own that start at once, forked from one with all packages."""
 
+import atexit
 import multiprocessing
 import os
 import socket
@@ -44,6 +45,7 @@ class Command:
         given = command, [str(word) for word in words], self.files, environment
         self.process = warm().Process(target=_run, args=given)
         self.process.start()
+        atexit.register(self.process.kill)  # where a test has failed before its end
         self.pid = self.process.pid
 
     def running(self):

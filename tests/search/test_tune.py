@@ -3,7 +3,6 @@
 import os
 import shlex
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,11 +11,12 @@ import numpy as np
 import optuna
 import pandas as pd
 import pytest
+from launch import Command
 
 import train
 import tune
 from common.errors import UserError
-from common.files import HOME, read_json
+from common.files import read_json
 
 TINY = ["--model", "test_efficientnet", "--weights", "none", "--resize", "32", "24"]
 LR = {"low": 1e-4, "high": 1e-1, "log": True}
@@ -109,34 +109,21 @@ def test_killed_workers_lose_nothing(drawn, tmp_path, capsys, space_file):
     """Two workers are killed at their work; a third ends the search, to the same scores."""
     path = space_file({"lr": LR, "drop_rate": {"low": 0, "high": 0.5}})
     storage = f"sqlite:///{tmp_path}/tune.db"
-    words = [
-        "--trials",
-        "1000",
-        "--storage",
-        storage,
-        "--space",
-        str(path),
-        "--pruner",
-        "none",
-        "--",
-    ]
-    words += ["--data_dir", str(drawn / "train"), "--cache_dir", str(tmp_path / "cache"), *TINY]
-    words += ["--model_dir", str(tmp_path / "runs"), "--epochs", "3", "--k_fold", "2"]
-    command = [sys.executable, "tune.py", *words]
-    out = (tmp_path / "log").open("w")
-    workers = [subprocess.Popen(command, cwd=HOME, stdout=out, stderr=out) for _ in range(2)]
+    words = ["--trials", "1000", "--storage", storage, "--space", str(path), "--pruner", "none"]
+    words += ["--", "--data_dir", str(drawn / "train"), "--cache_dir", str(tmp_path / "c"), *TINY]
+    words += ["--model_dir", str(tmp_path / "runs"), "--epochs", "2", "--k_fold", "2"]
+    workers = [Command(tmp_path, "tune", *words) for _ in range(2)]
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:  # until both train, and at least one has ended a trial
         done = [list((tmp_path / "runs/tune").glob(f"trial*/{n}")) for n in ("m*.json", "fold*")]
         running = {path.parent for path in done[1]} - {path.parent for path in done[0]}
         if len(done[0]) >= 1 and len(running) == 2:
             break
-        assert all(worker.poll() is None for worker in workers), (tmp_path / "log").read_text()
+        assert all(worker.running() for worker in workers), [w.told() for w in workers]
         time.sleep(0.01)
     for worker in workers:
-        worker.kill()
+        worker.send_signal(signal.SIGKILL)
         worker.wait()
-    out.close()
     study = optuna.load_study(study_name="tune", storage=storage)
     before = {t.number: t for t in study.get_trials()}
     left = [n for n, t in before.items() if t.state.name == "RUNNING"]
