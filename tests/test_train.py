@@ -178,7 +178,7 @@ def test_training_on_everybody_has_a_model_and_no_score(go):
     assert "macro_f1" not in read(folder / "metrics.json")
 
 
-def test_views_train_together_and_keep_people_apart(go, drawn, tmp_path, monkeypatch):
+def test_views_train_together_and_keep_people_apart(go, drawn, tiny, monkeypatch):
     trained = []
 
     class Spy(dataset.Epoch):
@@ -188,8 +188,8 @@ def test_views_train_together_and_keep_people_apart(go, drawn, tmp_path, monkeyp
 
     monkeypatch.setattr(task, "Epoch", Spy)
     folder = go(
-        f"--bg none+grabcut --bg_fill random --crop person --epochs 1 --matte_dir {tmp_path} "
-        "--name views"
+        "--bg none+grabcut --bg_fill random --crop person --epochs 1 --name views --matte_dir",
+        str(tiny.home / "mattes"),
     )
     oof, folds = oof_of(folder), folds_of(folder)
     assert oof.image.is_unique
