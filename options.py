@@ -11,7 +11,7 @@ from pathlib import Path
 
 from common import flags, schema
 from common.errors import UserError
-from common.flags import Option, folder_name, one_of, switch, switch_or, weighted_sum
+from common.flags import ABOVE_0, Option, folder_name, one_of, switch, switch_or, weighted_sum
 from labels import ATTRIBUTES, LAYOUTS, OLD_FROM
 from photos.views import CROPS, FILLS, METHODS
 
@@ -126,13 +126,13 @@ OPTIONS = {
         Each("batch_size", 32, whole(1), "images a step, over all processes"),
         Each("accumulate", 1, whole(1), "batches an optimizer step"),
         Each("optimizer", "adamw", str.lower, "any name of timm's factory"),
-        Each("lr", 1e-3, real(1e-30), "highest learning rate"),
+        Each("lr", 1e-3, real(ABOVE_0), "highest learning rate"),
         Each("weight_decay", 0.05, real(0), "weight decay"),
         Each("scheduler", "cosine", one_of(*SCHEDULERS), "|".join(SCHEDULERS)),
         Each("warmup_epochs", 1.0, real(0), "epochs of linear warm-up"),
         Each("lr_decay_step", 20, whole(1), "epochs a step of the scheduler step"),
         Each("lr_patience", 3, whole(1), "epochs without progress before plateau acts"),
-        Each("lr_decay", 0.5, real(1e-30, 1), "factor of step and plateau"),
+        Each("lr_decay", 0.5, real(ABOVE_0, 1), "factor of step and plateau"),
         Each("clip_grad", 0.0, real(0), "largest norm of the gradient, 0 is off", bare=1.0),
         Each("ema", 0.0, real(0, 0.99999),
              "decay of averaged weights, which are then evaluated and kept; 0 is off", bare=0.99),

@@ -10,6 +10,7 @@ from typing import Any
 
 from common.errors import UserError
 from common.processes import counted
+from common.schema import ABOVE_0
 from common.schema import Number as number
 
 
@@ -145,8 +146,10 @@ class PerTask(argparse.Action):
                 given[attribute] = text.split(",")
             else:
                 given.setdefault("", []).append(word)
-        values = {name: self._value(name, words) for name, words in given.items()}
-        setattr(namespace, self.dest, self.default | (values or {"": self.option.bare}))
+        values = {name: self._value(name, given[name]) for name in sorted(given)}
+        values = values or {"": self.option.bare}
+        # A value for all models replaces what was there, others change it.
+        setattr(namespace, self.dest, values if "" in values else self.default | values)
 
     def _value(self, attribute, words):
         where, count = f" for {attribute}" if attribute else "", self.option.count
@@ -190,7 +193,7 @@ def weighted_sum(names):
     """A parser of a sum of named terms, each with an optional weight above 0, to [(name, weight)]:
     "f1*0.4+focal*0.6" gives [("f1", 0.4), ("focal", 0.6)], and "focal" [("focal", 1.0)].
     """
-    known, positive = one_of(*names), number(float, 1e-30)
+    known, positive = one_of(*names), number(float, ABOVE_0)
 
     def parse(word):
         terms = [part.partition("*") for part in word.split("+")]

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from common.errors import UserError
 
+ABOVE_0 = 1e-30  # as the least value
+
 
 @dataclass(frozen=True)
 class Number:
@@ -18,8 +20,9 @@ class Number:
 
     def __str__(self):
         name = "a number" if self.kind is float else "a whole number"
-        low = f" of at least {self.low}" if self.low > -1e300 else ""
-        return name + (f" of {self.low} to {self.high}" if self.high < 1e300 else low)
+        if self.high < 1e300:
+            return f"{name} of {self.low} to {self.high}"
+        return name + {-1e300: "", ABOVE_0: " above 0"}.get(self.low, f" of at least {self.low}")
 
     def __call__(self, word):
         try:

@@ -40,8 +40,9 @@ def test_parse():
 @pytest.mark.parametrize(
     "name", ["", "f2", "f1+", "f1*", "f1*x", "f1*0", "f1*-1", "f1*nan", "f1*inf", "focal*1*2"]
 )
-def test_wrong_name_lists_the_choices(name):
-    with pytest.raises(UserError, match="cross_entropy, focal, f1"):
+def test_a_wrong_name_or_weight_says_what_would_do(name):
+    what = r"'.*' is (none of cross_entropy, focal, f1|not a number above 0); give one, or a sum"
+    with pytest.raises(UserError, match=what):
         loss.criterion(name, CLASSES)
 
 

@@ -67,7 +67,7 @@ def test_one_parse_leaves_no_trace_in_the_next():
     ("words", "parts"),
     [
         ("--lr fast", ["--lr", "'fast' is not a number"]),
-        ("--lr 0", ["--lr", "'0' is not a number of at least 1e-30"]),
+        ("--lr 0", ["--lr", "'0' is not a number above 0"]),
         ("--lr nan", ["--lr", "nan"]),
         ("--lr inf", ["--lr", "inf"]),
         ("--lr 1e-3 age=low", ["--lr", "'low' is not a number", "for age"]),

@@ -289,13 +289,13 @@ def test_help_loads_no_heavy_library():
 @pytest.mark.parametrize(
     ("flags", "word"),
     [
-        (["--people", "23"], "--people.* 23 .*24"),
-        (["--eval_people", "0"], "--eval_people.* 0 .*1"),
-        (["--seed", "-1"], "--seed.* -1 .*0"),
-        (["--label_noise", "1.5"], "--label_noise.* 1.5 .*1"),
-        (["--label_noise", "nan"], "--label_noise.* nan "),
-        (["--background_bias", "-0.1"], "--background_bias.* -0.1 .*0"),
-        (["--size", "8", "96"], "--size.* 8 .*32"),
+        (["--people", "23"], "--people.* '23' .*24"),
+        (["--eval_people", "0"], "--eval_people.* '0' .*1"),
+        (["--seed", "-1"], "--seed.* '-1' .*0"),
+        (["--label_noise", "1.5"], "--label_noise.* '1.5' .*1"),
+        (["--label_noise", "nan"], "--label_noise.* 'nan' "),
+        (["--background_bias", "-0.1"], "--background_bias.* '-0.1' .*0"),
+        (["--size", "8", "96"], "--size.* '8' .*32"),
     ],
 )
 def test_wrong_flags_are_named(tmp_path, flags, word):

@@ -50,7 +50,7 @@ def test_it_says_all_problems_at_once(dry, tmp_path, capsys):
     for part in (
         "--lr: 'fast' is not a number", "--mixup and --cutmix exclude each other",
         "nowhere is not a folder", "--model resnet1: timm has no such model",
-        "--optimizer sdg: timm has no such optimizer", "--device abacus: give auto",
+        "--optimizer sdg: timm has no such optimizer", "--device abacus: torch sees no such device",
     ):  # fmt: skip
         assert sum(part in line for line in said) == 1
     assert not list(tmp_path.glob("here/*"))
