@@ -16,7 +16,7 @@ from common.errors import UserError
 from common.files import read_bytes, read_json
 from common.processes import counted
 from common.schema import COUNT, SHARE, Number, check
-from labels import ATTRIBUTES, CLASSES, LAYOUTS, PROBS
+from labels import CLASSES, LAYOUTS, PROBS
 
 # What the files of a run hold; see common/schema.py.
 CONFIG = {
@@ -41,18 +41,13 @@ METRICS = {  # of a run and of a fold
 FOLDS = {"person": str, "fold": Number(int, -1, 2**31)}
 OOF = {"image": str, "person": str, "fold": COUNT, "label": Number(int, 0, CLASSES - 1)}
 OOF |= dict.fromkeys(PROBS, SHARE)
-NUMBERS = "train_loss val_loss lr train_accuracy val_accuracy seconds images_per_s wait_share"
-LOG = {"epoch": COUNT, "macro_f1?": SHARE} | {f"{name}?": Number() for name in NUMBERS.split()}
-TASKS = ("label", "shared", *ATTRIBUTES)
-ALL = "all 18 classes"  # the curve of a fold as a whole
 
 
 def read_table(path, columns):
-    """The frame of a csv with these columns, {name: str or a Number}, and perhaps others.
-
-    A name that ends in ? may be missing. UserError that names the line of what is wrong.
+    """The frame of a csv with these columns, {name: str or a Number}, and perhaps others; UserError
+    that names the line of what is wrong.
     """
-    texts = {name.removesuffix("?"): str for name, kind in columns.items() if kind is str}
+    texts = {name: str for name, kind in columns.items() if kind is str}
     how = {"dtype": texts, "keep_default_na": False, "float_precision": "round_trip"}
     try:
         with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
@@ -61,12 +56,10 @@ def read_table(path, columns):
     except (OSError, ValueError, OverflowError, pd.errors.ParserWarning) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path} is not a readable csv ({reason}); restore it") from None
-    for name, kind in columns.items():
-        column = name.removesuffix("?")
+    for column, kind in columns.items():
         if column not in frame:
-            if column == name:
-                raise UserError(f"{path}: column {column} is missing; restore the file")
-        elif kind is str:
+            raise UserError(f"{path}: column {column} is missing; restore the file")
+        if kind is str:
             stop_at(path, frame[column].isna() | (frame[column] == ""), f"{column} is empty")
         else:
             values = pd.to_numeric(frame[column], errors="coerce").astype(float)
@@ -174,7 +167,7 @@ class FinishedRun:
     config: dict
     oof: pd.DataFrame  # sorted by image
     missing: list = field(default_factory=list)  # folds not trained yet, whose people oof lacks
-    logs: dict = field(default_factory=dict)  # {ALL or a task: log.csv of all folds, with `fold`}
+    seconds: float = math.nan  # of all folds and tasks
     last_epoch: float = math.nan  # macro F1 of the last epochs instead of the kept ones, if known
 
     @property
@@ -199,18 +192,7 @@ def read_run(folder):
     oof = read_oof(folder / "oof.csv", folds, scores)
     missing = sorted(set(folds.fold) - {-1, *oof.fold})
     last = scores.get("last_epoch", {}).get("macro_f1", math.nan)
-    return FinishedRun(folder, config, oof, missing, _read_logs(folder, set(oof.fold)), last)
-
-
-def _read_logs(folder, folds):
-    """{ALL or a task: frame of these folds} of the folder's log.csv files."""
-    parts = {}
-    for key in (ALL, *TASKS):
-        for fold in sorted(folds):
-            path = fold_folder(folder, fold, "" if key == ALL else key, "log.csv")
-            if path.exists():
-                parts.setdefault(key, []).append(read_table(path, LOG).assign(fold=fold))
-    return {key: pd.concat(frames, ignore_index=True) for key, frames in parts.items()}
+    return FinishedRun(folder, config, oof, missing, scores["seconds"], last)
 
 
 def check_same(a, b):

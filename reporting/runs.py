@@ -13,7 +13,7 @@ import metrics
 from common.errors import UserError
 from dataset import Table
 from experiment.comparison import compare, intervals, verdict
-from experiment.reader import ALL, check_same, read_run
+from experiment.reader import check_same, read_run
 from labels import CLASS_NAMES, decode
 from options import LAYOUT_FLAGS, RUNTIME_FLAGS, text_of
 
@@ -49,15 +49,13 @@ class Group:
     @property
     def figures(self):
         """Figures of no interval, means over the seeds, NaN if unknown: the standard deviation of
-        macro F1 over them; macro F1 of the last epochs, not those kept; seconds of all tasks.
+        macro F1 over them; macro F1 of the last epochs, not those kept; seconds.
         """
-        logs = [log for run in self.runs for key, log in run.logs.items() if key != ALL]
-        log = pd.concat([pd.DataFrame(columns=["seconds"], dtype=float), *logs])
         return {
             "sd_over_seeds": pd.Series([result["macro_f1"] for result in self.results]).std(),
             "last_epoch": float(np.mean([run.last_epoch for run in self.runs])),
             "calibration_error": float(np.mean([result["ece"] for result in self.results])),
-            "seconds": log.seconds.sum(min_count=1) / len(self.runs),
+            "seconds": float(np.mean([run.seconds for run in self.runs])),
         }
 
 

@@ -83,7 +83,7 @@ def draw_run(folder, frame, skill, seed=0, last_epoch=None, **options):
     oof = frame[["image", "person", "label"]].copy()
     oof.insert(2, "fold", person % 3)
     oof[PROBS] = joint(probs).round(7)
-    (folder / "fold0" / "label").mkdir(parents=True)
+    folder.mkdir(parents=True)
     oof.sample(frac=1, random_state=seed).to_csv(folder / "oof.csv", index=False)
     folds = oof[["person", "fold"]].drop_duplicates()
     folds.to_csv(folder / "folds.csv", index=False)
@@ -95,11 +95,6 @@ def draw_run(folder, frame, skill, seed=0, last_epoch=None, **options):
     data = {"fingerprint": "0", "people": len(folds), "images": len(frame)}
     config = {"layout": "joint", "seed": seed, "options": recorded, "data": data}
     (folder / "config.json").write_text(json.dumps(config))
-    log = pd.DataFrame({"epoch": [1, 2], "macro_f1": [0.2, 0.4]})
-    log.to_csv(folder / "fold0" / "log.csv", index=False)
-    log = log.assign(train_loss=[2.0, 1.0], val_loss=[2.2, 1.5], seconds=[3.0, 2.5])
-    log = log.assign(images_per_s=[90.0, 110.0], wait_share=0.02)
-    log.to_csv(folder / "fold0" / "label" / "log.csv", index=False)
     return folder
 
 

@@ -168,15 +168,7 @@ def test_edited_folds_are_named(run, change, words):
         reader.read_run(run)
 
 
-@pytest.mark.parametrize("text", ["", "\0", "epoch\nx\n", "a,b\n1\n2,3,4\n", "epoch,lr\n1,inf\n"])
-def test_a_damaged_log_is_named(run, text):
-    (run / "fold1/label/log.csv").write_text(text)
-    with pytest.raises(UserError, match=r"fold1/label/log\.csv") as caught:
-        reader.read_run(run)
-    assert "\n" not in str(caught.value)
-
-
 def test_what_training_writes_is_read_back(tiny):
     for folder in (tiny.joint, tiny.split):
         found = reader.read_run(folder)
-        assert found.oof.image.is_monotonic_increasing and found.logs
+        assert found.oof.image.is_monotonic_increasing and found.seconds > 0

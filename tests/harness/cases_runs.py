@@ -189,7 +189,7 @@ add(
 add("oof.csv is that of another run", REPORT, duplicate("runs/joint2/oof.csv", f"{JOINT}/oof.csv"), error("oof.csv"))  # fmt: skip
 
 
-# ---- metrics.json and log.csv
+# ---- metrics.json
 
 METRICS = {
     "empty": b"",
@@ -207,11 +207,6 @@ for key, value in {"macro_f1": "x", "macro_f1 ": None, "macro_f1  ": 0.99, "last
                    "last_epoch/macro_f1": "x", "folds": "x", "support": 3}.items():  # fmt: skip
     add(f"metrics.json {key.strip()} is {value}", REPORT, of(with_json(key.strip(), value), "metrics.json"),
         error_or_works("metrics.json"))  # fmt: skip
-for file in ("fold0/log.csv", "fold0/label/log.csv"):
-    for name, spoil in {"empty": lambda p: write(p, b""), "binary": lambda p: write(p, bytes(range(256))),
-                        "a header alone": lambda p: lines(p, lambda r: r[:1]), "missing": remove, "a folder": mkdir,
-                        "text": lambda p: lines(p, lambda r: [r[0], "x" + "," * r[0].count(",")])}.items():  # fmt: skip
-        add(f"{file} is {name}", REPORT, of(spoil, file), error_or_works("log.csv"))
 
 
 # ---- best.json and the weights, which say the same of a model

@@ -40,16 +40,6 @@ def test_options_are_shown_as_they_are_typed():
     assert options.text_of(False) == "off" and options.text_of(["a", 3]) == "a 3"
 
 
-def test_seconds_are_of_the_tasks_not_of_the_whole_fold(runs_drawn):
-    root, _ = runs_drawn
-    [group] = runs.read_groups([f"{root / 'a'},{root / 'a2'}"])
-    found = group.figures
-    assert found["seconds"] == 5.5
-    for run in group.runs:
-        run.logs.clear()
-    assert np.isnan(group.figures["seconds"])
-
-
 def test_seeds_of_a_configuration_differ_in_the_seed_alone(runs_drawn):
     root, _ = runs_drawn
     with pytest.raises(UserError, match=r"lr is 0\.001 and 0\.0003"):
