@@ -284,7 +284,7 @@ for name, spoil in {
     "a flipped byte in its head": flip(STATE, 0.0005),
 }.items():  # fmt: skip
     add(f"last.pt is {name}", RESUME, spoil, error(r"last\.pt", "remove|train it again"))
-for key in ("model", "optimizer", "epoch", "history", "best", "predictions", "weights", "updates"):
+for key in ("model", "optimizer", "epoch", "history", "best", "predictions", "updates"):
     add(f"last.pt without {key}", RESUME, edited(lambda s, k=key: s.pop(k)), error(r"last\.pt"))
     add(
         f"last.pt with text for {key}",
