@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 import augment
+import options
 from common import devices
 from common.errors import UserError
 from common.processes import counted, rank, world_size
@@ -18,8 +19,11 @@ class NotFinite(UserError):
 
 
 def load(path, heads, device="cpu"):
-    """(model, ModelInfo) of a file of a run, which must have these heads and be of its place."""
+    """(model, ModelInfo) of a file of a run, which must have these heads, a view of ours (it names
+    folders of mattes) and be of its place.
+    """
     model, info = load_model(path, device)
+    options.check_recorded({k: {"": getattr(info, k)} for k in ("bg", "bg_fill", "crop")}, path)
     if info.heads != tuple(heads):
         raise UserError(f"{path} predicts {', '.join(info.heads)}, not {', '.join(heads)}")
     if info.place != "/".join(path.parts[-3:-1]):

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -255,6 +256,19 @@ def test_weights_of_another_fold_are_named(runs, predict, tmp_path):
     shutil.copy(other / "fold1/label/best.safetensors", other / "fold0/label/best.safetensors")
     with pytest.raises(UserError, match=r"fold0/label/best\.safetensors was saved as fold1/label"):
         predict("--model_dir", other)
+
+
+@pytest.mark.parametrize("change", [{"bg": "../../outside"}, {"crop": "x"}, {"bg_fill": "x"}])
+def test_weights_of_a_stranger_name_no_folder_of_mattes(runs, predict, tmp_path, change):
+    """The digest in the header is right: anybody can reckon it."""
+    other = shutil.copytree(runs[0], tmp_path / "other")
+    path = other / "fold0/label/best.safetensors"
+    model, info = load_model(path)
+    save_model(model, path, replace(info, **change))
+    name = next(iter(change))
+    with pytest.raises(UserError, match=rf"best\.safetensors: .* is no value of the option {name}"):
+        predict("--model_dir", other)
+    assert not list(tmp_path.rglob("outside*"))
 
 
 def test_one_file_is_told_in_words_and_a_folder_in_a_table(runs, predict, drawn, tmp_path, capsys):

@@ -129,9 +129,6 @@ for place in ("../pwned", "/tmp/pwned", "a/../../pwned"):
         set_json(f"{JOINT}/config.json", "layout", place), error("config.json"), then=outside)  # fmt: skip
     add(f"a study called {place}", "tune", f"--study {place}", None, error("--study"), then=outside)
     add(f"a run called {place}", "train", f"--name {place}", None, error("--name"), then=outside)
-    add(f"best.json of mattes in {place}", "inference", "--model_dir runs/split",
-        set_json("runs/split/fold0/mask/best.json", "bg", place),
-        error_or_works("best"), then=outside)  # fmt: skip
     add(f"the weights name the model {place}", "inference", "",
         set_header(f"{JOINT}/fold0/label/best.safetensors",
                    lambda h, p=place: h.update(info=h["info"].replace("test_efficientnet", p))),
