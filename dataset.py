@@ -14,6 +14,7 @@ from torch.nn import functional as F
 import augment
 from common.errors import UserError
 from common.files import read_rows
+from common.processes import counted
 from labels import ATTRIBUTES, HEADS, age_group, encode
 from photos.reading import SUFFIXES, is_junk, is_photo
 
@@ -191,7 +192,8 @@ def split_people(frame, seed, k_fold=0, val_ratio=0.2):
     else:
         held_out = np.floor((place + 1) * val_ratio) > np.floor(place * val_ratio)
         if val_ratio and not held_out.any():
-            raise UserError(f"--val_ratio {val_ratio} of {len(people)} people is nobody")
+            who = counted(len(people), "person", "people")
+            raise UserError(f"--val_ratio {val_ratio} of {who} is nobody")
         fold = np.where(held_out, 0, -1)
     return pd.DataFrame({"person": people.person, "fold": pd.Series(fold, dealt)})
 

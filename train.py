@@ -8,6 +8,7 @@ python train.py --from_run runs/exp --lr 3e-4
 python train.py --resume runs/exp
 """
 
+import re
 import signal
 import sys
 
@@ -39,7 +40,9 @@ def main(argv=None, on_epoch=None):
     tasks of a validated fold, both numbers from 0, with the state saved. It may raise to stop.
     """
     argv = sys.argv[1:] if argv is None else argv
-    if "--dry_run" in argv:
+    # Asked before the flags are parsed, since a dry run tells of all that are wrong.
+    switched = re.findall(r" --dry_run([ =]off\b)?", " ".join(["", *argv]))
+    if switched and not switched[-1]:
         from training.dry_run import dry_run
 
         return dry_run(argv, parse_args)
@@ -63,7 +66,7 @@ def main(argv=None, on_epoch=None):
         try:
             train_folds(run, on_epoch)
         except KeyboardInterrupt:
-            say(f"stopped; go on with: python train.py --resume {run.folder}")
+            say(f"stopped; go on with: {reader.resume_command(run.folder)}")
             sys.exit(130)
         if rank() == 0:
             say(results.summary(results.collect(run.folder), reader.all_folds(run.folder)))

@@ -2,6 +2,7 @@
 
 import io
 import math
+import shlex
 import warnings
 from argparse import Namespace
 from dataclasses import dataclass, field
@@ -159,6 +160,11 @@ def fold_folder(folder, fold, *below):
     return Path(folder, f"fold{fold}", *below)
 
 
+def resume_command(folder):
+    """What a user types to go on with a run."""
+    return f"python train.py --resume {shlex.quote(str(folder))}"
+
+
 @dataclass
 class FinishedRun:
     """What report and inference know of one run folder."""
@@ -186,7 +192,7 @@ def read_run(folder):
     if not (folder / "oof.csv").is_file() or not (folder / "metrics.json").is_file():
         raise UserError(
             f"{folder} has no oof.csv or no metrics.json: finish it "
-            f"(python train.py --resume {folder}), or leave it out if it was trained on everybody"
+            f"({resume_command(folder)}), or leave it out if it was trained on everybody"
         )
     scores = read_metrics(folder / "metrics.json", "macro_f1", "confusion")
     oof = read_oof(folder / "oof.csv", folds, scores)

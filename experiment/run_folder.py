@@ -3,6 +3,7 @@
 import hashlib
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from argparse import Namespace
@@ -23,6 +24,7 @@ from experiment.reader import read_config, read_folds
 
 # Flags that name a file, or a run, whose content is part of the run.
 FILES = ("label_fixes", "init_from")
+# Flags that a run made like another (--from_run) does not take from it.
 OF_A_CALL = {"name", "model_dir", "resume", "fold", "device", "wandb", "from_run", "config"}
 
 
@@ -150,7 +152,7 @@ def stamp():
     """What config.json says of the moment: command, time, commit, versions, hardware."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return {
-        "command": " ".join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "git": _git_commit(),
         "versions": {
@@ -192,7 +194,7 @@ def resumed_args(args, argv):
     given = {word[2:].split("=")[0] for word in argv if word.startswith("--")}
     for name in sorted(given - (options.RUNTIME_FLAGS - {"from_run", "config"})):
         raise UserError(f"--{name}: a resumed run goes on with its own options; leave it out")
-    now = given | OF_A_CALL - {"name", "model_dir", "from_run", "config"}
+    now = given | {"resume", "fold", "device", "wandb"}
     return Namespace(**vars(args) | {k: v for k, v in recorded.items() if k not in now})
 
 

@@ -1,6 +1,7 @@
 """The way from photos to a run folder, on the drawn competition with a tiny model."""
 
 import json
+import shlex
 import shutil
 
 import numpy as np
@@ -221,6 +222,18 @@ def test_not_finite_loss_names_the_batch(go):
 def test_wrong_input_is_one_clear_line(go, words, message):
     with pytest.raises(UserError, match=message):
         train.main(words) if "--resume" in words else go(*words)
+
+
+def test_a_stopped_run_says_how_to_go_on(go, tmp_path, capsys):
+    home = tmp_path / "mine's"
+
+    def stop(fold, epoch, score):
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit, match="130"):
+        go("--model_dir", str(home), on_epoch=stop)
+    command = capsys.readouterr().out.splitlines()[-1].partition("go on with: python train.py ")[2]
+    assert train.main(shlex.split(command)) == home / "exp"
 
 
 def test_resume_takes_no_other_options(go):

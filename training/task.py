@@ -124,7 +124,7 @@ class Task:
         steps = len(steps_of(photos, chosen["batch_size"]))
         return (
             f"{chosen['model']} ({millions:.1f} million parameters, {number}), view {chosen['bg']} "
-            f"at {size}, {counted(chosen['epochs'], 'epoch')} of {steps} steps"
+            f"at {size}, {counted(chosen['epochs'], 'epoch')} of {counted(steps, 'step')}"
         )
 
     # ---- what train_epoch() needs

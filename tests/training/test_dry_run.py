@@ -16,11 +16,11 @@ def dry(drawn, tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
 
-    def go(*words):
-        base = ["--dry_run", "--data_dir", drawn / "train", "--cache_dir", tmp_path / "cache"]
+    def go(*words, switch="--dry_run"):
+        base = [*switch.split(), "--data_dir", drawn / "train", "--cache_dir", tmp_path / "cache"]
         base += ["--model", "test_efficientnet", "--weights", "none", "--resize", "32", "24"]
         base += ["--matte_dir", tmp_path / "mattes"]
-        assert train.main([*map(str, base), *words]) is None
+        assert (train.main([*map(str, base), *words]) is None) == ("off" not in switch)
         return sorted(path.name for path in (tmp_path / "here").iterdir())
 
     return go
@@ -67,6 +67,13 @@ def test_it_refuses_what_a_run_refuses(dry, tiny, capsys, words, message):
     with pytest.raises(UserError, match="1 problem to solve first"):
         dry(*words.replace("JOINT", str(tiny.joint)).split())
     assert re.search(message, capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("switch", ["--dry_run=on", "--dry_run off", "--dry_run --dry_run=off"])
+def test_it_may_be_switched_on_and_off(dry, capsys, switch):
+    left = dry("--epochs", "1", "--batch_size", "999", switch=switch)
+    assert ", 1 epoch of 1 step\n" in capsys.readouterr().out
+    assert left == (["runs"] if "off" in switch else ["dry_run.png"])
 
 
 def test_a_loss_that_is_not_finite_is_refused(dry):
