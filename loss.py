@@ -4,10 +4,11 @@ To add a loss, write a function like focal() and name it in PER_SAMPLE.
 """
 
 import torch
-from torch import distributed as dist
 from torch.nn import functional as F
 
+from common.devices import sum_over_ranks
 from common.flags import weighted_sum
+from common.processes import world_size
 
 CENTRE, SCALE = 40.0, 12.0  # in years, of the age that a model predicts
 GAMMA = 2.0  # of the focal loss, the paper's choice
@@ -45,18 +46,15 @@ def soft_f1(logits, targets, total):
     """
     p = logits.softmax(1)
     sums = torch.stack([torch.minimum(p, targets).sum(0), p.sum(0), targets.sum(0)])
-    processes = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-    if processes > 1:
-        # The value is that of all processes, the gradient that of this one's samples.
-        everyone = sums.detach().clone()
-        dist.all_reduce(everyone)
-        sums = sums + (everyone - sums.detach())
+    # The value is that of all processes, the gradient that of this one's samples.
+    everyone = sum_over_ranks(sums.detach().clone())
+    sums = sums + (everyone - sums.detach())
     both, predicted, true = sums
     present = true.detach() > 0
     f1 = 2 * both / (predicted + true).clamp_min(1e-12)
     loss = 1 - (f1 * present).sum() / present.sum().clamp_min(1)
     loss = loss * true.detach().sum() / total  # 1, or the share of this step's accumulated batches
-    return loss - loss.detach() * (1 - 1 / processes)
+    return loss - loss.detach() * (1 - 1 / world_size())
 
 
 PER_SAMPLE = {"cross_entropy": cross_entropy, "focal": focal}

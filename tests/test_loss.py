@@ -3,6 +3,7 @@
 The references are imported in the tests, since the second process imports this file too.
 """
 
+import os
 from datetime import timedelta
 
 import pytest
@@ -197,12 +198,14 @@ def slice_gradients(rank, port):
     """
     address = f"tcp://127.0.0.1:{port}"
     dist.init_process_group("gloo", address, timeout=timedelta(seconds=60), rank=rank, world_size=2)
+    os.environ["WORLD_SIZE"] = "2"
     try:
         found = [gradient(*case, slice(25) if rank == 0 else slice(25, 40), 40) for case in CASES]
         for pair in found:
             for value in pair:
                 dist.all_reduce(value)
     finally:
+        del os.environ["WORLD_SIZE"]
         dist.destroy_process_group()
     return found
 
