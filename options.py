@@ -6,6 +6,7 @@ config.json and the search space come from the table. This file imports neither 
 that a wrong flag is answered at once; whether timm has a model is checked later (training/run.py).
 """
 
+import re
 from functools import partial
 from pathlib import Path
 
@@ -165,6 +166,12 @@ def parse_args(argv=None):
     args = make_parser().parse_args(argv)
     check(args)
     return args
+
+
+def is_dry_run(argv):
+    """Whether --dry_run is on. Asked before the flags are parsed: it tells all that are wrong."""
+    switched = re.findall(r" --dry_run([ =]off\b)?", " ".join(["", *argv]))
+    return bool(switched) and not switched[-1]
 
 
 def training_options(args):

@@ -8,7 +8,6 @@ python train.py --from_run runs/exp --lr 3e-4
 python train.py --resume runs/exp
 """
 
-import re
 import signal
 import sys
 
@@ -40,9 +39,7 @@ def main(argv=None, on_epoch=None):
     tasks of a validated fold, both numbers from 0, with the state saved. It may raise to stop.
     """
     argv = sys.argv[1:] if argv is None else argv
-    # Asked before the flags are parsed, since a dry run tells of all that are wrong.
-    switched = re.findall(r" --dry_run([ =]off\b)?", " ".join(["", *argv]))
-    if switched and not switched[-1]:
+    if options.is_dry_run(argv):
         from training.dry_run import dry_run
 
         return dry_run(argv, parse_args)
