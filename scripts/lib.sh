@@ -30,12 +30,12 @@ batch() {
 }
 
 # start COMMAND...: runs it; in the background, as soon as fewer than PROCESSES run, if there may be
-# several. Fails if one has failed.
+# several. Fails if one has failed: one that has ended stays in `jobs -p` until wait tells how.
 start() {
     if [ "$PROCESSES" -le 1 ]; then
         "$@"
     else
-        while [ "$(jobs -rp | wc -l)" -ge "$PROCESSES" ]; do wait -n; done
+        while [ "$(jobs -p | wc -l)" -ge "$PROCESSES" ]; do wait -n; done
         OMP_NUM_THREADS=1 "$@" &
     fi
 }

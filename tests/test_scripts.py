@@ -109,6 +109,19 @@ def test_a_batch_goes_on_where_it_was(home):
     assert "--name backbone-resnet101-s42" in third
 
 
+def test_a_run_that_fails_beside_another_stops_the_batch(home):
+    """Also one that ends while the shell does something else, here `wc`."""
+    (home / ".venv/bin/python").write_text(
+        '#!/bin/sh\necho "$@"\ncase "$*" in *bad*) exit 2;; *good*) exec sleep 3;; esac\n'
+    )
+    wc = home / "wc"
+    wc.write_text('#!/bin/sh\nsleep 0.3\nexec /usr/bin/wc "$@"\n')
+    wc.chmod(0o755)
+    variables = {"PATH": f"{home}:/usr/bin:/bin", "PROCESSES": "2", "MODELS": "good bad next"}
+    done = run("bash", "scripts/backbones.sh", home=home, **variables)
+    assert done.returncode == 2 and "--model next" not in done.stdout
+
+
 def parsed(home, script, **variables):
     """{command: [its Namespace]} of what a script starts."""
     found = {}
