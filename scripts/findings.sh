@@ -58,10 +58,8 @@ control() {
     [ -d "$data" ] || $python demo.py --out "$data" --people 120 --background_bias "$1"
     for seed in $SEEDS; do
         for view in none grabcut; do
-            run=bias-$1-$view-s$seed
-            [ -f "$RUNS/$run/metrics.json" ] ||
-                start $python train.py --data_dir "$data/train" --model_dir "$RUNS" --name "$run" \
-                    --seed "$seed" --bg "$view" --val_ratio 0 --epochs 10 --resize 64 48
+            DATA=$data/train FOLDS=0 EPOCHS=10 SIZE="64 48" EXTRA="" \
+                train "bias-$1-$view-s$seed" --seed "$seed" --bg "$view" --val_ratio 0
         done
     done
     wait_for_runs

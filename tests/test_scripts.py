@@ -161,6 +161,23 @@ def test_findings_give_the_rivals_as_many_steps(home):
     assert pages["runs/joint-none-averaged-split-none.html"][:1] == rivals
 
 
+def test_the_control_of_the_findings_goes_on_where_it_was(home):
+    for name, file in [("none", "metrics.json"), ("grabcut", "config.json")]:
+        folder = home / f"runs/bias-0.9-{name}-s1"
+        folder.mkdir(parents=True)
+        (folder / file).write_text("{}")
+    done = run("bash", "scripts/findings.sh", home=home, SEEDS="1")
+    told = [line for line in done.stdout.splitlines() if "bias-0.9" in line]
+    assert done.returncode == 0 and told[:2] == [
+        "runs/bias-0.9-none-s1: finished already",
+        "train.py --resume runs/bias-0.9-grabcut-s1",
+    ]
+    [first, _] = [line.split() for line in done.stdout.splitlines() if "--name bias-0-" in line]
+    options = train.parse_args(first[1:])
+    assert options.data_dir == "runs/drawn-0/train" and options.resize[""] == [64, 48]
+    assert (options.k_fold, options.val_ratio, options.epochs[""]) == (0, 0, 10)
+
+
 def test_intervals_are_drawn_of_pages_of_two(tmp_path):
     def page(name, *runs):
         folder = tmp_path / f"{name}_tables"
