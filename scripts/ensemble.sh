@@ -12,9 +12,10 @@ set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 runs=("$@")
 [ ${#runs[@]} -gt 0 ] || runs=(runs/*/)
-out=${OUT:-output}
+out=${OUT:-output} best=${BEST:-3}
+[[ $best =~ ^[1-9][0-9]*$ ]] || fail "BEST is $best; give a number of runs"
 
-best=$($python - "${BEST:-3}" "${runs[@]}" <<'PYTHON'
+best=$($python - "$best" "${runs[@]}" <<'PYTHON'
 import json, pathlib, sys
 
 ranked = []
@@ -22,7 +23,7 @@ for folder in map(pathlib.Path, sys.argv[2:]):
     if (folder / "metrics.json").exists() and (folder / "oof.csv").exists():
         config = json.loads((folder / "config.json").read_text())
         result = json.loads((folder / "metrics.json").read_text())
-        whole = 0 < config["options"]["k_fold"] <= len(result["folds"])
+        whole = 0 < config["options"]["k_fold"] <= len(result.get("folds", ()))
         if whole and "oof_of" not in config:
             ranked.append((result["macro_f1"], str(folder)))
 for score, folder in sorted(ranked, reverse=True)[: int(sys.argv[1])]:
@@ -31,10 +32,9 @@ for score, folder in sorted(ranked, reverse=True)[: int(sys.argv[1])]:
 PYTHON
 )
 [ -n "$best" ] || fail "no finished run with --k_fold among ${runs[*]}"
+mapfile -t best <<< "$best"
 
-# shellcheck disable=SC2086
-$python inference.py --model_dir $best --data_dir "${EVAL:-data/eval}" \
+$python inference.py --model_dir "${best[@]}" --data_dir "${EVAL:-data/eval}" \
     --output_dir "$out" --tta flip --save_probs
-# shellcheck disable=SC2086
-$python inference.py --model_dir $best --oof "$out/ensemble" --tta flip \
+$python inference.py --model_dir "${best[@]}" --oof "$out/ensemble" --tta flip \
     ${DATA:+--train_dir "$DATA"}

@@ -72,6 +72,7 @@ def test_wrong_use_ends_in_one_line(home):
         (["ablation.sh"], {"LAYOUTS": "round"}, "LAYOUTS has round"),
         (["ablation.sh"], {"SAMPLERS": "maybe"}, "SAMPLERS has maybe"),
         (["ensemble.sh"], {}, "no finished run"),
+        (["ensemble.sh"], {"BEST": "all"}, "BEST is all"),
     ]:
         done = run("bash", f"scripts/{words[0]}", *words[1:], home=home, **variables)
         assert done.returncode == 2 and expected in done.stderr, words
@@ -241,13 +242,18 @@ def test_score_names_what_is_wrong_with_a_submission(tmp_path, table, message):
 
 
 def test_ensemble_takes_the_best_runs_over_all_people(home):
-    """No hold-out run, no part of a run, no ensemble; then it is scored out of fold."""
+    """No hold-out run, no part of a run, none of an older version, no ensemble; then it is scored
+    out of fold.
+    """
     runs = {"a": (0.5, 5, {}), "b": (0.7, 5, {}), "c": (0.6, 5, {}), "hold": (0.9, 0, {})}
     runs |= {"ensemble": (0.8, 5, {"oof_of": ["a", "b"]}), "part": (0.9, 5, {})}
+    runs["older"] = 0.9, 5, {}
     for name, (score, folds, more) in runs.items():
         folder = home / "runs" / name
         folder.mkdir(parents=True)
         result = {"macro_f1": score, "folds": [{}] * (1 if name == "part" else folds)}
+        if name == "older":
+            del result["folds"]
         (folder / "metrics.json").write_text(json.dumps(result))
         (folder / "config.json").write_text(json.dumps({"options": {"k_fold": folds}} | more))
         (folder / "oof.csv").write_text("")
@@ -258,6 +264,11 @@ def test_ensemble_takes_the_best_runs_over_all_people(home):
     assert submission.model_dir == score.model_dir == ["runs/b", "runs/c"]
     assert submission.tta == score.tta and submission.output_dir == "out"
     assert (score.oof, score.train_dir) == ("out/ensemble", "photos")
+    (home / "runs/b").rename(home / "runs/b 2")
+    python = home / ".venv/bin/python"
+    python.write_text(python.read_text().replace('echo "$@"', "printf '%s\\n' \"$@\""))
+    done = run("bash", "scripts/ensemble.sh", home=home)
+    assert done.stdout.splitlines().count("runs/b 2") == 2
 
 
 def test_weights_of_a_changed_package_are_refused(tmp_path):
