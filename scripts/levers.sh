@@ -5,7 +5,8 @@
 #
 # The first condition is shared-none of scripts/findings.sh, trained here if it is not there. A
 # change takes 2 minutes for 421 people on 2 cores; with one seed a page says "these two runs", so
-# add SEEDS for what looks good. LEVERS chooses some by name. Other variables: lib.sh.
+# add SEEDS for what looks good. LEVERS chooses some by name. The weights of lite1 and lite2 are
+# fetched first. Other variables: lib.sh.
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 SEEDS=${SEEDS:-1} FOLDS=${FOLDS:-3} EPOCHS=${EPOCHS:-6} SIZE=${SIZE:-96 72}
@@ -21,6 +22,9 @@ lever() {
     fi
 }
 
+if [[ -z ${LEVERS:-} || $LEVERS == *lite* ]]; then
+    $python scripts/fetch_weights.py --also lite1 lite2
+fi
 condition shared-none --shared_backbone
 # How age is learned.
 lever age_mse --age_mse 0.3

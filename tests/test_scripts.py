@@ -207,6 +207,8 @@ def test_levers_change_one_thing_each(home):
     base, years, pixels = ({**vars(each), "name": ""} for each in found["train.py"])
     assert {key for key in base if base[key] != years[key]} == {"age_mse"}
     assert {key for key in base if base[key] != pixels[key]} == {"resize"}
+    fetched, *_ = commands(run("bash", "scripts/levers.sh", home=home))  # no hub is needed
+    assert fetched == ["scripts/fetch_weights.py", "--also", "lite1", "lite2"]
 
 
 def test_score_is_that_of_scikit_learn(tmp_path):
