@@ -31,8 +31,8 @@ FLAGS = {
         Option("save_probs", False, None, "also write output_probs.csv (ImageID, p0..p17)"),
         Option("oof", None, str, "score the held-out training photos instead; this folder is one "
                "more run for report.py"),
-        Option("train_dir", None, str, "the photos that the runs were trained on, for --oof and "
-               "--decision", unset="the --data_dir of the first run"),
+        Option("train_dir", None, str, "the photos that the runs were trained on, for --oof",
+               unset="the --data_dir of the first run"),
     ],
     "how": [
         Option("tta", "none", one_of(*TTA), "|".join(TTA) + ": average over flips, zooms of .9, 1 "
@@ -40,9 +40,8 @@ FLAGS = {
         Option("ensemble_weights", None, number(float, 1e-6, 1e6), "one weight a run", count="+",
                unset="equal"),
         Option("vote", False, None, "each model votes for a class, instead of the average"),
-        Option("decision", "argmax", one_of("argmax", "f1", "prior"), "argmax|f1|prior: f1 "
-               "takes class weights that maximise macro F1 on the runs' OOF; prior those of "
-               "(class frequency)^-1/2"),
+        Option("decision", "argmax", one_of("argmax", "prior"), "argmax|prior: prior weighs the "
+               "classes by (frequency)^-1/2, so that rare ones are predicted more often"),
         Option("batch_size", 256, number(int, 1), "photos a batch, on a CPU at most 32"),
         Option("device", "auto", str, "auto|cpu|cuda|cuda:1|mps ..."),
         Option("cache_dir", "cache", str, "folder of the decoded photos"),

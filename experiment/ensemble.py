@@ -14,7 +14,7 @@ from common.errors import UserError
 from common.files import write_csv
 from common.processes import counted, rank, say
 from dataset import read_train
-from experiment import decision, oof, reader, results
+from experiment import oof, reader, results
 from experiment.predictions import NotFinite, load, predict
 from labels import ATTRIBUTES, CLASSES, IN_WORDS, LAYOUTS, PROBS, decode, joint, marginals
 from photos.views import build_views
@@ -89,7 +89,9 @@ def write_submission(args, runs, source, device):
     """Predicts the photos of `source` with runs, [open_models()], and writes output.csv, with
     --images also predictions.csv, with --save_probs the probabilities.
     """
-    weights = decision_weights(args, runs, device) if args.decision != "argmax" else 1
+    weights = 1
+    if args.decision == "prior":
+        weights = oof.prior_weights(oof.read_runs(args.model_dir[:1])[0].oof.label)
     matting = matte.Matting(args.matte_dir, on_error=args.on_error)
     photos, names = Photos(source, matting, args, device), source[1]
     probs = [sum(map(photos.predict, run.values())) / len(run) for run in runs]
@@ -126,24 +128,15 @@ def in_words(names, probs, answers):
     return pd.DataFrame(table)
 
 
-def decision_weights(args, runs, device):
-    """(18,) weights of --decision, from OOF probabilities as the photos themselves get them."""
-    known = oof.read_runs(args.model_dir, args.decision)
-    if args.tta == "none" and not args.vote:
-        probs = np.average([run.probs for run in known], 0, args.ensemble_weights)
-    else:
-        probs = predict_oof(args, known, runs, device)
-    oof.nested(probs, known[0].oof, args.decision)
-    return decision.learnt(args.decision, probs, known[0].oof.label.to_numpy())
-
-
 def write_oof(args, runs, device):
     """Scores the runs together out of fold, as --tta, --vote, --decision ... say, into --oof."""
     oof.check_target(args.oof)
-    start, known = time.perf_counter(), oof.read_runs(args.model_dir, args.decision)
+    start, known = time.perf_counter(), oof.read_runs(args.model_dir)
+    if args.decision == "prior" and known[0].oof.fold.nunique() < 2:
+        raise UserError(f"{known[0].folder} has one fold: --oof --decision prior needs --k_fold")
     probs = predict_oof(args, known, runs, device)
-    if args.decision != "argmax":
-        probs = oof.nested(probs, known[0].oof, args.decision)
+    if args.decision == "prior":
+        probs = oof.by_prior(probs, known[0].oof)
     if rank() == 0:
         oof.write(args.oof, known, probs, args, time.perf_counter() - start)
 

@@ -1,7 +1,7 @@
-"""The out-of-fold score of whatever inference can do: TTA, votes, ensembles, decision rules.
+"""The out-of-fold score of whatever inference can do: TTA, votes, ensembles, --decision prior.
 
-Runs may have different folds if all together hold out the same people. Where a rule is learnt fold
-by fold, the folds are those of the first run.
+Runs may have different folds if all together hold out the same people. The prior of a fold is that
+of the other folds of the first run.
 """
 
 from pathlib import Path
@@ -13,23 +13,22 @@ import metrics
 from common.errors import UserError
 from common.files import check_writable, write_csv, write_json
 from common.processes import say
-from experiment import decision, reader, results, run_folder
+from experiment import reader, results, run_folder
 from labels import CLASSES, PROBS
 from options import LAYOUT_FLAGS, RUNTIME_FLAGS, text_of
 
+TAU = 0.5  # of prior_weights(); 1 would aim at balanced accuracy, and macro F1 needs precision too
 FILES = ("config.json", "folds.csv", "oof.csv", "metrics.json")
 
 
-def read_runs(folders, decision="argmax"):
+def read_runs(folders):
     """[FinishedRun] whose out-of-fold predictions can be averaged, all in one order of images;
-    UserError if they cannot, or if the first has too few folds for the decision.
+    UserError if they cannot.
     """
     known = []
     for folder in map(Path, folders):
         known.append(reader.read_run(folder))
         reader.check_same(known[0], known[-1])
-    if decision != "argmax" and known[0].oof.fold.nunique() < 2:
-        raise UserError(f"{known[0].folder} has one fold: --decision {decision} needs --k_fold")
     return known
 
 
@@ -46,13 +45,23 @@ def predict(run, models, names, predict_fold):
     return probs
 
 
-def nested(probs, oof, rule):
-    """(N, 18) probabilities after weights that the other folds have picked; says what they gain."""
-    labels = oof.label.to_numpy()
-    weighted = probs * decision.nested_weights(probs, labels, oof.fold.to_numpy(), rule)
+def prior_weights(labels):
+    """(18,) weights of the classes, (frequency)^-TAU: logits adjusted after training (Menon et al.
+    2021, arXiv:2007.07314). labels (N,); a class without an image counts as having one.
+    """
+    return np.maximum(np.bincount(labels, minlength=CLASSES), 1.0) ** -TAU
+
+
+def by_prior(probs, oof):
+    """(N, 18) probabilities weighed by the prior, those of a fold by that of the other folds; says
+    what it gains.
+    """
+    labels, folds, weighted = oof.label.to_numpy(), oof.fold.to_numpy(), probs.copy()
+    for fold in np.unique(folds):
+        weighted[folds == fold] *= prior_weights(labels[folds != fold])
     say(
         f"OOF macro F1: argmax {metrics.macro_f1(labels, probs.argmax(1)):.4f}, "
-        f"decision {rule} {metrics.macro_f1(labels, weighted.argmax(1)):.4f} (nested by fold)"
+        f"decision prior {metrics.macro_f1(labels, weighted.argmax(1)):.4f}"
     )
     return weighted / weighted.sum(1, keepdims=True)
 

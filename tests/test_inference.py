@@ -132,18 +132,6 @@ def test_tta_is_a_plain_loop_over_torchvisions_variants(runs, predict, drawn, ho
     assert np.abs(plain.to_numpy() - expected).max() > 1e-3
 
 
-def test_decision_f1_uses_the_oof(runs, predict, capsys):
-    probs, answers = predict("--model_dir", runs[0], "--decision", "f1")
-    assert "nested by fold" in capsys.readouterr().out
-    from experiment import decision
-
-    oof = pd.read_csv(runs[0] / "oof.csv")
-    weights = decision.weights(oof[PROBS].to_numpy(), oof.label.to_numpy())
-    assert (answers == (probs.to_numpy() * weights).argmax(1)).all()
-    with pytest.raises(UserError, match=r"which .* lacks: compare runs"):
-        predict("--model_dir", *runs, "--decision", "f1")
-
-
 def test_unreadable_photo_stops_or_gets_the_mean(runs, predict, drawn, tmp_path, capsys):
     data = tmp_path / "eval"
     shutil.copytree(drawn / "eval", data)

@@ -36,11 +36,11 @@ for argv in (
 ):  # fmt: skip
     add("train", argv, works())
 for argv in (
-    "", "--tta flip", "--tta both", "--vote", "--save_probs", "--decision f1", "--oof runs/oof",
+    "", "--tta flip", "--tta both", "--vote", "--save_probs", "--oof runs/oof",
     "--oof runs/oof --tta flip", "--model_dir runs/joint runs/joint2 --ensemble_weights 2 1",
     "--images data/eval/images", "--model_dir runs/split", "--model_dir runs/all",
     "--batch_size 1", "--model_dir runs/joint runs/split runs/all", "--output_dir a/b/c",
-    "--oof runs/oof --decision f1 --vote", "--decision prior",
+    "--oof runs/oof --decision prior --vote", "--decision prior",
 ):  # fmt: skip
     add("inference", argv, works())
 for argv in ("", "--overwrite", "--bg grabcut grabcut", "--data_dir data/eval", "--matte_dir a/b",
@@ -124,7 +124,7 @@ WRONG = {
 --output_dir space.json | --output_dir /proc/x | --oof runs/joint | --oof data/train
 --oof space.json | --oof x --images data/eval/images | --oof x --save_probs | --decision x
 --oof /proc/x | --batch_size 0 | --batch_size x | --device mps | --device meta | --device cuda
---device x | --train_dir nosuch --decision f1 --tta flip | --cache_dir space.json
+--device x | --oof x --train_dir nosuch | --cache_dir space.json
 --cache_dir /proc/x | --matte_dir space.json --model_dir runs/split | --on_error x | --nosuch
 """,
     "preprocess": """
@@ -161,7 +161,7 @@ for command, block in WRONG.items():
 add("inference", "--images nosuch", error("--images", never="--data_dir"))
 add("inference", "--images space.json", error("space.json", never="--data_dir"))
 add("inference", "--images empty", error("empty", never="--data_dir"), mkdir("empty"))
-add("inference", "--decision f1 --model_dir runs/split", error("--k_fold"))
+add("inference", "--oof x --decision prior --model_dir runs/split", error("--k_fold"))
 add("inference", "--model_dir runs/all --oof x", error("runs/all"))
 add("inference", "--model_dir runs/oof --oof x", error("runs/oof"))
 for argv in ("runs/joint,runs/split", "runs/joint,runs/joint", "runs/joint,runs/joint2,runs/joint"):

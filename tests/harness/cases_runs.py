@@ -37,7 +37,7 @@ STATE = f"{HALF}/fold0/label/last.pt"
 RESUME = ("train", f"--resume {HALF}", HALF)
 PREDICT = ("inference", "--save_probs", JOINT)
 SCORE = ("inference", "--oof runs/oof", JOINT)
-DECIDE = ("inference", "--decision f1", JOINT)
+DECIDE = ("inference", "--decision prior", JOINT)
 REPORT = ("report", f"--model_dir {JOINT}", JOINT)
 
 
