@@ -254,9 +254,9 @@ class Epoch:
     def batch(self, rows):
         """(images, own, targets) of the samples `rows`, a slice.
 
-        images: float32 (n, 3, H, W), augmented and normalised, or (n, F) features; own: {head:
-        int64 (n,)}; targets: the same, or with mixing {head: float32 (n, classes)}; and where
-        the model predicts them, float32 "years" (n,).
+        images: float32 (n, 3, H, W), augmented and normalised; own: {head: int64 (n,)};
+        targets: the same, or with mixing {head: float32 (n, classes)}; and where the model
+        predicts them, float32 "years" (n,).
         """
         photos, images = self.photos[rows], self._images(rows)
         own = {head: self._target(head, photos) for head in self.options["heads"]}
@@ -267,7 +267,7 @@ class Epoch:
             for name, other in self._targets(self.photos[partners]).items():
                 weight = share[:, None] if other.dim() == 2 else share
                 targets[name] = torch.lerp(other, targets[name], weight)
-        if self.options.get("channels_last") and images.dim() == 4:
+        if self.options.get("channels_last"):
             images = images.contiguous(memory_format=torch.channels_last)
         return images, own, targets
 
@@ -289,7 +289,5 @@ class Epoch:
         start = time.perf_counter()
         pixels = self.data.pixels.batch(self.photos[rows], self.views[rows], self.backgrounds[rows])
         self.waited += time.perf_counter() - start
-        if pixels.dim() == 2:
-            return pixels
         draws, strength = self.draws[rows], self.options["augmentation"]
         return augment.apply(pixels, draws, *self.normalization, strength)

@@ -26,7 +26,7 @@ class Classifier(nn.Module):
 
     years: whether there is an output of the age, standardised, too.
 
-    forward(images): images are float (n, 3, H, W), normalised, or the backbone's features (n, F).
+    forward(images): images are float (n, 3, H, W), normalised.
     Returns {head: (n, classes of the head) logits} and perhaps "years": (n,).
     """
 
@@ -39,8 +39,7 @@ class Classifier(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, images):
-        features = self.backbone(images) if images.dim() == 4 else images
-        logits = self.head(features)
+        logits = self.head(self.backbone(images))
         classes = logits[:, :-1] if self.years else logits
         result = dict(zip(self.heads, classes.split(self.sizes, dim=1), strict=True))
         if self.years:

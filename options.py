@@ -41,11 +41,6 @@ def criterion(word):
     return word
 
 
-def stages(word):
-    """--freeze: a number of stages, or all."""
-    return word if word == "all" else whole(0)(word)
-
-
 whole, real = partial(flags.number, int), partial(flags.number, float)
 Each = partial(Option, by_attribute=True)  # may be overridden by attribute
 Where = partial(Option, runtime=True)  # says where and how, not what is learned
@@ -114,8 +109,6 @@ OPTIONS = {
         Each("weights", "auto", str, "auto (weights/<model>.safetensors or timm's), none, a file"),
         Each("drop_rate", 0.0, real(0, 0.95), "dropout before the head"),
         Each("drop_path", 0.0, real(0, 0.95), "stochastic depth"),
-        Each("freeze", 0, stages, "the first N stages of the backbone, from the stem on, do not "
-             "learn; all: its outputs are computed once, and photos are not augmented"),
         Each("age_mse", 0.0, real(0), "weight of a squared error of the age / 12 years", bare=0.3),
         Each("criterion", "cross_entropy", criterion,
              "|".join(CRITERIA) + ", or a sum such as f1*0.4+focal*0.6"),
@@ -253,8 +246,6 @@ def _problems_of_task(options):
         yield f"--weights {weights}: no such file; give a file, auto or none"
     if len(mixes) > 1:
         yield f"--{mixes[0]} and --{mixes[1]} exclude each other: choose one"
-    if options["freeze"] == "all" and mixes:
-        yield f"--freeze all computes features once: leave out --{mixes[0]}"
     if options["keep"] == "last" and options["early_stop"]:
         yield "--keep last chooses no epoch, --early_stop does: leave one out"
     for head, name in options["criterion"].items():

@@ -64,11 +64,9 @@ def predict(model, pixels, photos, info, batch_size=256, tta=augment.TTA["none"]
         for view in range(pixels.views):
             images = pixels.batch(photos[rows], view)
             for flip, scale in tta:
-                batch = images
-                if images.dim() == 4:  # else a frozen backbone's features
-                    batch = augment.variant(images, mean, std, flip, scale)
-                    if info.channels_last:
-                        batch = batch.contiguous(memory_format=torch.channels_last)
+                batch = augment.variant(images, mean, std, flip, scale)
+                if info.channels_last:
+                    batch = batch.contiguous(memory_format=torch.channels_last)
                 with autocast:
                     logits = model(batch)
                 for head, probs in probabilities(logits).items():

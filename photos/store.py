@@ -67,11 +67,11 @@ class Pixels:
     """The pixels of N photos in V views, as batches on a device.
 
     layers: of each view, {name: a Rows, or a uint8 (N, C, H, W) array}; broken: {index: message}
-    of unreadable photos, whose pixels are zero; key: names what the pixels were made from.
+    of unreadable photos, whose pixels are zero.
     """
 
-    def __init__(self, layers, broken, device, key=""):
-        self.key, self.count = key, len(layers[0]["pixels"])
+    def __init__(self, layers, broken, device):
+        self.count = len(layers[0]["pixels"])
         self.device, self.broken, self.views = torch.device(device), broken, len(layers)
         size = sum(layer.nbytes for view in layers for layer in view.values())
         on_gpu = self.device.type == "cuda"
@@ -120,7 +120,7 @@ def load(root, names, views, cache_dir, *, matte_dir=None, on_error="stop", devi
     Pixels.broken; a matte that is missing, or that of another photo, is a UserError
     (background/pixels.py makes them first).
     """
-    matte_dir, layers, broken, keys = Path(matte_dir or reading.default_matte_dir(root)), [], {}, []
+    matte_dir, layers, broken = Path(matte_dir or reading.default_matte_dir(root)), [], {}
     for view in views:
         fills, arrays = RANDOM if view.fill == "random" else {"pixels": view.fill}, {}
         for kind, fill in fills.items():
@@ -128,9 +128,8 @@ def load(root, names, views, cache_dir, *, matte_dir=None, on_error="stop", devi
             path, bad = _open(root, names, wanted, matte_dir, Path(cache_dir), on_error)
             broken |= bad
             arrays[kind] = Rows(path, (len(names), *_shape(wanted)))
-            keys.append(path.stem)
         layers.append(arrays)
-    return Pixels(layers, broken, device, "+".join(keys))
+    return Pixels(layers, broken, device)
 
 
 def _open(root, names, view, matte_dir, cache_dir, on_error):

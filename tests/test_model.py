@@ -189,7 +189,6 @@ def test_years_are_one_output_more(tmp_path):
         plain = features @ made.head.weight.T + made.head.bias
     torch.testing.assert_close(found["age"], plain[:, :3])
     torch.testing.assert_close(found["years"], plain[:, 3])
-    torch.testing.assert_close(made(features)["age"], found["age"])  # features for photos
     assert set(model.probabilities(found)) == {"age"}
     model.save_model(made, tmp_path / "a.safetensors", replace(INFO, heads=("age",), years=True))
     again, _ = model.load_model(tmp_path / "a.safetensors")

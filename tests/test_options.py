@@ -100,7 +100,7 @@ def test_one_parse_leaves_no_trace_in_the_next():
         ("--aug strong", ["did you mean --augmentation?"]),
         ("--pretrained", ["did you mean --weights?"]),
         ("--weighted", ["did you mean --weighted_sampler?"]),
-        ("--freeze_backbone", ["did you mean --freeze?"]),
+        ("--amp_dtype bf16", ["did you mean --amp?"]),
         ("--colour red", ["unrecognized arguments: --colour", "--help lists"]),
         ("--seed -1", ["--seed", "'-1' is not a whole number of at least 0"]),
         ("--name ../../x", ["--name", "is not the name of a folder"]),

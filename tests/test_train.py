@@ -260,10 +260,10 @@ def test_unreadable_photo_stops_or_is_left_out(go, drawn, tmp_path, capsys):
 def test_a_run_of_an_older_version_is_told_apart(go):
     folder = go("--name", "older", "--epochs", "1")
     config = read(folder / "config.json")
-    del config["options"]["freeze"]
+    del config["options"]["ema"]
     config["git"] = "abc123"
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match="in --freeze: go on with that, which was abc123"):
+    with pytest.raises(UserError, match="in --ema: go on with that, which was abc123"):
         train.main(["--resume", str(folder)])
 
 

@@ -42,7 +42,7 @@ def choose(tasks, device, cache_dir, data):
         photos = len(data[task].train) * data[task].pixels.views
         steps = of["epochs"] * math.ceil(photos / of["batch_size"])
         chosen[task] = of | usual(of, device)
-        if "auto" in (of["amp"], of["compile"]) and steps >= LEAST_STEPS and of["freeze"] != "all":
+        if "auto" in (of["amp"], of["compile"]) and steps >= LEAST_STEPS:
             best, spent = _fastest(of, steps, device, cache_dir)
             told = ", ".join(f"{name} {seconds / steps:.3g}" for name, seconds in spent.items())
             say(f"{task} trains in {_name(best)}; seconds a step: {told}")
@@ -84,7 +84,7 @@ def compiled(network, how):
 
 def remembered_time(of, device, cache_dir):
     """The time_steps() of a task's options, taken now or at an earlier time."""
-    names = (*NAMES, "model", "resize", "batch_size", "channels_last", "freeze", "optimizer")
+    names = (*NAMES, "model", "resize", "batch_size", "channels_last", "optimizer")
     what = [*(of[name] for name in names), world_size(), devices.name_of(device)]
     key = repr([*what, torch.__version__, timm.__version__]).encode()
 
@@ -104,7 +104,6 @@ def time_steps(of, device):
     layout = torch.channels_last if of["channels_last"] else torch.contiguous_format
     model = models.create(of["model"], of["heads"], of["resize"], "none")
     model = model.to(device, memory_format=layout).train()
-    optimization.freeze(model.backbone, of["freeze"])
     optimizer = optimization.make_optimizer(model, of)
     network = compiled(model, of["compile"])
     autocast, scaler = precision(of["amp"], device)

@@ -23,9 +23,9 @@ def wrap(model, device):
 
 
 def normalizes_batches(model):
-    """Whether a model, in the mode of optimization.train_mode(), uses the statistics of a batch."""
+    """Whether a model in training uses the statistics of a batch."""
     norms = nn.modules.batchnorm._BatchNorm
-    return any(isinstance(module, norms) and module.training for module in model.modules())
+    return any(isinstance(module, norms) for module in model.modules())
 
 
 class _WholeBatchNorm(torch.autograd.Function):

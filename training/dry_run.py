@@ -36,7 +36,7 @@ def dry_run(argv, parse_args):
         for task in run.make_tasks(replace(trial, folder=Path(folder)), next(iter(trial.data))):
             say(f"{task.name}: {task.describe()}")
             images, _, targets = task.draw_samples().batch(slice(0, task.options["batch_size"]))
-            rows += [_picture(task, images, targets)] if images.dim() == 4 else []
+            rows.append(_picture(task, images, targets))
             seconds += folds * _fit(task, images, targets)
             checkpoint.save_state(task)
             state += (task.folder / "last.pt").stat().st_size
@@ -48,10 +48,9 @@ def dry_run(argv, parse_args):
         f"the run: about {duration(seconds)} for {each}, {memory:.1f} GB of "
         f"memory, {(kept + state) / 1e6:.0f} MB of disk and {kept / 1e6:.0f} MB once it is done"
     )
-    if rows:
-        with atomic(Path(PICTURE)) as temporary:
-            cv2.imencode(".png", np.vstack(rows)[..., ::-1])[1].tofile(temporary)
-        say(f"{PICTURE}: the first batch of each model; are photos and labels what you expect?")
+    with atomic(Path(PICTURE)) as temporary:
+        cv2.imencode(".png", np.vstack(rows)[..., ::-1])[1].tofile(temporary)
+    say(f"{PICTURE}: the first batch of each model; are photos and labels what you expect?")
 
 
 def _resolve(argv, parse_args):
@@ -86,7 +85,7 @@ def _resolve(argv, parse_args):
 
 def _fit(task, images, targets):
     """Fits one batch and says whether its loss falls; the seconds that a fold of the task takes."""
-    task.train_mode()
+    task.network.train()
     losses, start = [], 0.0
     for step in progress(range(STEPS), desc=f"{task.name}: fits one batch"):
         start = time.perf_counter() if step == 2 else start  # the first steps are slower

@@ -64,7 +64,7 @@ def train_epoch(task):
     samples = task.draw_samples()
     steps = steps_of(samples.count, task.options["batch_size"], task.options["accumulate"])
     meter = Meter(task, samples, steps)
-    task.train_mode()
+    task.network.train()
     for step in meter.bar:
         task.start_step(step)  # the seed of dropout, the learning rate
         images, own, targets = samples.batch(step.share())

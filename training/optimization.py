@@ -1,4 +1,4 @@
-"""Which weights learn, and how fast: frozen stages, the optimizer, what changes with the epochs.
+"""How fast the weights learn: the optimizer, the learning rate.
 
 The learning rate is a function of the time without state: exact to resume.
 """
@@ -6,38 +6,11 @@ The learning rate is a function of the time without state: exact to resume.
 import math
 from itertools import accumulate, groupby
 
-from timm.models import group_parameters
 from timm.optim import create_optimizer_v2, list_optimizers
 
 from common.errors import UserError
 
 FUSED = ("adam", "adamw", "sgd", "nadam")  # whose torch implementation has a fused step
-
-
-def freeze(backbone, stages):
-    """Freezes the first stages of a backbone, as timm groups its layers (the stem is the first).
-
-    stages: how many, or "all".
-    """
-    frozen = [name for name, _ in backbone.named_parameters()] if stages else []
-    if stages and stages != "all":
-        try:
-            groups = group_parameters(backbone, backbone.group_matcher(coarse=True))
-        except (AttributeError, NotImplementedError):
-            raise UserError("this backbone has no stages in timm: use --freeze all") from None
-        if stages >= len(groups):
-            raise UserError(f"--freeze {stages}: the backbone has {len(groups)} stages; use all")
-        frozen = [name for number in sorted(groups)[:stages] for name in groups[number]]
-    for name in frozen:
-        backbone.get_parameter(name).requires_grad_(False)
-
-
-def train_mode(model):
-    """As model.train(), but the running statistics of what is frozen stay as they are."""
-    model.train()
-    for module in model.modules():
-        if (own := list(module.parameters())) and not any(one.requires_grad for one in own):
-            module.eval()
 
 
 def check_optimizer(name):

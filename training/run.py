@@ -125,7 +125,7 @@ def check_models(args, tasks, fold):
     """
     normalizing, known = [], {}
     for task, chosen in tasks.items():
-        names = ("model", "resize", "weights", "freeze", "optimizer", "drop_path")
+        names = ("model", "resize", "weights", "optimizer", "drop_path")
         source = args.init_from
         start = source and reader.fold_folder(source, fold, task, "best.safetensors")
         wanted = repr([start, *(chosen[name] for name in names)])

@@ -23,7 +23,6 @@ from experiment import reader
 from experiment.predictions import NotFinite, load, precision, predict, usual_amp
 from labels import HEADS, combine
 from metrics import macro_f1
-from photos import features
 from training import arithmetic, checkpoint, distributed, optimization
 from training.loop import Diverged, steps_of, train_epoch
 
@@ -50,8 +49,6 @@ def build(chosen, start=None):
                 f"--init_from: {start} ({info.model}, {' x '.join(map(str, info.size))}) does not "
                 "fit: give its --model, --age_mse, perhaps its --resize"
             ) from None
-    optimization.freeze(model.backbone, chosen["freeze"])
-    optimization.train_mode(model)
     return model
 
 
@@ -102,10 +99,6 @@ class Task:
         said |= {"size": tuple(chosen["resize"]), "mean": tuple(mean), "std": tuple(std)}
         said |= {"place": place.as_posix()}
         self.info = models.ModelInfo(**{name: chosen[name] for name in same}, **said)
-        if chosen["freeze"] == "all":
-            backbone, cache = self.model.backbone, Path(run.options.cache_dir)
-            seen = features.load(self.data.pixels, backbone, self.info, cache)
-            self.data = replace(self.data, pixels=seen)
 
     def _criterion(self, head):
         of = {name: self.options[name][head] for name in options.PER_HEAD}
@@ -136,9 +129,6 @@ class Task:
         """The samples of the next epoch, all that is random about them drawn."""
         seed, normalization = seed_of(*self.key, self.epoch), (self.mean, self.std)
         return Epoch(self.data, self.options, seed, normalization)
-
-    def train_mode(self):
-        optimization.train_mode(self.network)
 
     def start_step(self, step):
         """Seeds dropout and sets the learning rate."""

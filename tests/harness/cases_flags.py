@@ -26,8 +26,7 @@ for argv in (
     "--bg grabcut", "--bg none+grabcut --bg_fill random", "--bg grabcut --crop person", "--crop center",
     "--mixup", "--cutmix", "--cutmix_half", "--weighted_sampler", "--ema",
     "--early_stop --epochs 2", "--keep last", "--criterion f1*0.4+focal*0.6", "--optimizer sgd",
-    "--scheduler step", "--scheduler plateau", "--scheduler none", "--freeze 2", "--freeze all",
-    "--age_mse", "--drop_ages 30",
+    "--scheduler step", "--scheduler plateau", "--scheduler none", "--age_mse", "--drop_ages 30",
     "--old_from 58", "--batch_size 1000", "--accumulate 3", "--amp bf16", "--lr 1e-30",
     "--name 사람", "--name 'a b'", "--seed 0", "--clip_grad", "--warmup_epochs 9",
     "--split_heads --lr 1e-3 age=1e-4 --resize 32 24 age=40,30", "--data_dir data/train/images",
@@ -71,8 +70,7 @@ WRONG = """
 --criterion focal*0 | --criterion f1*nan | --bg nosuch | --bg none+none | --bg rembg+
 --bg_fill nosuch | --crop nosuch | --augmentation nosuch | --mixup -1 | --cutmix nan
 --mixup --cutmix | --weighted_sampler -1 | --weights nosuch.safetensors | --weights space.json
---drop_rate 1 | --drop_path 2 | --freeze 99 | --freeze x | --freeze -1 | --freeze all --mixup
---age_head dldl | --workers 0 | --workers x
+--drop_rate 1 | --drop_path 2 | --age_head dldl | --workers 0 | --workers x
 --age_mse -1 | --age_given mask | --label_smoothing 1 | --class_weights -1
 --accumulate 0 | --warmup_epochs -1 | --lr_decay_step 0
 --lr_patience 0 | --lr_decay 0 | --clip_grad -1 | --ema 1 | --keep first | --keep last --early_stop

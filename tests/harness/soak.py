@@ -16,7 +16,7 @@ TRAINS = {
     "a": "--k_fold 2 --epochs 2", "b": "--split_heads --bg none mask=none+grabcut --epochs 2",
     "c": "--shared_backbone --mixup --epochs 3", "d": "--ema 0.9 --drop_rate 0.2 --epochs 3",
     "e": "--bg grabcut --bg_fill random --epochs 2", "f": "--k_fold 3 --weighted_sampler",
-    "g": "--early_stop 2 --epochs 3", "h": "--val_ratio 0 --epochs 2", "i": "--freeze all --epochs 3",
+    "g": "--early_stop 2 --epochs 3", "h": "--val_ratio 0 --epochs 2", "i": "--accumulate 3 --epochs 3",
     "j": "--bg none+grabcut --crop person --scheduler plateau --epochs 3",
     "k": "--age_mse --epochs 3 --seed 1",
     "l": "--accumulate 2 --clip_grad --epochs 3 --seed 2",

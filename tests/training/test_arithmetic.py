@@ -57,7 +57,6 @@ def test_what_is_asked_for_is_not_tried_and_a_short_run_takes_the_usual(clock, t
     for amp in ("off", "bf16", "fp16"):
         assert chosen(tmp_path, "--amp", amp, "--compile") == (amp, True)
     assert chosen(tmp_path, photos=70) == ("off", False)
-    assert chosen(tmp_path, "--compile", "auto", "--freeze", "all") == ("off", False)
     assert not tried
 
 
