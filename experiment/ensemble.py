@@ -27,7 +27,7 @@ def open_models(folder):
     scores = folder / "metrics.json"
     parts = reader.read_metrics(scores).get("folds") if scores.exists() else ()
     if not parts:
-        raise UserError(f"{folder} is not finished; go on: python train.py --resume {folder}")
+        raise UserError(f"{folder} is not finished; go on: {reader.resume_command(folder)}")
     done = [part["fold"] for part in parts]
     if done != folds:
         say(f"{folder}: {results.progress_of(done, folds)}")
