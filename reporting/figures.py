@@ -2,6 +2,7 @@
 
 import base64
 import io
+import warnings
 
 import matplotlib
 import numpy as np
@@ -16,6 +17,7 @@ BOUNDS = (30, 60)  # years at which an age group begins
 STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "report",
+    "text.parse_math": False,  # a run's name may have any character, $ too
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "axes.spines.top": False,
@@ -45,7 +47,10 @@ def _mark_bounds(axes):
 def _picture(figure):
     """(data URI, title) of a figure, the same bytes for the same figure."""
     file = io.BytesIO()
-    figure.savefig(file, format="svg", metadata={"Date": None})
+    with warnings.catch_warnings():
+        # The texts of the SVG are drawn by the browser, which has other fonts.
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        figure.savefig(file, format="svg", metadata={"Date": None})
     coded = base64.b64encode(file.getvalue()).decode()
     return f"data:image/svg+xml;base64,{coded}", figure.axes[0].get_title("left")
 

@@ -2,6 +2,7 @@ import base64
 from xml.etree import ElementTree
 
 import pandas as pd
+import pytest
 
 from reporting import figures
 
@@ -15,3 +16,12 @@ def test_figures_are_pictures_with_a_title_and_the_same_twice(runs_drawn):
     svg = base64.b64decode(coded).decode()
     assert kind == "data:image/svg+xml;base64" and title == "Did it help?"
     assert "<x>" in "".join(ElementTree.fromstring(svg).itertext())
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+@pytest.mark.parametrize("name", ["x$^$y", "실험"])
+def test_a_run_may_have_any_name(name):
+    rows = pd.DataFrame({"run": [name], "difference": 0.1, "low": 0.0, "high": 0.2})
+    svg = base64.b64decode(figures.forest(rows, name)[0].partition(",")[2]).decode()
+    texts = list(ElementTree.fromstring(svg).itertext())
+    assert name in texts and f"difference of macro F1 from {name}, 95 % interval" in texts
