@@ -3,6 +3,7 @@
 import base64
 from numbers import Integral, Real
 from pathlib import Path
+from urllib.parse import quote
 
 import cv2
 import numpy as np
@@ -72,7 +73,9 @@ def table(frame, caption, csv="", limit=None, kind=""):
     if len(shown) < len(frame):
         caption = f"{caption} The first {len(shown)} of {len(frame):,}."
     numeric = map(pd.api.types.is_numeric_dtype, frame.dtypes)
-    head = zip([name.replace("_", " ") for name in frame.columns], numeric, strict=True)
+    # The columns of the other kinds are names of classes and runs, told as they are.
+    names = frame.columns if kind else frame.columns.str.replace("_", " ")
+    head = zip(names, numeric, strict=True)
     rows = [[number(cell) for cell in row] for row in shown.itertuples(index=False)]
     return html.table(list(head), rows, caption, csv, kind)
 
@@ -81,7 +84,7 @@ def keep(evidence, name, frame, caption, shown=None, **options):
     """`table` of a frame, or of `shown` in its place, that is also written as `name`.csv."""
     evidence.tables[name] = frame
     shown = frame if shown is None else shown
-    return table(shown, caption, f"{evidence.folder}/{name}.csv", **options)
+    return table(shown, caption, quote(f"{evidence.folder}/{name}.csv"), **options)
 
 
 def heat(names, counts, caption):
