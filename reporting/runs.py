@@ -70,7 +70,7 @@ def read_groups(arguments):
             raise UserError(f"--model_dir {words}: a name beside a comma is empty; leave it out")
         seeds = [read_run(folder) for folder in words.split(",")]
         _check_seeds(words, seeds)
-        groups.append(Group(seeds[0].folder.name, seeds))
+        groups.append(Group(seeds[0].folder.absolute().name, seeds))  # "." has a name too
     names, firsts = [group.name for group in groups], [group.runs[0] for group in groups]
     folders = [str(first.folder) for first in firsts]
     for run in [run for group in groups for run in group.runs][1:]:

@@ -63,3 +63,8 @@ def test_a_run_given_twice_is_named(runs_drawn):
     root, _ = runs_drawn
     with pytest.raises(UserError, match=f"names {root / 'a'} twice"):
         runs.read_groups([str(root / name) for name in ("a", "a", "b")])
+
+
+def test_the_folder_of_now_is_called_by_its_name(runs_drawn, monkeypatch):
+    monkeypatch.chdir(runs_drawn[0] / "a")
+    assert [group.name for group in runs.read_groups([".", "../b"])] == ["a", "b"]
