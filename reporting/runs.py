@@ -93,7 +93,8 @@ def _check_seeds(words, runs):
     alone = [Group("", [run]) for run in runs]
     for name in differing(alone):
         values = dict.fromkeys(f"{group.options.get(name)}" for group in alone)
-        if name == "layout" and len({re.sub(r"\d+", "", value) for value in values}) == 1:
+        # Numbers but those of the weights, as in a-s1=0.5.
+        if name == "layout" and len({re.sub(r"(?<![=.\d])\d+", "", v) for v in values}) == 1:
             continue
         raise UserError(
             f"--model_dir {words}: not seeds of one configuration, {name} is "

@@ -57,6 +57,10 @@ def test_seeds_of_an_average_are_averages_of_the_same_runs(runs_drawn, tmp_path)
     assert len(runs.read_groups([f"{one},{two}"])[0].runs) == 2
     with pytest.raises(UserError, match="not seeds of one configuration, layout is"):
         runs.read_groups([f"{one},{other}"])
+    for seed, names in {4: ["a-s1=1", "b-s1=2.5"], 5: ["a-s2=1", "b-s2=3.5"]}.items():
+        draw_run(tmp_path / f"mean-s{seed}", table.frame, 1, seed, ensemble=names)
+    with pytest.raises(UserError, match="not seeds of one configuration, layout is"):
+        runs.read_groups([f"{tmp_path / 'mean-s4'},{tmp_path / 'mean-s5'}"])
 
 
 def test_a_run_given_twice_is_named(runs_drawn):
