@@ -58,6 +58,8 @@ def _notes(groups, pooled):
         "intervals and p shown are of each comparison alone.": len(groups) > 2,
         "These two runs: with one seed a side the interval knows the chance of people, not that of "
         "training, and another seed may move the score by as much again.": several and single,
+        "Some runs differ in the seed alone; joined by commas (--model_dir a,a2) they count as one "
+        "configuration.": len(runs.distinct(groups)) < len(groups),
         "The epochs kept are the best on these very people, which flatters a score, and three "
         "models more than one: see what the last epochs score, or use --keep last.": any(
             "best" in group.options["keep"] for group in groups

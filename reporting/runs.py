@@ -110,12 +110,20 @@ def differing(groups):
     return [name for name in names if len({group.options.get(name) for group in groups}) > 1]
 
 
+def distinct(groups):
+    """The groups of different options; of seeds that no comma joins the first."""
+    found = {}
+    for group in groups:
+        found.setdefault(frozenset(group.options.items()), group)
+    return list(found.values())
+
+
 def matched_pairs(groups):
     """{(option, from, to): [(group a, group b)]} of groups that differ in one option only, where
-    `from` is the value that comes first in the order of the groups.
+    `from` is the value that comes first in the order of the groups. Seeds are no conditions.
     """
     pairs = {}
-    for a, b in combinations(groups, 2):
+    for a, b in combinations(distinct(groups), 2):
         changed = differing([a, b])
         if len(changed) == 1:
             old, new = (group.options.get(changed[0]) for group in (a, b))

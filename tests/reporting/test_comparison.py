@@ -84,3 +84,16 @@ def test_differences_are_from_the_baseline_given():
     f1 = [macro_f1_sklearn(ROWS.label, one.runs[0].predictions) for one in groups]
     assert verdicts.difference.tolist() == pytest.approx([f1[2] - f1[1], f1[0] - f1[1]])
     assert verdicts.verdict.tolist() == ["better (these two runs)", "worse (these two runs)"]
+
+
+def test_seeds_that_no_comma_joins_are_no_conditions():
+    groups = [group("a", 0.5), group("a2", 0.4), group("b", 0.3, bg="rembg")]
+    known = evidence(groups)
+    [change] = known.changes
+    f1 = [macro_f1_sklearn(ROWS.label, one.runs[0].predictions) for one in groups]
+    assert change["conditions"] == 1 and change["difference"] == pytest.approx(f1[2] - f1[0])
+    found = comparison.headline(known)
+    assert [point.split()[0] for point in found["points"]] == ["b", "a2"]
+    assert any("joined by commas" in note for note in found["notes"])
+    known = evidence([groups[0], groups[2]])
+    assert not any("joined by commas" in note for note in comparison.headline(known)["notes"])
