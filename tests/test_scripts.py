@@ -18,6 +18,7 @@ import demo
 import inference
 import report
 import train
+from common.errors import UserError
 from common.files import HOME
 
 COMMANDS = {"train.py": train, "inference.py": inference, "report.py": report, "demo.py": demo}
@@ -323,3 +324,5 @@ def test_simulated_configurations_differ_as_claimed(monkeypatch, capsys):
     lines = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()]
     assert [line[:3] for line in lines[2:]] == [["40", "1", "0.000"], ["40", "1", "0.050"]]
     assert all(sum(map(float, line[3:7])) == pytest.approx(1, abs=0.01) for line in lines[2:])
+    with pytest.raises(UserError, match="--differences: '5' is not a number of -0"):
+        simulate.main(["--differences", "5"])
