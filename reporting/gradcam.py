@@ -18,6 +18,7 @@ from experiment import predictions
 from experiment.reader import fold_folder
 from labels import ATTRIBUTES, CLASS_NAMES, LAYOUTS
 from photos import store
+from photos.reading import matte_path
 from photos.views import METHODS, build_views
 from reporting import page
 from reporting.page import html
@@ -107,10 +108,12 @@ def look(evidence, run, chosen, method, cache):
 
 def build(evidence, count):
     """Section "Where it looks", of the first seed of each group. count: photos shown a class."""
-    made = [method for method in METHODS if (evidence.matte_dir / method).is_dir()]
-    method = made[-1] if made else None  # the last is the best
     first, found, notes = evidence.groups[0].runs[0], {}, []
     chosen = choose(evidence.rows, first, max(count, COUNTED), evidence.seed)
+    method, images = None, evidence.rows.image[chosen]
+    for one in METHODS:  # the last that has them all is the best
+        if all(matte_path(evidence.matte_dir, one, image).is_file() for image in images):
+            method = one
     with tempfile.TemporaryDirectory() as cache:
         for group in progress(evidence.groups, desc="Grad-CAM", unit="run"):
             try:
@@ -119,7 +122,9 @@ def build(evidence, count):
                 notes.append(f"{group.name} is left out: {error}")
                 say(f"note: Grad-CAM: {notes[-1]}")
     if not method:
-        notes.append("Without mattes (preprocess.py) no share on the person can be measured.")
+        notes.append(
+            "Without mattes of these photos (preprocess.py) no share on the person can be measured."
+        )
     blocks = [html.notes(notes)]
     if found and method:
         caption = (

@@ -97,6 +97,8 @@ def test_page_shows_where_runs_look(small, tmp_path, capsys):
     half[:, :24] = 255
     for name in table.frame.image:
         write_matte(matte_path(data / "mattes", "rembg", name), half, data / "images" / name)
+    # As preprocess.py --limit leaves them: too few to count.
+    write_matte(matte_path(data / "mattes", "rembg_grabcut", name), half, data / "images" / name)
     names = []
     for name in ("a", "b", "c"):
         draw_run(tmp_path / name, table.frame, 2.0)
@@ -110,6 +112,7 @@ def test_page_shows_where_runs_look(small, tmp_path, capsys):
     report.main([*words, "--cam_images", "1"])
     page, tables = out.read_text(), read_tables(out)
     energy = tables["cam_energy"]
+    assert "(matte: rembg)" in page
     assert set(energy.run) == {"a"} and list(energy.attribute) == list(ATTRIBUTES)
     assert energy.area.to_numpy() == pytest.approx(0.5)
     assert ((energy.energy > 0.2) & (energy.energy < 0.8)).all()
