@@ -101,7 +101,7 @@ def _ranking(evidence):
     for group in evidence.groups:
         scores, line = evidence.scores[group.name], {"run": group.name, "seeds": len(group.runs)}
         line |= dict(zip(("macro_f1", "low", "high"), scores["macro_f1"], strict=True))
-        line |= {name: scores[name][0] for name in ("accuracy", *ATTRIBUTES)} | group.figures
+        line |= {name: scores[name][0] for name in ("accuracy", *ATTRIBUTES)} | group.extras
         lines.append(line | {name: group.options.get(name, "") for name in names})
     frame = pd.DataFrame(lines).sort_values("macro_f1", ascending=False)
     shown = frame.dropna(axis=1, how="all").drop(columns=["low", "high"])

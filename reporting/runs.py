@@ -47,8 +47,8 @@ class Group:
         return [metrics.score(run.oof.label, run.probs) for run in self.runs]
 
     @property
-    def figures(self):
-        """Figures of no interval, means over the seeds, NaN if unknown: the standard deviation of
+    def extras(self):
+        """What has no interval, means over the seeds, NaN if unknown: the standard deviation of
         macro F1 over them; macro F1 of the last epochs, not those kept; seconds.
         """
         return {

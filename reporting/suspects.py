@@ -68,8 +68,8 @@ def build(evidence):
     found, says = rank(evidence.rows, every), marginals(np.mean(every, 0))
     items = [_item(evidence, row, says) for row in found.head(REVIEWED).to_dict("records")]
     intro = (
-        "Labels that models which never saw these people contradict, where the seven photos of a "
-        "person agree on something else. Look before you believe: a hard photo and a wrong label "
+        "Labels that models which never saw these people contradict; on gender and age the seven "
+        "photos of a person vote together. Look before you believe: a hard photo and a wrong label "
         "look alike. Keep, fix or drop (from training only), download label_fixes.csv, and train "
         "on it: python train.py --label_fixes label_fixes.csv. This browser remembers what you "
         "chose."
