@@ -127,7 +127,9 @@ def _compared(evidence, name, lines, what, caption):
 
 def build_each(evidence):
     """Section "Each run"."""
-    mistakes, ages = evidence.outcomes[evidence.outcomes.wrong], error_by_age(evidence.outcomes)
+    every = [runs.outcomes(evidence.rows, group) for group in evidence.groups]
+    outcomes = pd.concat(every, ignore_index=True)
+    mistakes, ages = outcomes[outcomes.wrong], error_by_age(outcomes)
     evidence.tables |= {"mistakes": mistakes, "error_by_age": ages}
     blocks = [_per_class(evidence)]
     for group in evidence.groups:

@@ -122,9 +122,7 @@ def build(evidence, count):
                 notes.append(f"{group.name} is left out: {error}")
                 say(f"note: Grad-CAM: {notes[-1]}")
     if not method:
-        notes.append(
-            "Without mattes of these photos (preprocess.py) no share on the person can be measured."
-        )
+        notes.append("Without their mattes (preprocess.py) no share on the person is measured.")
     blocks = [html.notes(notes)]
     if found and method:
         caption = (

@@ -191,11 +191,6 @@ class Evidence:
             line["holm"] = p
             line["verdict"] = verdict(line, self.rows.person.nunique())
 
-    @cached_property
-    def outcomes(self):
-        """The frames of `outcomes` of all runs, one below the other."""
-        return pd.concat([outcomes(self.rows, group) for group in self.groups], ignore_index=True)
-
 
 def predictions(groups):
     """One (N,) array a seed of all these groups."""
