@@ -8,7 +8,6 @@ ensure() makes again what does not.
 
 import contextlib
 import os
-import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -157,7 +156,7 @@ def options_of(method, model):
 
 def _start(job):
     """Checks or writes meta.json, and returns its options; with overwrite, removes mattes that were
-    made otherwise.
+    made otherwise, once the network has made one.
     """
     options, old = options_of(job.method, job.model), _kept_options(job.folder)
     other = old not in (None, options)
@@ -168,9 +167,12 @@ def _start(job):
             "mattes; make them again with --overwrite, or give another --matte_dir"
         )
     if job.how.overwrite:
+        if other and job.model:
+            rembg_net.open_net(job.model, job.how.device).matte(np.zeros((8, 8, 3), np.uint8))
         devices.barrier()  # all have seen what is there
         if other and rank() == 0:
-            shutil.rmtree(job.folder)
+            for path in [*job.folder.rglob("*.png"), job.folder / "photos.json"]:
+                path.unlink(missing_ok=True)
         devices.barrier()
     if old != options:
         files.check_writable("--matte_dir", job.folder)

@@ -294,6 +294,22 @@ def test_mattes_of_other_options_are_not_mixed(folder, tmp_path):
         one()
 
 
+def test_overwrite_keeps_the_mattes_where_the_network_fails(folder, tmp_path):
+    """The folder may be a link to another disk."""
+    _, made = make(folder, "rembg")
+    made.rename(tmp_path / "disk")
+    made.symlink_to(tmp_path / "disk")
+    before = {path: path.read_bytes() for path in made.rglob("*") if path.is_file()}
+    other = tmp_path / "other.onnx"
+    other.write_bytes(b"no network")
+    with pytest.raises(UserError, match="cannot open"):
+        make(folder, "rembg", rembg_model=str(other), overwrite=True)
+    assert {path: path.read_bytes() for path in made.rglob("*") if path.is_file()} == before
+    other.write_bytes((files.WEIGHTS / "u2netp.onnx").read_bytes())
+    make(folder, "rembg", rembg_model=str(other), overwrite=True)
+    assert "custom" in (made / "meta.json").read_text() and made.is_symlink()
+
+
 def test_ranks_share_the_work_and_one_list(folder, monkeypatch):
     save(folder / "p0/black.png", np.zeros((64, 48, 3), np.uint8))
     save(folder / "p0/grey.png", np.full((64, 48, 3), 99, np.uint8))
