@@ -94,10 +94,12 @@ def find_model(name):
     if path.suffix == ".onnx":
         if not path.is_file():
             raise UserError(f"--rembg_model {name}: there is no such file")
-        name = path.stem if path.stem in U2NETS or path.stem in _classes() else "custom"
+        name = path.stem
     else:
         path = WEIGHTS / f"{name}.onnx"
         path = path if path.is_file() else _from_rembg(name)
+    if name not in U2NETS and name not in _classes():
+        name = "custom"
     with path.open("rb") as file:
         return Model(name, path, hashlib.file_digest(file, "sha256").hexdigest())
 

@@ -105,6 +105,17 @@ def test_models_beyond_the_u2nets_go_through_the_session_of_rembg():
         rembg_net.Net(model, session_of((90, 20)), threading.Lock()).matte(photo)
 
 
+@pytest.mark.parametrize("name", ["mine", "../mine"])
+def test_a_file_of_weights_needs_no_name_of_rembg(name, tmp_path, monkeypatch):
+    path = tmp_path / f"weights/{name}.onnx"
+    (tmp_path / "weights").mkdir()
+    path.write_bytes((rembg_net.WEIGHTS / "u2netp.onnx").read_bytes())
+    monkeypatch.setattr(rembg_net, "WEIGHTS", tmp_path / "weights")
+    model = rembg_net.find_model(name)
+    assert model.name == "custom"
+    rembg_net.open_net(model, "cpu").matte(np.zeros((30, 20, 3), np.uint8))
+
+
 def identity_network(*shape):
     """A network in the format of ONNX that gives what it takes: floats of a shape, whose sides
     are numbers, or names where any will do.
