@@ -106,11 +106,13 @@ def ensure(root, names, method, matting):
     if todo:
         _clean(job, todo)
         _make(job, todo)
+    if job.shares:
         _save(job)
-        _summary(job, len(mine) - len(todo), time.perf_counter() - start)
     elif job.new:
         with contextlib.suppress(OSError):  # mattes that are all there may be on a read-only disk
             _save(job)
+    if todo:
+        _summary(job, len(mine) - len(todo), time.perf_counter() - start)
     return options
 
 

@@ -1,5 +1,6 @@
 """Mattes as files: made, checked, kept, shared by processes; the network against rembg itself."""
 
+import errno
 import hashlib
 import json
 import os
@@ -263,13 +264,21 @@ def test_names_of_255_bytes(folder):
     matte.ensure(folder, names, "grabcut", matte.Matting(on_error="skip"))
 
 
-def test_mattes_that_are_all_there_may_be_read_only(folder, capsys):
+def test_mattes_that_are_all_there_may_be_read_only(folder, capsys, monkeypatch):
     make(folder, "grabcut")
     before = {path: path.stat().st_mtime_ns for path in folder.parent.rglob("*")}
     capsys.readouterr()
     make(folder, "grabcut")
     assert {path: path.stat().st_mtime_ns for path in folder.parent.rglob("*")} == before
     assert not capsys.readouterr().out
+
+    def read_only(*args, **kwargs):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(files, "locked", read_only)
+    (folder / "p0/0.png").write_bytes(b"no photo")
+    make(folder, "grabcut", on_error="skip")
+    assert "0 mattes made, 3 kept, 0 rejected; 1 broken, skipped" in capsys.readouterr().out
 
 
 def test_mattes_of_other_options_are_not_mixed(folder, tmp_path):
