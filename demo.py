@@ -2,8 +2,8 @@
 
 Beside `train` and `eval` lies the truth: `truth.csv` (the answers of eval), `truth_train.csv` (true
 gender and age of people in train, whose recorded label may be noisy) and `mattes_true` (8-bit
-mattes, 255 on the person). A person's looks depend on (seed, split, number of the person) alone:
-not on how many people are drawn, nor by how many processes.
+mattes, 255 on the person). A person's looks depend on (seed, split, number of the person) alone,
+not on how many people are drawn.
 """
 
 import json
