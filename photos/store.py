@@ -19,7 +19,7 @@ import torch
 from common.errors import UserError
 from common.files import cached, read_bytes
 from photos import crops, reading
-from photos.views import METHODS, matte_methods
+from photos.views import matte_methods
 
 VERSION = 3  # raise it when the same request would give other pixels
 COLOURS = {"black": (0, 0, 0), "mean": (124, 116, 104)}  # the mean of ImageNet, RGB
@@ -174,10 +174,9 @@ def _build(path, root, names, view, matte_dir):
             broken[index] = str(error)
             return
         alphas = {}
-        for method in matte_methods([view]):  # mattes of a user's own are not tied to photos
-            own = data if method in METHODS else None
+        for method in matte_methods([view]):
             matte = reading.matte_path(matte_dir, method, names[index])
-            alphas[method] = reading.read_matte(matte, photo.shape[:2], own)
+            alphas[method] = reading.read_matte(matte, photo.shape[:2], data)
         row = _render(photo, alphas, view).tobytes()
         if os.pwrite(file.fileno(), row, start + index * len(row)) < len(row):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
