@@ -164,10 +164,10 @@ def _start(job):
     other = old not in (None, options)
     if other and not job.how.overwrite:
         differ = [key for key in options | old if options.get(key) != old.get(key)]
-        why = f"were made with another {', '.join(differ)}" if old else "have no meta.json"
+        why = f"says another {', '.join(differ)}" if old else "is missing"
         raise UserError(
-            f"{job.folder}: its mattes {why}; make them again with --overwrite, or give another "
-            "--matte_dir"
+            f"{job.folder}: meta.json of its mattes {why}; make them again with --overwrite, or "
+            "give another --matte_dir"
         )
     if job.how.overwrite:
         if other and job.model:

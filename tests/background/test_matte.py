@@ -299,7 +299,7 @@ def test_mattes_of_other_options_are_not_mixed(folder, tmp_path):
     assert one(rembg_model=str(other), overwrite=True)["rembg_model"] == "custom"
     assert not leftover.exists()
     (made / "meta.json").unlink()
-    with pytest.raises(UserError, match=r"have no meta\.json"):
+    with pytest.raises(UserError, match=r"meta\.json of its mattes is missing"):
         one()
 
 
