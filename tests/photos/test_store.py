@@ -122,11 +122,6 @@ def test_a_matte_of_another_photo_is_an_error(made):
     write(reading.matte_path(root.parent / "mattes", "rembg", NAMES[3]), alphas[3])  # of no photo
     with pytest.raises(UserError, match=r"b/2\.png is the matte of another photo"):
         load(root, view)
-    write(
-        reading.matte_path(root.parent / "mattes", "own", NAMES[0]), alphas[0]
-    )  # not ours to check
-    own = pixels(root, replace(PHOTO, method="own", fill="matte"), names=NAMES[:1])
-    assert (own[0] == resized(alphas[0], (32, 24))).all()
 
 
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "empty", "no note"])
