@@ -17,6 +17,7 @@ from common.errors import run_command
 from common.files import check_writable
 from common.flags import Option, make_parser, number, one_of
 from common.imports import quick_imports
+from common.processes import counted
 
 TTA = ("none", "flip", "scale", "both")  # of augment.py
 FLAGS = {
@@ -57,10 +58,13 @@ def parse_args(argv=None):
     args = parser.parse_args(argv)
     weights = args.ensemble_weights
     if weights and len(weights) != len(args.model_dir):
-        parser.error(f"--ensemble_weights takes {len(args.model_dir)} weights, one a run")
+        needed = counted(len(args.model_dir), "weight")
+        parser.error(f"--ensemble_weights takes {needed}, one a run")
     for name in ("data_dir", "images", "save_probs"):
         if args.oof and getattr(args, name):
             parser.error(f"--oof predicts the photos of --train_dir: leave out --{name}")
+    if args.train_dir and not args.oof:
+        parser.error("--train_dir is for --oof: leave it out")
     args.data_dir = args.data_dir or os.environ.get("SM_CHANNEL_EVAL") or "data/eval"
     return args
 

@@ -1,6 +1,7 @@
 """Training criteria by name, for hard and soft targets, exact over any number of processes.
 
-To add a loss, write a function like focal() and name it in PER_SAMPLE.
+To add a loss, write a function like focal() and name it in PER_SAMPLE, and in CRITERIA
+of options.py.
 """
 
 import torch

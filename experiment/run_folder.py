@@ -222,11 +222,12 @@ def _words_of(path):
         node = yaml.compose(read_bytes(path), yaml.BaseLoader)
     except (yaml.YAMLError, RecursionError) as error:
         raise UserError(f"{path} is not valid YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(node, yaml.MappingNode):
+    flags = node.value if isinstance(node, yaml.MappingNode) else [(None, None)]
+    if not all(isinstance(key, yaml.ScalarNode) for key, _ in flags):
         raise UserError(f"{path} has no lines like `lr: 3e-4 age=1e-4`")
     words = []
-    for key, item in node.value:
-        name, value, row = key.value, item.value, options.ROWS.get(str(key.value))
+    for key, item in flags:
+        name, value, row = key.value, item.value, options.ROWS.get(key.value)
         if name in ("help", "dry_run", "resume", "config"):
             raise UserError(f"{path}: {name} belongs on the command line")
         if f"--{name}" in words:

@@ -37,7 +37,8 @@ def write_report(args, argv):
     for line in (headline["main"], *headline["points"]):
         say(line)
     size = f"{len(text.encode()) / 1e6:.1f} MB"
-    say(f"wrote {args.out} ({size}) and {len(evidence.tables)} tables beside it")
+    tables = counted(len(evidence.tables), "table")
+    say(f"wrote {args.out} ({size}) and {tables} beside it")
 
 
 def gather(args):

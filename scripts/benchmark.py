@@ -25,7 +25,7 @@ from measures import PHOTOS, ROWS, Bench
 
 from common import devices
 from common.errors import run_command
-from common.files import write_json, write_text
+from common.files import check_writable, write_json, write_text
 from common.flags import Option, make_parser, number, one_of
 from common.processes import cores, say
 from experiment.run_folder import stamp
@@ -73,6 +73,7 @@ def line(values):
 
 def main(argv=None):
     args = make_parser(FLAGS, __doc__).parse_args(argv)
+    check_writable("--out", args.out.with_suffix(".md"), "file")
     known, device = stamp(), devices.name_of(devices.pick_device(args.device))
     versions = ", ".join(f"{name} {version}" for name, version in known["versions"].items())
     model = f"{args.model}, {'x'.join(map(str, args.resize))}, batch {args.batch_size}"

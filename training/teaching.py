@@ -182,8 +182,8 @@ def _acting(args, frame):
                 )
         why = "(given otherwise)" if len(rows) else "(no such person)"
         (done if len(hit) else left[why]).append(fix)
-    line = f"{_some(done)} act, on {counted(len({row for _, row in changed}), 'photo')}"
-    line += "".join(f"; {_some(some)} do not {why}" for why, some in left.items() if some)
+    line = f"{_some(done)} applied, on {counted(len({row for _, row in changed}), 'photo')}"
+    line += "".join(f"; {_some(some)} not applied {why}" for why, some in left.items() if some)
     if len(used) < len(fixes):
         line += f"; {len(fixes) - len(used)} less than sure (--label_fixes_level all takes them)"
     say(f"{args.label_fixes}: {line}")

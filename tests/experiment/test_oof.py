@@ -233,6 +233,8 @@ def test_what_cannot_be_scored(tiny, other, score, tmp_path):
     for words in (["--images", "x"], ["--data_dir", "x"], ["--save_probs"]):
         with pytest.raises(UserError, match=f"leave out {words[0]}"):
             inference.parse_args(["--oof", "x", *words])
+    with pytest.raises(UserError, match="--train_dir is for --oof"):
+        inference.parse_args(["--train_dir", "x"])
 
 
 def test_it_writes_over_nothing_but_itself(tiny, score, tmp_path, monkeypatch):

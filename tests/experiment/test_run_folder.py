@@ -59,6 +59,7 @@ def test_a_file_of_flags(tiny, tmp_path):
         ("split_heads: yes", "'yes' is none of on, off"),
         ("lr: {age: 1}", "lr is not like"),
         ("- lr", "has no lines like"),
+        ("[lr, model]: 1", "has no lines like"),
         ("", "has no lines like"),
         ("lr: 1e-3\nlr: 1e-4", "gives a flag twice"),
         ("dry_run: on", "dry_run belongs on the command line"),

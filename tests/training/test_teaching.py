@@ -139,15 +139,16 @@ def test_the_level_and_what_is_said_of_it(read, table, capsys):
     said = capsys.readouterr().out
     assert said.count("\n") == 2
     for part in (
-        "1 fix (000005 gender) act, on 7 photos",
-        "1 fix (999999 gender) do not (no such person)",
-        "1 fix (000004-1 gender) do not (given otherwise)",
+        "1 fix (000005 gender) applied, on 7 photos",
+        "1 fix (999999 gender) not applied (no such person)",
+        "1 fix (000004-1 gender) not applied (given otherwise)",
         "2 less than sure (--label_fixes_level all",
     ):
         assert part in said
     every = read("--label_fixes_level", "all", fixes=fixes)
     assert len(changes(table, every)["gender"]) == 21
-    assert "3 fixes (000001 gender, 000002 gender, 000005 gender) act" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "3 fixes (000001 gender, 000002 gender, 000005 gender) applied" in said
 
 
 def test_dropped_photos_train_nothing_and_validate_as_before(read, table, capsys):
