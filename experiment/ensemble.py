@@ -151,7 +151,7 @@ def predict_oof(args, known, runs, device):
         reader.check_table(table.frame, known[0])
     except UserError as error:  # of functions whose callers have another flag
         raise UserError(str(error).replace("--data_dir", "--train_dir")) from None
-    mattes = (args.oof and args.matte_dir) or options.get("matte_dir")
+    mattes = args.matte_dir or options.get("matte_dir")
     names = list(table.frame.image)  # all of them, as in training, which has cached the pixels
     photos = Photos((table.root, names), matte.Matting(mattes, on_error="skip"), args, device)
     pairs = zip(known, runs, strict=True)

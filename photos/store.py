@@ -66,22 +66,19 @@ class Rows:
 class Pixels:
     """The pixels of N photos in V views, as batches on a device.
 
-    layers: of each view, {name: a Rows, or a uint8 (N, C, H, W) array}; broken: {index: message}
+    layers: of each view, {name: a Rows, or a uint8 (N, C, H, W) tensor}; broken: {index: message}
     of unreadable photos, whose pixels are zero.
     """
 
     def __init__(self, layers, broken, device):
-        self.count = len(layers[0]["pixels"])
         self.device, self.broken, self.views = torch.device(device), broken, len(layers)
         size = sum(layer.nbytes for view in layers for layer in view.values())
         on_gpu = self.device.type == "cuda"
         fits = on_gpu and size < 0.5 * torch.cuda.mem_get_info(self.device)[0]
-
-        def placed(layer):
-            layer = torch.from_numpy(layer) if isinstance(layer, np.ndarray) else layer
-            return layer.to(self.device) if fits else layer
-
-        self.layers = [{name: placed(layer) for name, layer in view.items()} for view in layers]
+        self.layers = [
+            {name: layer.to(self.device) if fits else layer for name, layer in view.items()}
+            for view in layers
+        ]
 
     def batch(self, photos, view, backgrounds=None):
         """uint8 (n, 3, H, W) on the device.

@@ -32,9 +32,10 @@ FLAGS = {
         Option("pairs", 400, number(int, 1), "pairs of configurations a row"),
         Option("people", (120, 421), number(int, 30), "people of a pair", count="+"),
         Option("seeds", (1, 3), number(int, 1), "seeds of each configuration", count="+"),
-        Option("differences", (0.0, 0.05), number(float, -0.25, 0.25), "true, in F1", count="+"),
+        Option("differences", (0.0, 0.05), number(float, -0.25, 0.25),
+               "true differences of macro F1", count="+"),
     ]
-}
+}  # fmt: skip
 
 
 def simulate(rng, people, seeds, gain, spread=SPREAD):

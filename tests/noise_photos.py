@@ -45,7 +45,7 @@ def load(root, *views, names=NAMES, **options):
 def pixels(root, *views, **options):
     """uint8 (N, 3, H, W) of each photo in the one view."""
     loaded = load(root, *views, **options)
-    return loaded.batch(torch.arange(loaded.count), 0).numpy()
+    return loaded.batch(torch.arange(len(options.get("names", NAMES))), 0).numpy()
 
 
 def resized(photo, size):

@@ -35,6 +35,7 @@ def flat(values):
 def data(n=60, views=1, train=None, codes=None, layers=None):
     """Data of n photos; photo i has the colour i in the first view and 100 + i in the second."""
     layers = layers or [{"pixels": flat(100 * view + np.arange(n))} for view in range(views)]
+    layers = [{name: torch.from_numpy(one) for name, one in view.items()} for view in layers]
     codes = np.random.default_rng(0).integers(0, 18, n) if codes is None else codes
     targets = {"label": codes} | decode(codes)
     train = np.arange(0, n, 2) if train is None else train

@@ -7,7 +7,7 @@ import pytest
 from background import matte
 
 
-def test_guard_takes_a_poster_of_faces_for_people(tmp_path, portraits, net):
+def test_guard_takes_a_poster_of_faces_for_people(portraits, net):
     """Faces on a poster are faces to the network: such a photo is not rejected."""
     faces = [
         cv2.resize(photo, (48, 64), interpolation=cv2.INTER_AREA) for photo, _ in portraits[:16]

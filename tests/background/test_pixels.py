@@ -33,7 +33,7 @@ def opened(images, matte_dir):
     """uint8 (N, 3, H, W), with a cache of its own."""
     source, cache = find_images(images), images.parent / "cache"
     found, _ = pixels.open_pixels(source, VIEWS, Matting(matte_dir), cache, CPU)
-    return found.batch(torch.arange(found.count), 0)
+    return found.batch(torch.arange(len(source[1])), 0)
 
 
 def run(images, matte_dir, outcomes, ready, go):

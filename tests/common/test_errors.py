@@ -107,6 +107,14 @@ def test_an_interrupt_at_any_moment_is_one_line(when):
     assert code in (130, -signal.SIGINT)  # which a shell calls 130
 
 
+@pytest.mark.parametrize(("rank", "expected"), [("", -signal.SIGABRT), ("RANK", 0)])
+def test_under_torchrun_what_ends_python_cannot_fail_a_command_that_is_done(rank, expected):
+    body = "import atexit, os; atexit.register(os.abort); print(7)"
+    body += f"; os.environ['{rank}'] = '1'" if rank else ""
+    code, out, err = outcome(RUN.format(body=body))
+    assert (code, out, err) == (expected, "7\n", "")
+
+
 @pytest.mark.parametrize(("error", "lines"), [("OSError(28)", 0), ("ValueError(28)", 3)])
 def test_a_thread_tells_of_what_the_main_thread_does_not(error, lines):
     code = f"""

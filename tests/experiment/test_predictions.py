@@ -10,7 +10,7 @@ from photos.store import Pixels
 
 def test_a_cpu_is_shown_few_photos_at_once_and_all_of_them():
     photos = np.random.default_rng(0).integers(0, 256, (100, 3, 8, 8), dtype=np.uint8)
-    pixels, sizes = Pixels([{"pixels": photos}], {}, "cpu"), []
+    pixels, sizes = Pixels([{"pixels": torch.from_numpy(photos)}], {}, "cpu"), []
 
     def model(batch):
         sizes.append(len(batch))

@@ -1,4 +1,4 @@
-"""The optimizer and the learning rate, against timm's own and a plain loop."""
+"""What of a model decays, and runs with the options of fine-tuning."""
 
 import numpy as np
 import pandas as pd
