@@ -102,7 +102,7 @@ def ensure(root, names, method, matting):
     again = sum(os.path.isfile(paths[n]) for n in todo)  # noqa: PTH113  a name may be too long
     if again and not matting.overwrite:
         why = "of other photos, or damaged (each folder of photos needs its own --matte_dir)"
-        say(f"made again: {counted(again, 'matte')} in {folder} {why}")
+        say(f"to make again: {counted(again, 'matte')} in {folder} {why}")
     if todo:
         _clean(job, todo)
         _make(job, todo)

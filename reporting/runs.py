@@ -72,14 +72,14 @@ def read_groups(arguments):
         _check_seeds(words, seeds)
         groups.append(Group(seeds[0].folder.absolute().name, seeds))  # "." has a name too
     names, firsts = [group.name for group in groups], [group.runs[0] for group in groups]
-    folders = [str(first.folder) for first in firsts]
+    folders = [first.folder.resolve() for first in firsts]
     for run in [run for group in groups for run in group.runs][1:]:
         check_same(firsts[0], run)
     for group, first, folder in zip(groups, firsts, folders, strict=True):
         if folders.count(folder) > 1:
-            raise UserError(f"--model_dir names {folder} twice; give each run once")
+            raise UserError(f"--model_dir names {first.folder} twice; give each run once")
         if names.count(group.name) > 1:
-            group.name = folder
+            group.name = str(first.folder)
         if first.missing:
             done = first.oof.fold.nunique()
             group.name += f" ({done} of {done + len(first.missing)} folds)"

@@ -66,7 +66,8 @@ def _resolve(argv, parse_args):
     begins = [k for k, word in enumerate(argv) if word.startswith("--")] + [len(argv)]
     for low, high in zip([0, *begins], begins, strict=False):
         good += argv[low:high] if noting(parser.parse_args, argv[low:high]) else []
-    args = noting(parse_args, good) or parser.parse_args(good)
+    known = noting(parse_args, good)
+    args = known or parser.parse_args(good)
     problems += options.problems(args)
     problems += ["--dry_run is for one process: leave out torchrun"] * (world_size() > 1)
     noting(check_writable, "--model_dir", args.model_dir)
@@ -75,7 +76,10 @@ def _resolve(argv, parse_args):
     device = noting(devices.pick_device, args.device)
     for task, chosen in options.tasks_of(args).items():
         noting(run.check_models, args, {task: chosen}, min(args.fold or [0]))
-    found = noting(run.read_inputs, args) if problems else noting(run.resolve, args, device)
+    if not problems:
+        found = noting(run.resolve, args, device)
+    elif known or not (args.resume or args.from_run or args.config):  # which say where the data lie
+        noting(run.read_inputs, args)
     if problems := [*dict.fromkeys(problems)]:
         for number, problem in enumerate(problems, 1):
             say(f"{number}. {problem}")

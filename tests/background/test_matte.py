@@ -147,7 +147,7 @@ def test_a_matte_that_is_not_of_its_photo_is_made_again(folder, damage, capsys):
     os.utime(photo, ns=(before.st_atime_ns, before.st_mtime_ns))  # as cp -p would
     make(folder, "grabcut")
     out = capsys.readouterr().out
-    assert "made again: 1 matte in" in out and "1 matte made, 3 kept" in out
+    assert "to make again: 1 matte in" in out and "1 matte made, 3 kept" in out
     _, fresh = make(folder, "grabcut", matte_dir=folder.parent / "fresh"), made.parents[1] / "fresh"
     for path in fresh.rglob("*.png"):
         assert path.read_bytes() == (made / path.relative_to(fresh / "grabcut")).read_bytes()
@@ -188,7 +188,7 @@ def test_two_data_sets_in_one_folder_of_mattes_are_not_mixed(folder, capsys):
         make(images, "grabcut", matte_dir=images.parent / "own")
         own = {path.name: path.read_bytes() for path in (images.parent / "own").rglob("*.png")}
         assert found == own
-    assert capsys.readouterr().out.count("made again: 4 mattes") == 2
+    assert capsys.readouterr().out.count("to make again: 4 mattes") == 2
 
 
 def test_two_photos_do_not_share_a_matte(folder):

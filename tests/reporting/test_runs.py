@@ -65,8 +65,9 @@ def test_seeds_of_an_average_are_averages_of_the_same_runs(runs_drawn, tmp_path)
 
 def test_a_run_given_twice_is_named(runs_drawn):
     root, _ = runs_drawn
-    with pytest.raises(UserError, match=f"names {root / 'a'} twice"):
-        runs.read_groups([str(root / name) for name in ("a", "a", "b")])
+    for again in "a", "b/../a":
+        with pytest.raises(UserError, match=f"names {root / 'a'} twice"):
+            runs.read_groups([str(root / name) for name in ("a", again, "b")])
 
 
 def test_the_folder_of_now_is_called_by_its_name(runs_drawn, monkeypatch):

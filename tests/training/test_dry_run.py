@@ -69,6 +69,14 @@ def test_it_refuses_what_a_run_refuses(dry, tiny, capsys, words, message):
     assert re.search(message, capsys.readouterr().out)
 
 
+@pytest.mark.parametrize("source", ["resume", "from_run", "config"])
+def test_data_that_a_missing_run_or_file_would_name_are_no_problem(tmp_path, capsys, source):
+    words = ["--dry_run", f"--{source}", str(tmp_path / "typo"), "--cache_dir", str(tmp_path)]
+    with pytest.raises(UserError, match="1 problem to solve first"):
+        train.main(words)
+    assert re.search(r"^1\. .*typo.*(no config.json|does not exist)$", capsys.readouterr().out)
+
+
 @pytest.mark.parametrize("switch", ["--dry_run=on", "--dry_run off", "--dry_run --dry_run=off"])
 def test_it_may_be_switched_on_and_off(dry, capsys, switch):
     left = dry("--epochs", "1", "--batch_size", "999", switch=switch)
