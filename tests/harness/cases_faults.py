@@ -15,9 +15,11 @@ RUN = ("runs/new/oof.csv", "runs/new/folds.csv", "runs/new/fold*/*/best.safetens
 # What each command runs here, and the files that must come out the same.
 COMMANDS = {
     "train": (f"{TRAIN} --name new --k_fold 2 --epochs 3", RUN),
-    "train split": (f"{TRAIN} --name new --split_heads --bg none+grabcut --matte_dir m --epochs 2", RUN),
+    "train split": (f"{TRAIN} --name new --split_heads --bg none+grabcut --matte_dir m --epochs 2",
+        RUN),
     "inference": (words_of("inference", "--save_probs"), ("output/*.csv",)),
-    "preprocess": (words_of("preprocess", "--matte_dir m --limit 99"), ("m/*/*/*.png", "m/*/*.csv")),
+    "preprocess": (words_of("preprocess", "--matte_dir m --limit 99"),
+        ("m/*/*/*.png", "m/*/*.csv")),
     "demo": (words_of("demo", "--out new"), ("new/*.csv", "new/*/*.csv", "new/*/images/*/*.jpg")),
     "tune": (words_of("tune", "--trials 2"), ("runs/tune/trial*/oof.csv",)),
     "report": (words_of("report", "--model_dir runs/joint"), ("report_tables/*.csv",)),
@@ -63,7 +65,8 @@ for what in ("train", "inference"):
             stories.full_disk(what, argv, "cache", room, names))  # fmt: skip
 for name, argv in {"report": words_of("report", "--model_dir runs/joint --out full/page.html"),
                    "demo": words_of("demo", "--out full/new"),
-                   "tune": words_of("tune", "--storage sqlite:///full/tune.db")}.items():  # fmt: skip
+                   "tune": words_of("tune", "--storage sqlite:///full/tune.db"),
+                   }.items():  # fmt: skip
     for room in (4, 64):
         add(
             f"a full disk of {room} kB for its output, {name}",
@@ -171,14 +174,21 @@ add("a fold's metrics deleted before the last", stories.metrics_deleted)
 
 TWICE = {
     "train, one name": ("train", f"{TRAIN} --name new", f"{TRAIN} --name new", works(), works()),
-    "train, two folds": ("train", f"{TRAIN} --name new --k_fold 2 --fold 0", f"{TRAIN} --name new --k_fold 2 --fold 1", works(), works()),
-    "train, one fold": ("train", f"{TRAIN} --name new --k_fold 2 --fold 0 --epochs 9", f"{TRAIN} --name new --k_fold 2 --fold 0 --epochs 9", works(), error_or_works("another process")),
-    "resume": ("train", "--resume runs/half", "--resume runs/half", works(), error_or_works("another process")),
-    "preprocess": ("preprocess", *[words_of("preprocess", "--matte_dir m --limit 99")] * 2, works(), works()),
-    "preprocess --overwrite": ("preprocess", *[words_of("preprocess", "--matte_dir m --limit 99 --overwrite")] * 2, works(), works()),
+    "train, two folds": ("train", f"{TRAIN} --name new --k_fold 2 --fold 0",
+        f"{TRAIN} --name new --k_fold 2 --fold 1", works(), works()),
+    "train, one fold": ("train", f"{TRAIN} --name new --k_fold 2 --fold 0 --epochs 9",
+        f"{TRAIN} --name new --k_fold 2 --fold 0 --epochs 9", works(),
+        error_or_works("another process")),
+    "resume": ("train", "--resume runs/half", "--resume runs/half", works(),
+        error_or_works("another process")),
+    "preprocess": ("preprocess", *[words_of("preprocess", "--matte_dir m --limit 99")] * 2, works(),
+        works()),
+    "preprocess --overwrite": ("preprocess",
+        *[words_of("preprocess", "--matte_dir m --limit 99 --overwrite")] * 2, works(), works()),
     "inference": ("inference", *[words_of("inference", "--save_probs")] * 2, works(), works()),
     "demo": ("demo", *[words_of("demo", "--out new")] * 2, works(), works()),
-    "demo, other flags": ("demo", words_of("demo", "--out new"), words_of("demo", "--out new --seed 5"), works(), error("--out|--seed")),
+    "demo, other flags": ("demo", words_of("demo", "--out new"),
+        words_of("demo", "--out new --seed 5"), works(), error("--out|--seed")),
     "report": ("report", *[words_of("report", "--model_dir runs/joint")] * 2, works(), works()),
     "tune": ("tune", *[words_of("tune", "--trials 2")] * 2, works(), works()),
 }  # fmt: skip
@@ -230,4 +240,5 @@ for name, before in {"stdin is closed": closed_input, "the clock is wrong": long
     for command in ("train", "inference"):
         around(f"{name}, {command}", command, "", before, works())
 add("no room from the third rename on",
-    lambda box: error("No space").complaints(box.run("train", f"{TRAIN} --name new", no_replace)))  # fmt: skip
+    lambda box: error("No space").complaints(
+        box.run("train", f"{TRAIN} --name new", no_replace)))  # fmt: skip

@@ -23,7 +23,8 @@ def about(argv):
 
 for argv in (
     "", "--split_heads", "--shared_backbone", "--k_fold 2 --fold 1", "--val_ratio 0",
-    "--bg grabcut", "--bg none+grabcut --bg_fill random", "--bg grabcut --crop person", "--crop center",
+    "--bg grabcut", "--bg none+grabcut --bg_fill random", "--bg grabcut --crop person",
+    "--crop center",
     "--mixup", "--cutmix", "--cutmix_half", "--weighted_sampler", "--ema",
     "--early_stop --epochs 2", "--keep last", "--criterion f1*0.4+focal*0.6", "--optimizer sgd",
     "--scheduler step", "--scheduler plateau", "--scheduler none", "--age_mse", "--drop_ages 30",

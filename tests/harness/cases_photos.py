@@ -131,12 +131,15 @@ def called(name):
 
 
 for name in (
-    "with space.jpg", "사진.jpg", "UPPER.JPG", "a'b.jpg", "-dash.jpg", "per%cent.jpg", "#x.jpg", "a;b.jpg",
-    '"comma,.jpg"', '"quo""te.jpg"', "{brace}.jpg", "two..dots.jpg", "x" * 251 + ".jpg", "$HOME.jpg",
+    "with space.jpg", "사진.jpg", "UPPER.JPG", "a'b.jpg", "-dash.jpg", "per%cent.jpg", "#x.jpg",
+    "a;b.jpg",
+    '"comma,.jpg"', '"quo""te.jpg"', "{brace}.jpg", "two..dots.jpg", "x" * 251 + ".jpg",
+    "$HOME.jpg",
     "e\u0301.jpg",
 ):  # fmt: skip
     add(f"the name {name[:20]!r}", "inference", "--save_probs", called(name), works())
-    add(f"the name {name[:20]!r}, matte", "preprocess", "--data_dir data/eval --limit 99 --matte_dir m",
+    add(f"the name {name[:20]!r}, matte", "preprocess",
+        "--data_dir data/eval --limit 99 --matte_dir m",
         called(name), works("28 mattes"))  # fmt: skip
 for name in ("tab\there.jpg", "\u202egnp.jpg", "bell\a.jpg", "line\u2028end.jpg"):
     add(f"the name {name!r}", "inference", "", called(name), error_or_works("info.csv|name"))
@@ -153,8 +156,10 @@ add("a person's name that is no UTF-8", "train", "",
     error_or_works("UTF-8|name"))  # fmt: skip
 add("a line break in a name", "inference", "--images data/eval/images",
     rename(EVAL, b"a\nb.jpg"), error_or_works("name"))  # fmt: skip
-add("a name of 255 bytes and its matte", "preprocess", "--data_dir data/eval/images --limit 99 --matte_dir m",
-    all_of(remove("data/eval/info.csv"), rename(EVAL, "사" * 83 + "aa.jpg")), works("28 mattes"))  # fmt: skip
+add("a name of 255 bytes and its matte", "preprocess",
+    "--data_dir data/eval/images --limit 99 --matte_dir m",
+    all_of(remove("data/eval/info.csv"), rename(EVAL, "사" * 83 + "aa.jpg")),
+    works("28 mattes"))  # fmt: skip
 
 
 # ---- folders of photos
@@ -165,8 +170,10 @@ add("a photo is missing", "train", "", remove(PHOTO), works("missing photos: 1")
 add("a person is missing", "train", "", remove(FOLDER), works("people without a folder"))
 add("a person more", "train", "", duplicate(FOLDER, f"{HOME}/new"), works("does not list"))
 add("a photo more", "train", "", duplicate(PHOTO, f"{FOLDER}/x.jpg"), works("beside the seven"))
-add("a photo twice", "train", "", duplicate(PHOTO, f"{FOLDER}/incorrect_mask.png"), works("second files of one photo: 1"))  # fmt: skip
-add("no photo at all", "train", "", all_of(remove(HOME), mkdir(HOME)), error("images", "none of the photos"))  # fmt: skip
+add("a photo twice", "train", "", duplicate(PHOTO, f"{FOLDER}/incorrect_mask.png"),
+    works("second files of one photo: 1"))  # fmt: skip
+add("no photo at all", "train", "", all_of(remove(HOME), mkdir(HOME)),
+    error("images", "none of the photos"))  # fmt: skip
 add("no folder of photos", "train", "", remove(HOME), error("none of the photos"))
 add("a file for the folder of photos", "train", "", write(HOME, b"x"), error("images|photos"))
 add("a file for a person", "train", "", write(FOLDER, b"x"), works("people without a folder"))
@@ -184,17 +191,21 @@ add("those who are held out are broken", "train", "--on_error skip --k_fold 2 --
                     if path.parent.name in held_out(folder)],
     error("unreadable|nobody|no photo"))  # fmt: skip
 add("a listed photo is missing", "inference", "", remove(EVAL), error(LISTED))
-add("a photo that is not listed", "inference", "", duplicate(EVAL, "data/eval/images/a.jpg"), works())  # fmt: skip
+add("a photo that is not listed", "inference", "", duplicate(EVAL, "data/eval/images/a.jpg"),
+    works())  # fmt: skip
 add("x.jpg and x.png in info.csv", "inference", "--model_dir runs/split",
     all_of(lambda folder: replace(folder / EVAL.replace(".jpg", ".png"), GOOD["a BMP"]),
-           lines("data/eval/info.csv", lambda rows: [*rows, LISTED.replace(".jpg", ".png") + ",0"])),
+           lines("data/eval/info.csv",
+               lambda rows: [*rows, LISTED.replace(".jpg", ".png") + ",0"])),
     error_or_works(LISTED[:9], "suffix"),
     then=lambda box, done: [] if done.code else ["one matte for two photos"])  # fmt: skip
 add("x.jpg and x.png, no mattes", "inference", "",
     all_of(lambda folder: replace(folder / EVAL.replace(".jpg", ".png"), GOOD["a BMP"]),
-           lines("data/eval/info.csv", lambda rows: [*rows, LISTED.replace(".jpg", ".png") + ",0"])),
+           lines("data/eval/info.csv",
+               lambda rows: [*rows, LISTED.replace(".jpg", ".png") + ",0"])),
     error_or_works(LISTED[:9]))  # fmt: skip
-add("x.jpg and x.png in a folder", "preprocess", "--data_dir data/eval/images --limit 99 --matte_dir m",
+add("x.jpg and x.png in a folder", "preprocess",
+    "--data_dir data/eval/images --limit 99 --matte_dir m",
     all_of(remove("data/eval/info.csv"), duplicate(EVAL, EVAL.replace(".jpg", ".png"))),
     error("suffix"))  # fmt: skip
 
@@ -236,11 +247,13 @@ for name, data in {"empty": b"", "a list": b"[1]", "of numbers": b'{"x.jpg": 3}'
                    "of other text": b'{"x.jpg": "y"}'}.items():  # fmt: skip
     add(f"photos.json of the mattes is {name}", "preprocess", "",
         write("data/train/mattes/grabcut/photos.json", data), works("preview.png"))  # fmt: skip
-add("a file for the folder of mattes", "train", SPLIT, all_of(remove("data/train/mattes"), write("data/train/mattes", b"x")),
+add("a file for the folder of mattes", "train", SPLIT,
+    all_of(remove("data/train/mattes"), write("data/train/mattes", b"x")),
     error("mattes"))  # fmt: skip
 add("no truth for some", "preprocess", "--score data/mattes_true/train",
     remove(truth), error_or_works("incorrect_mask.png"))  # fmt: skip
-add("no truth for any", "preprocess", "--score data/mattes_true/eval", None, error("mattes_true/eval"))  # fmt: skip
+add("no truth for any", "preprocess", "--score data/mattes_true/eval", None,
+    error("mattes_true/eval"))  # fmt: skip
 
 
 def story(name, **more):

@@ -104,10 +104,13 @@ for option in options.ROWS:
         add(f"config.json option {option} is removed", RESUME, gone, error(option))
 for option, value in {
     "k_fold": 3, "val_ratio": 0.5, "seed": 7, "seed ": -1, "k_fold ": "2", "split_heads": True,
-    "lr": {"": -1}, "lr ": {"": "1e-3"}, "lr  ": {}, "lr   ": 0.1, "epochs": {"": 1}, "epochs ": {"": 2.5},
+    "lr": {"": -1}, "lr ": {"": "1e-3"}, "lr  ": {}, "lr   ": 0.1, "epochs": {"": 1},
+    "epochs ": {"": 2.5},
     "epochs  ": {"": True}, "resize": {"": [32]}, "resize ": {"": 32}, "resize  ": {"": [32, -1]},
-    "model": {"": "nosuch"}, "model ": {"": 3}, "criterion": {"": "x"}, "bg": {"": "x"}, "crop": {"": None},
-    "batch_size": {"": 0}, "lr    ": {"": 1e-3, "hair": 1}, "lr     ": {"": 1e999}, "scheduler": {"": "x"},
+    "model": {"": "nosuch"}, "model ": {"": 3}, "criterion": {"": "x"}, "bg": {"": "x"},
+    "crop": {"": None},
+    "batch_size": {"": 0}, "lr    ": {"": 1e-3, "hair": 1}, "lr     ": {"": 1e999},
+    "scheduler": {"": "x"},
     "nosuch": 1, "keep": {"": "first"}, "on_error": "x", "data_dir": 3, "data_dir ": "nosuch",
 }.items():  # fmt: skip
     known = option.strip()
@@ -140,7 +143,8 @@ FOLDS = {
     "with fold -5": lambda p: cell(p, 2, "fold", "-5"),
     "with fold 99": lambda p: cell(p, 2, "fold", "99"),
     "with fold nan": lambda p: cell(p, 2, "fold", ""),
-    "all of fold -1": lambda p: lines(p, lambda r: [r[0], *(x.split(",")[0] + ",-1" for x in r[1:])]),
+    "all of fold -1": lambda p: lines(p,
+        lambda r: [r[0], *(x.split(",")[0] + ",-1" for x in r[1:])]),
     "all of fold 0": lambda p: lines(p, lambda r: [r[0], *(x.split(",")[0] + ",0" for x in r[1:])]),
     "missing": remove, "a folder": mkdir, "a FIFO": fifo,
 }  # fmt: skip
@@ -170,23 +174,28 @@ OOF = {
     "missing": remove, "a folder": mkdir, "a FIFO": fifo,
 } | {
     f"without {column}": lambda p, c=column: lines(p, lambda r: [
-        ",".join(v for v, n in zip(row.split(","), r[0].split(","), strict=True) if n != c) for row in r
+        ",".join(v for v, n in zip(row.split(","), r[0].split(","), strict=True) if n != c)
+        for row in r
     ]) for column in ("image", "person", "fold", "label", "p0", "p17")
 } | {
     f"with {column} {value}": lambda p, c=column, v=value: cell(p, 2, c, v)
     for column, values in {
-        "p0": ("-5", "50", "nan", "inf", "x", "", "1.5", "0.99"), "label": ("18", "-1", "x", "", "1.5"),
+        "p0": ("-5", "50", "nan", "inf", "x", "", "1.5", "0.99"),
+        "label": ("18", "-1", "x", "", "1.5"),
         "fold": ("99", "-1", "x", "", "0.5"), "person": ("nobody", ""), "image": ("nosuch.jpg", ""),
     }.items() for value in values
 }  # fmt: skip
 for name, spoil in OOF.items():
     for reader in (REPORT, DECIDE):
         add(f"oof.csv is {name}", reader, of(spoil, "oof.csv"), error("oof.csv"))
-FLAT = lines(f"{JOINT}/oof.csv", lambda r: [r[0], *[",".join([*x.split(",")[:4], *["0.0555556"] * 18]) for x in r[1:]]])  # fmt: skip
+FLAT = lines(f"{JOINT}/oof.csv",
+    lambda r: [r[0],
+        *[",".join([*x.split(",")[:4], *["0.0555556"] * 18]) for x in r[1:]]])  # fmt: skip
 add(
     "oof.csv has other probabilities than metrics.json", REPORT, FLAT, error("oof.csv|metrics.json")
 )
-add("oof.csv is that of another run", REPORT, duplicate("runs/joint2/oof.csv", f"{JOINT}/oof.csv"), error("oof.csv"))  # fmt: skip
+add("oof.csv is that of another run", REPORT, duplicate("runs/joint2/oof.csv", f"{JOINT}/oof.csv"),
+    error("oof.csv"))  # fmt: skip
 
 
 # ---- metrics.json
@@ -200,25 +209,32 @@ METRICS = {
 }
 for name, data in METRICS.items():
     for reader in (REPORT, SCORE):
-        add(f"metrics.json is {name}", reader, of(lambda p, d=data: write(p, d), "metrics.json"), error_or_works("metrics.json"))  # fmt: skip
+        add(f"metrics.json is {name}", reader, of(lambda p, d=data: write(p, d), "metrics.json"),
+            error_or_works("metrics.json"))  # fmt: skip
     add(f"metrics.json of a fold is {name}", ("train", f"--resume {JOINT}", JOINT),
         of(lambda p, d=data: write(p, d), "fold0/metrics.json"), error("metrics.json"))  # fmt: skip
-for key, value in {"macro_f1": "x", "macro_f1 ": None, "macro_f1  ": 0.99, "last_epoch": [], "last_epoch ": None,
+for key, value in {"macro_f1": "x", "macro_f1 ": None, "macro_f1  ": 0.99, "last_epoch": [],
+    "last_epoch ": None,
                    "last_epoch/macro_f1": "x", "folds": "x", "support": 3}.items():  # fmt: skip
-    add(f"metrics.json {key.strip()} is {value}", REPORT, of(with_json(key.strip(), value), "metrics.json"),
+    add(f"metrics.json {key.strip()} is {value}", REPORT,
+        of(with_json(key.strip(), value), "metrics.json"),
         error_or_works("metrics.json"))  # fmt: skip
 
 
 # ---- best.json and the weights, which say the same of a model
 
-with_size = {"size": [16, 16], "model": "resnet10t", "heads": ["mask"], "mean": [0, 0, 0], "std": [0, 0, 0],
-             "bg": "grabcut", "crop": "center", "epoch": 9, "amp": "bf16", "years": True, "bg_fill": "black"}  # fmt: skip
+with_size = {"size": [16, 16], "model": "resnet10t", "heads": ["mask"], "mean": [0, 0, 0],
+    "std": [0, 0, 0],
+             "bg": "grabcut", "crop": "center", "epoch": 9, "amp": "bf16", "years": True,
+             "bg_fill": "black"}  # fmt: skip
 for key, value in with_size.items():
-    add(f"best.json {key} is {value}", PREDICT, set_json(BEST, key, value), error_or_works("best.json|best.safetensors"))  # fmt: skip
+    add(f"best.json {key} is {value}", PREDICT, set_json(BEST, key, value),
+        error_or_works("best.json|best.safetensors"))  # fmt: skip
 for key in ("model", "heads", "size", "mean", "std", "bg", "crop", "mattes"):
     for value in (..., None, "x", [1], 3):
         said = "removed" if value is ... else json.dumps(value)
-        add(f"best.json {key} is {said}", PREDICT, set_json(BEST, key, value), error_or_works("best.json|best.safetensors"))  # fmt: skip
+        add(f"best.json {key} is {said}", PREDICT, set_json(BEST, key, value),
+            error_or_works("best.json|best.safetensors"))  # fmt: skip
 
         def edit(header, key=key, value=value):
             info = json.loads(header["info"])
@@ -226,7 +242,8 @@ for key in ("model", "heads", "size", "mean", "std", "bg", "crop", "mattes"):
             header["info"] = json.dumps(info if value is ... else info | {key: value})
 
         if said in ("removed", "3"):
-            add(f"the weights say {key} is {said}", PREDICT, set_header(TENSORS, edit), error("best.safetensors|best.json"))  # fmt: skip
+            add(f"the weights say {key} is {said}", PREDICT, set_header(TENSORS, edit),
+                error("best.safetensors|best.json"))  # fmt: skip
 for name, data in {
     "empty": b"",
     "a list": b"[1]",
@@ -242,10 +259,13 @@ for name, edit in {"info": lambda h: h.pop("info", 0), "JSON": lambda h: h.updat
     )
 HUGE = struct.pack("<Q", 2**60) + b"{}"
 for name, spoil in {
-    "empty": write(TENSORS, b""), "garbage": write(TENSORS, os.urandom(3000)), "cut off": truncate(TENSORS),
-    "a byte short": truncate(TENSORS, 0.99999), "missing": remove(TENSORS), "a folder": mkdir(TENSORS), "a FIFO": fifo(TENSORS),
+    "empty": write(TENSORS, b""), "garbage": write(TENSORS, os.urandom(3000)),
+    "cut off": truncate(TENSORS),
+    "a byte short": truncate(TENSORS, 0.99999), "missing": remove(TENSORS),
+    "a folder": mkdir(TENSORS), "a FIFO": fifo(TENSORS),
     "a header of 2**60 bytes": write(TENSORS, HUGE), "a flipped byte": flip(TENSORS, 0.5),
-    "a flipped byte at its end": flip(TENSORS, 0.999), "a flipped byte in its header": flip(TENSORS, 0.001),
+    "a flipped byte at its end": flip(TENSORS, 0.999),
+    "a flipped byte in its header": flip(TENSORS, 0.001),
     "those of fold 1": duplicate(f"{JOINT}/fold1/label/best.safetensors", TENSORS),
     "those of another task": duplicate("runs/split/fold0/mask/best.safetensors", TENSORS),
     "NaN": change(TENSORS, lambda data: data[:-4000] + np.full(1000, np.nan, np.float32).tobytes()),
@@ -276,10 +296,14 @@ def edited(edit):
 
 
 for name, spoil in {
-    "empty": write(STATE, b""), "garbage": write(STATE, os.urandom(3000)), "cut off": truncate(STATE),
-    "a byte short": truncate(STATE, 0.99999), "a folder": mkdir(STATE), "a FIFO": fifo(STATE), "text": write(STATE, "hello"),
-    "a list": write(STATE, saved([1, 2])), "an empty state": write(STATE, saved({})), "a tensor": write(STATE, saved(torch.zeros(3))),
-    "a plain pickle": write(STATE, pickle.dumps({"model": {}})), "weights": duplicate(TENSORS, STATE),
+    "empty": write(STATE, b""), "garbage": write(STATE, os.urandom(3000)),
+    "cut off": truncate(STATE),
+    "a byte short": truncate(STATE, 0.99999), "a folder": mkdir(STATE), "a FIFO": fifo(STATE),
+    "text": write(STATE, "hello"),
+    "a list": write(STATE, saved([1, 2])), "an empty state": write(STATE, saved({})),
+    "a tensor": write(STATE, saved(torch.zeros(3))),
+    "a plain pickle": write(STATE, pickle.dumps({"model": {}})),
+    "weights": duplicate(TENSORS, STATE),
     "a flipped byte": flip(STATE, 0.5), "a flipped byte at its end": flip(STATE, 0.999),
     "a flipped byte in its head": flip(STATE, 0.0005),
 }.items():  # fmt: skip

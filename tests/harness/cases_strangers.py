@@ -126,7 +126,8 @@ for place in ("../pwned", "/tmp/pwned", "a/../../pwned"):
             set_json(f"{HALF}/config.json", key, place), error_or_works("config.json|name"),
             then=outside)  # fmt: skip
     add(f"config.json layout is {place}", "inference", "",
-        set_json(f"{JOINT}/config.json", "layout", place), error("config.json"), then=outside)  # fmt: skip
+        set_json(f"{JOINT}/config.json", "layout", place), error("config.json"),
+        then=outside)  # fmt: skip
     add(f"a study called {place}", "tune", f"--study {place}", None, error("--study"), then=outside)
     add(f"a run called {place}", "train", f"--name {place}", None, error("--name"), then=outside)
     add(f"the weights name the model {place}", "inference", "",
@@ -134,7 +135,8 @@ for place in ("../pwned", "/tmp/pwned", "a/../../pwned"):
                    lambda h, p=place: h.update(info=h["info"].replace("test_efficientnet", p))),
         error("best.safetensors|best.json"), then=outside)  # fmt: skip
     add(f"folds.csv names the person {place}", "train", f"--resume {HALF}",
-        cell(f"{HALF}/folds.csv", 2, "person", place), error("folds.csv"), then=outside)  # fmt: skip
+        cell(f"{HALF}/folds.csv", 2, "person", place), error("folds.csv"),
+        then=outside)  # fmt: skip
     add(f"rembg_model {place} of a run", "train", f"--resume {HALF}",
         set_json(f"{HALF}/config.json", "options/rembg_model", place),
         error_or_works("rembg_model|config.json"), then=outside)  # fmt: skip
@@ -149,7 +151,8 @@ for name in (
 add("a run behind a link", "inference", "--model_dir runs/link",
     link("runs/link", "joint"), works())  # fmt: skip
 add("a photo behind a link to /etc/passwd", "train", "",
-    link(f"data/train/images/{PERSON}/mask1.jpg", "/etc/passwd"), error("mask1.jpg", never="root:"))  # fmt: skip
+    link(f"data/train/images/{PERSON}/mask1.jpg", "/etc/passwd"),
+    error("mask1.jpg", never="root:"))  # fmt: skip
 add("a run within itself", "report", f"--model_dir {JOINT}", link(f"{JOINT}/fold2", "."),
     error_or_works("fold2"))  # fmt: skip
 
@@ -158,8 +161,10 @@ add("a run within itself", "report", f"--model_dir {JOINT}", link(f"{JOINT}/fold
 
 SCRIPT = "<script>alert(1)</script>".replace("/", "\u2215")
 NAMES = {
-    "a script": SCRIPT, "an image": "<img src=x onerror=alert(1)>", "a template": "{{7*191*733}}{%x%}",
-    "a quote": "\"'><b>", "a percent": "%s%n%(x)s", "dollars": "$x^^2$ _", "a backslash": "$\\frac$",
+    "a script": SCRIPT, "an image": "<img src=x onerror=alert(1)>",
+    "a template": "{{7*191*733}}{%x%}",
+    "a quote": "\"'><b>", "a percent": "%s%n%(x)s", "dollars": "$x^^2$ _",
+    "a backslash": "$\\frac$",
     "an ampersand": "&amp;&lt;",
 }  # fmt: skip
 

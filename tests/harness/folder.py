@@ -224,7 +224,8 @@ def rename(pattern, name):
 
     def do(folder):
         path = find(folder, pattern)
-        os.rename(os.fsencode(path), os.path.join(os.fsencode(path.parent), os.fsencode(name)))  # noqa: PTH104, PTH118
+        other = os.path.join(os.fsencode(path.parent), os.fsencode(name))  # noqa: PTH118
+        os.rename(os.fsencode(path), other)  # noqa: PTH104
 
     return do
 
