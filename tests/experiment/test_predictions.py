@@ -51,7 +51,7 @@ def test_folded_models_predict_the_same(classifier, name):
         torch.testing.assert_close(logits / scale, wanted[head] / scale, rtol=0, atol=1e-5)
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
     left, all_ = normalized(copy, images), normalized(model, images)
-    assert left < all_ or name == "test_vit"
+    assert left < all_ or (copy is model and name == "test_vit")
     assert left == 0 or name in OTHERS
 
 
