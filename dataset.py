@@ -12,6 +12,7 @@ import torch
 from torch.nn import functional as F
 
 import augment
+from common.devices import send
 from common.errors import UserError
 from common.files import read_rows
 from common.processes import counted
@@ -283,7 +284,7 @@ class Epoch:
 
     def _target(self, name, photos):
         values = torch.from_numpy(self.data.targets[name])[photos]
-        return values.to(self.data.pixels.device, non_blocking=True)
+        return send(values, self.data.pixels.device)
 
     def _images(self, rows):
         start = time.perf_counter()

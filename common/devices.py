@@ -52,6 +52,15 @@ def name_of(device):
     return f"{name} ({kind}), {counted(torch.get_num_threads(), 'thread')}"
 
 
+def send(tensor, device):
+    """A tensor of the CPU on a device. Only a GPU of CUDA is not waited for: elsewhere a copy that
+    is still on its way may read what has been freed (pytorch/pytorch issue 189690, of MPS).
+    """
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 def at_once(batch_size, device):
     """How many inputs a model that does not learn is shown at once."""
     return min(batch_size, CPU_BATCH) if device.type == "cpu" else batch_size

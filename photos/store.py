@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import torch
 
+from common.devices import send
 from common.errors import UserError
 from common.files import cached, read_bytes
 from photos import crops, reading
@@ -94,8 +95,7 @@ class Pixels:
             self._view(layers, photos[part], None if backgrounds is None else backgrounds[part])
             for layers, part in zip(self.layers, parts, strict=True)
         ]
-        order = torch.argsort(torch.cat(parts)).to(self.device, non_blocking=True)
-        return torch.cat(found)[order]
+        return torch.cat(found)[send(torch.argsort(torch.cat(parts)), self.device)]
 
     def _view(self, layers, photos, backgrounds):
         if backgrounds is None or "background" not in layers:
@@ -107,8 +107,8 @@ class Pixels:
 
     def _take(self, layer, index):
         if layer.device == self.device:
-            return layer[index.to(self.device, non_blocking=True)]
-        return layer[index].pin_memory().to(self.device, non_blocking=True)
+            return layer[send(index, self.device)]
+        return send(layer[index], self.device)
 
 
 def load(root, names, views, cache_dir, *, matte_dir=None, on_error="stop", device="cpu"):

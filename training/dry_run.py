@@ -2,6 +2,7 @@
 
 import math
 import resource
+import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -42,7 +43,8 @@ def dry_run(argv, parse_args):
             state += (task.folder / "last.pt").stat().st_size
             kept += folds * sum(value.nbytes for value in task.model.state_dict().values())
     gpu = trial.device.type == "cuda" and torch.cuda.max_memory_allocated(trial.device) / 1e9
-    memory = gpu or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    unit = 1e9 if sys.platform == "darwin" else 1e6  # macOS counts bytes, Linux kilobytes
+    memory = gpu or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
     each = counted(folds, "fold") + " one after the other" * (run.workers_of(trial.options) > 1)
     say(
         f"the run: about {duration(seconds)} for {each}, {memory:.1f} GB of "

@@ -15,6 +15,7 @@ from noise_photos import NAMES, PHOTO, load, pasted, pixels, resized, write, wri
 from common import files as common_files
 from common.errors import UserError
 from photos import reading
+from photos.store import Pixels
 
 # Not a plain fork: a thread of OpenCV may hold a lock at that moment, which the child then awaits.
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -155,6 +156,13 @@ def test_a_store_is_copied_whole_to_a_device(made):
     rows = load(root, PHOTO).layers[0]["pixels"]
     assert len(rows) == 5 and rows.nbytes == 5 * 3 * 32 * 24
     assert (rows.to("cpu").numpy() == pixels(root, PHOTO)).all()
+
+
+def test_batches_are_sent_to_a_device_without_pinned_memory(made):
+    """As an Apple GPU, for which the meta device, that holds no values, stands."""
+    root, *_ = made
+    sent = Pixels(load(root, PHOTO).layers * 2, {}, "meta").batch(torch.tensor([0, 3]), 1)
+    assert (sent.device.type, sent.shape) == ("meta", (2, 3, 32, 24))
 
 
 def test_a_pipe_in_place_of_a_photo_is_broken(made):
