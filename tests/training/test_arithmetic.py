@@ -115,6 +115,19 @@ def test_a_step_is_timed(amp):
     assert all(0 < seconds < 60 for seconds in arithmetic.time_steps(of, CPU))
 
 
+@pytest.mark.parametrize(("how", "steps"), [(False, 1), (True, 1 + arithmetic.TRIES)])
+def test_slow_steps_are_tried_once_unless_the_first_compiles(monkeypatch, how, steps):
+    tried = []
+    monkeypatch.setattr(
+        arithmetic, "compiled", lambda network, _: lambda x: tried.append(1) or network(x)
+    )
+    monkeypatch.setattr(arithmetic, "ENOUGH", 0)
+    words = ["--model", "test_resnet", "--resize", "32", "24", "--amp", "off"]
+    of = options.tasks_of(options.parse_args(words))["label"] | {"compile": how}
+    assert all(0 < seconds < 60 for seconds in arithmetic.time_steps(of, CPU))
+    assert len(tried) == steps
+
+
 def test_what_fails_takes_for_ever(monkeypatch):
     def broken(*images):
         raise RuntimeError("no compiler")
