@@ -79,15 +79,14 @@ member() {
 }
 
 # average NAME: scores the mean of the members out of fold, in $RUNS/NAME, and writes the submission
-# for EVAL (data/eval) to OUT (output/NAME). A mean is less sure of a rare class than its members:
-# DECISION (prior) weighs it by the frequency of the classes.
+# for EVAL (data/eval) to OUT (output/NAME), over flips and zooms (TTA, both). A mean is less sure of
+# a rare class than its members: DECISION (prior) weighs it by the frequency of the classes.
 average() {
-    local decision=${DECISION:-prior}
+    local how=(--model_dir "${members[@]}" --tta "${TTA:-both}" --decision "${DECISION:-prior}")
     wait_for_runs
-    $python inference.py --model_dir "${members[@]}" --train_dir "$DATA" --oof "$RUNS/$1" \
-        --decision "$decision"
-    $python inference.py --model_dir "${members[@]}" --decision "$decision" \
-        --data_dir "${EVAL:-data/eval}" --output_dir "${OUT:-output/$1}"
+    $python inference.py "${how[@]}" --train_dir "$DATA" --oof "$RUNS/$1"
+    $python inference.py "${how[@]}" --data_dir "${EVAL:-data/eval}" \
+        --output_dir "${OUT:-output/$1}"
 }
 
 # report PAGE: compares all conditions with the first of them.

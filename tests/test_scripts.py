@@ -142,6 +142,7 @@ def test_the_best_scripts_average_all_that_they_train(home, script, members):
     scored, predicted = found["inference.py"]
     assert {*scored.model_dir} == {*predicted.model_dir} == trained
     assert scored.decision == predicted.decision == "prior"
+    assert scored.tta == predicted.tta == "both"
     assert scored.oof == f"runs/{script}" and predicted.output_dir == f"output/{script}"
 
 
