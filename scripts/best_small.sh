@@ -6,10 +6,10 @@
 #   DATA=data/train EVAL=data/eval RUNS=runs OUT=output/best bash scripts/best_small.sh
 #
 # It needs no GPU and no mattes. Stopped and started again, it goes on where it was. Out of fold on
-# 421 people, by the last epochs: best-shared-s1 .540, best-shared-s42 .543, best-face-s1 .541,
-# best-face-s42 .555, the mean of all .582, by the prior .599 (+.057 [+.016, +.097] against
-# best-shared-s42). Chosen on these people, of 13 averages and three rules: expect less on new
-# ones. It takes about 54 minutes, reckoned from two of its runs.
+# 421 people, by the last epochs: best-shared-s1 .530, best-shared-s42 .547, best-face-s1 .531,
+# best-face-s42 .529, the mean of all .580, by the prior and over flips and zooms .597 (+.050
+# [+.002, +.100] against best-shared-s42). Chosen on these people, of 13 averages and three rules:
+# expect less on new ones. On two cores with AVX512 it takes about an hour, with AVX2 two, reckoned.
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 PROCESSES=${PROCESSES:-2} FOLDS=6 EPOCHS=9 SIZE="128 96"
