@@ -5,8 +5,8 @@
 #
 # What best_small.sh trained into RUNS is taken as it is. Stopped and started again, it goes on
 # where it was. Other variables: lib.sh. Out of fold on 421 people, by the last epochs: best-lite1
-# .557, best-large .508, the mean of all six by the prior .594, of the four .599 then. Flips and zooms
-# (TTA) came later and are not tried on the six.
+# .557, best-large .508, the mean of all six by the prior .594, of the four .599 then. Flips and
+# zooms (TTA) came later and are not tried on the six.
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 $python scripts/fetch_weights.py --also lite1
