@@ -65,7 +65,7 @@ WRONG = """
 --lr -1 | --lr nan | --lr inf | --lr abc | --weight_decay -1 | --weight_decay nan | --k_fold 1
 --k_fold 25 | --k_fold -1 | --val_ratio 1 | --val_ratio nan | --val_ratio 0.01 | --seed -1
 --seed 1e3 | --device mps | --device meta | --device cuda
---device cuda:99 | --device tpu | --device xla:0 | --name ../../x | --name /tmp/x | --name .
+--device cuda:99 | --device tpu | --device xla:0 | --name ../../x | --name /var/x | --name .
 --name .. | --name '' | --resize 32 | --resize 4 4 | --resize 32 24 16 | --resize x y
 --model nosuch | --model '' | --optimizer nosuch | --scheduler nosuch | --criterion nosuch
 --criterion focal*0 | --criterion f1*nan | --bg nosuch | --bg none+none | --bg rembg+
