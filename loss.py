@@ -67,7 +67,8 @@ def criterion(name, classes, label_smoothing=0.0, class_weights=None):
     """A function loss(logits, targets, total=None) -> scalar tensor.
 
     name: one of TERMS or a weighted sum of them, as in "f1*0.4+focal*0.6"; label_smoothing: 0..1;
-    class_weights: (classes,), see class_weights(). Both act on cross_entropy and focal alone.
+    class_weights: (classes,) where the logits are, see class_weights(). These two act on
+    cross_entropy and focal alone.
 
     logits: (n, classes), any float type, taken as float32. targets: (n,) int64, or (n, classes)
     probabilities whose rows sum to 1. A one-hot row costs the same as its hard label, class
@@ -84,13 +85,12 @@ def criterion(name, classes, label_smoothing=0.0, class_weights=None):
     def loss(logits, targets, total=None):
         logits = logits.float()
         total = len(logits) if total is None else total
-        weights = None if class_weights is None else class_weights.to(logits.device)
         value = 0.0
         for term, factor in terms:
             if term == "f1":
                 value += factor * soft_f1(logits, _probabilities(targets, classes), total)
             else:
-                each = PER_SAMPLE[term](logits, targets, label_smoothing, weights)
+                each = PER_SAMPLE[term](logits, targets, label_smoothing, class_weights)
                 value += factor * each.sum() / total
         return value
 

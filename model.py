@@ -1,8 +1,10 @@
 """A timm backbone with one or more heads, its way to 18 probabilities, and its file."""
 
+import contextlib
 import difflib
 import hashlib
 import json
+import logging
 import warnings
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -50,6 +52,10 @@ class Classifier(nn.Module):
 def check_name(name):
     """The name if timm has such a model, else a UserError with the nearest ones."""
     if timm.is_model(name):
+        try:
+            timm.get_pretrained_cfg(name)
+        except RuntimeError as error:  # of a tag, what follows the point of resnet18.a1_in1k
+            raise UserError(f"--model {name}: {_first_line(error)}") from None
         return name
     near = difflib.get_close_matches(name, timm.list_models(), 3)
     hint = f"; did you mean {', '.join(near)}?" if near else ""
@@ -73,23 +79,15 @@ def create(name, heads, size, weights="none", *, drop_rate=0.0, drop_path=0.0, y
         options["pretrained_cfg_overlay"] = {"file": str(source)}
     elif weights == "auto":
         _check_hub()
-    try:
-        with warnings.catch_warnings(action="ignore"):  # of torch, on files of others
-            backbone = timm.create_model(name, **options)
-    except Exception as error:  # a hub, a file or a model may fail in any way of its own
-        reason = _first_line(error)
-        if weights == "none":
-            raise UserError(f"--model {name} cannot be built for {size}: {reason}") from None
-        if "pretrained_cfg_overlay" in options:
-            raise UserError(
-                f"{source} does not hold weights of {name} ({type(error).__name__}); give a "
-                ".safetensors file, or a .pth file of its tensors alone"
-            ) from None
+    backbone = _build(name, size, source, options)
+    patch = (
+        getattr(getattr(backbone, "patch_embed", None), "patch_size", (1, 1)) if fixed else (1, 1)
+    )
+    if size[0] % patch[0] or size[1] % patch[1]:
         raise UserError(
-            f"the weights of {name} could not be downloaded ({reason}); connect, put them at "
-            f"weights/{name}.safetensors, or give a model of scripts/fetch_weights.py or "
-            "--weights none"
-        ) from None
+            f"--model {name} cuts photos into patches of {patch[0]} x {patch[1]}, and would not "
+            f"see the rest of {size}: give a --resize that they divide"
+        )
     try:  # timm's attributes do not tell the width of the output for every model
         with torch.no_grad():
             features = backbone.eval()(torch.zeros(1, 3, *size)).shape[1]
@@ -97,6 +95,63 @@ def create(name, heads, size, weights="none", *, drop_rate=0.0, drop_path=0.0, y
         reason = _first_line(error)
         raise UserError(f"--model {name} cannot take photos of {size}: {reason}") from None
     return Classifier(backbone.train(), heads, features, years)
+
+
+def _build(name, size, source, options):
+    """timm's model with these options, weights of the file `source`; else UserError says why."""
+    try:
+        with warnings.catch_warnings(action="ignore"), _complete(name, source):  # of torch
+            return timm.create_model(name, **options)
+    except UserError:
+        raise
+    except Exception as error:  # a hub, a file or a model may fail in any way of its own
+        kind, reason = type(error).__name__, _first_line(error)
+    if not options["pretrained"]:
+        raise UserError(f"--model {name} cannot be built for {size}: {reason}")
+    _build(name, size, source, options | {"pretrained": False})  # or is it not the weights?
+    if "pretrained_cfg_overlay" in options:
+        raise UserError(
+            f"{source} does not hold weights of {name} for {size} ({kind}); give a .safetensors "
+            "file, a .pth file of its tensors alone, or another --resize"
+        )
+    raise UserError(
+        f"the weights of {name} could not be downloaded ({reason}); connect, put them at "
+        f"weights/{name}.safetensors, or give a model of scripts/fetch_weights.py or --weights none"
+    )
+
+
+@contextlib.contextmanager
+def _complete(name, source):
+    """UserError if timm, meanwhile, finds no weights for a part of a model in the file `source`. It
+    only says so in its log, and leaves them random.
+    """
+    told, logger = [], logging.getLogger("timm.models._builder")
+    handler, level = logging.Handler(), logger.level
+    handler.emit = lambda record: told.append(record.getMessage())
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+    if missing := [text for text in told if text.startswith("Missing keys")]:
+        keys = missing[0].partition(")")[0].partition("(")[2].split(", ")
+        raise UserError(f"{source} does not hold weights of {name}: it has no {keys[0]}")
+
+
+def make_channels_last(model, device):
+    """Puts the channels of the convolutions' weights last, in place. False, with nothing done, on a
+    CPU if oneDNN would write past the end of a gradient: that of a 1x1 convolution of few channels
+    that skips pixels (oneDNN issue 6035).
+    """
+    convs = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    unsafe = [c for c in convs if max(c.kernel_size) == 1 < max(c.stride) and c.in_channels < 8]
+    if unsafe and device.type == "cpu":
+        return False
+    for conv in convs:
+        conv.to(memory_format=torch.channels_last)
+    return True
 
 
 def _check_hub():
@@ -182,7 +237,8 @@ def save_model(model, path, info):
     """Writes a Classifier and its ModelInfo: `path` (safetensors, the info in its header) and,
     beside it, the info as readable JSON, which nothing reads back.
     """
-    state = {key: value.contiguous().cpu() for key, value in model.state_dict().items()}
+    how = {"memory_format": torch.contiguous_format}  # copies: parts of a model may be shared
+    state = {key: value.cpu().clone(**how) for key, value in model.state_dict().items()}
     info = replace(info, sha256=_digest(state, info))
     text = json.dumps(asdict(info), sort_keys=True)
     with atomic(path) as temporary:

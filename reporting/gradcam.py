@@ -2,6 +2,7 @@
 
 import tempfile
 from dataclasses import replace
+from functools import partial
 
 import cv2
 import numpy as np
@@ -46,11 +47,20 @@ def maps(model, info, images, attribute):
     as transformers of tokens do not.
     """
     backbone, size = model.backbone, tuple(images.shape[2:])
-    stages = getattr(backbone, "feature_info", [])
-    fine = [stage["module"] for stage in stages if -(-min(size) // stage["reduction"]) >= CELLS]
+    modules, shapes = dict(backbone.named_modules()), {}
+    stages = [s["module"] for s in getattr(backbone, "feature_info", []) if s["module"] in modules]
+
+    def note(name, _, __, found):
+        shapes[name] = getattr(found, "shape", ())  # a list of maps has none
+
+    hooks = [modules[name].register_forward_hook(partial(note, name)) for name in stages]
     with torch.no_grad():
         last = backbone.forward_features(torch.zeros(1, 3, *size))
-    if not fine or last.ndim != 4 or last.shape[1] != backbone.num_features:
+    for hook in hooks:
+        hook.remove()
+    fine = [n for n in stages if len(s := shapes.get(n, ())) == 4 and min(s[2:]) >= CELLS]
+    channels = getattr(last, "shape", ())[1:2]
+    if not fine or last.ndim != 4 or channels != (backbone.num_features,):
         raise UserError(f"{info.model} has no feature map that Grad-CAM could show")
 
     def predicted(batch):

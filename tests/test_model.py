@@ -79,6 +79,41 @@ def test_an_unknown_name_lists_near_ones():
     assert model.check_name("resnet18") == "resnet18"
 
 
+def test_a_tag_that_timm_does_not_have_is_named():
+    with pytest.raises(UserError, match=r"--model resnet18\.foo: Invalid pretrained tag"):
+        model.check_name("resnet18.foo")
+
+
+def test_what_cannot_be_built_is_not_called_a_fault_of_the_weights():
+    with pytest.raises(UserError, match=r"densenet121 cannot be built .*drop_path_rate") as caught:
+        model.create("densenet121", ("label",), (64, 48), "auto", drop_path=0.1)
+    assert "\n" not in str(caught.value)
+
+
+def test_patches_that_would_leave_a_part_of_the_photo_out_are_refused():
+    with pytest.raises(
+        UserError, match=r"patches of 16 x 16, .* rest of \(100, 96\): give a --res"
+    ):
+        model.create("test_vit", ("label",), (100, 96))
+    made = model.create("test_vit", ("label",), (112, 96)).eval()
+    photo = images((112, 96), 1).requires_grad_()
+    made(photo)["label"].sum().backward()
+    assert photo.grad.abs().sum((0, 1)).all()
+
+
+@pytest.mark.parametrize("name", ["mobileone_s0", "repvgg_a0", "test_resnet"])
+def test_channels_are_not_last_where_that_ends_the_process(name):
+    """A stride in a 1x1 convolution of three channels: on a CPU its gradient is too long."""
+    made, safe = model.create(name, ("label",), (64, 48)), name == "test_resnet"
+    assert model.make_channels_last(made, torch.device("cuda")) is True
+    made = model.create(name, ("label",), (64, 48))
+    assert model.make_channels_last(made, torch.device("cpu")) is safe
+    layout = torch.channels_last if safe else torch.contiguous_format
+    convs = [module.weight for module in made.modules() if isinstance(module, torch.nn.Conv2d)]
+    assert all(weight.is_contiguous(memory_format=layout) for weight in convs)
+    made(images((64, 48)).contiguous(memory_format=layout))["label"].sum().backward()
+
+
 def test_a_size_that_the_backbone_cannot_take_is_named():
     with pytest.raises(UserError, match=r"test_vit.*\(30, 20\)") as caught:
         model.create("test_vit", ("label",), (30, 20))
@@ -125,6 +160,17 @@ def test_wrong_weights_are_named(tmp_path):
             path = str(tmp_path / f"{name}.safetensors")
             model.create("test_resnet", ("label",), (64, 48), path)
         assert "\n" not in str(caught.value)
+
+
+def test_weights_that_lack_a_part_of_the_model_are_refused(tmp_path):
+    """As those of a model of ours, whose parts have other names. Timm would leave them random."""
+    state = timm.create_model("test_resnet").state_dict()
+    renamed = {f"backbone.{key}": value for key, value in state.items()}
+    part = {key: value for key, value in state.items() if key != "layer4.0.conv1.weight"}
+    for kept, missing in ((renamed, "conv1.0.weight"), (part, "layer4.0.conv1.weight")):
+        save_file(kept, tmp_path / "part.safetensors")
+        with pytest.raises(UserError, match=f"part.safetensors .*it has no {missing}"):
+            model.create("test_resnet", ("label",), (64, 48), str(tmp_path / "part.safetensors"))
 
 
 def test_a_download_that_fails_says_what_to_do(tmp_path, monkeypatch):

@@ -63,7 +63,8 @@ def _fastest(of, steps, device, cache_dir):
     ways = [first | {"amp": amp} for amp in amps if of["amp"] == "auto"]
     best = min([first, *ways], key=cost)
     if of["compile"] == "auto" and cost(best) > COMPILES:
-        hows = (True, "graphs") if device.type == "cuda" else (True,)
+        graphs = device.type == "cuda" and of["accumulate"] == 1
+        hows = (True, "graphs") if graphs else (True,)
         best = min([best, *(best | {"compile": how} for how in hows)], key=cost)
     return best, spent
 
@@ -83,7 +84,9 @@ def compiled(network, how):
 
 
 def remembered_time(of, device, cache_dir):
-    """The time_steps() of a task's options, taken now or at an earlier time."""
+    """The time_steps() of a task's options, taken now or at an earlier time; 1e9 where they fail,
+    as for lack of a compiler, or of memory now.
+    """
     names = (*NAMES, "model", "resize", "batch_size", "channels_last", "optimizer")
     what = [*(of[name] for name in names), world_size(), devices.name_of(device)]
     key = repr([*what, torch.__version__, timm.__version__]).encode()
@@ -93,35 +96,37 @@ def remembered_time(of, device, cache_dir):
         return {"seconds": time_steps(of, device)}
 
     path = Path(cache_dir, f"{hashlib.sha256(key).hexdigest()[:20]}.steps")
-    return cached(path, make)["seconds"]
+    try:
+        return cached(path, make)["seconds"]
+    except RuntimeError:
+        return 1e9, 1e9
+    finally:
+        if of["compile"] == "graphs":
+            torch._dynamo.reset()  # else the memory of its graphs would stay taken
 
 
 def time_steps(of, device):
-    """(seconds of the first step, of a later one) of training with the options of a task; 1e9 where
-    it fails, as for lack of memory or of a compiler.
-    """
+    """(seconds of the first step, of a later one) of training with the options of a task."""
     count, seconds = max(2, of["batch_size"] // world_size()), []
-    layout = torch.channels_last if of["channels_last"] else torch.contiguous_format
-    model = models.create(of["model"], of["heads"], of["resize"], "none")
-    model = model.to(device, memory_format=layout).train()
+    model = models.create(of["model"], of["heads"], of["resize"], "none").to(device).train()
+    last = of["channels_last"] and models.make_channels_last(model, device)
+    layout = torch.channels_last if last else torch.contiguous_format
     optimizer = optimization.make_optimizer(model, of)
     network = compiled(model, of["compile"])
     autocast, scaler = precision(of["amp"], device)
     images = torch.randn(count, 3, *of["resize"], device=device).contiguous(memory_format=layout)
-    try:
-        for _ in range(1 + TRIES):
-            start = time.perf_counter()
-            with autocast:
-                logits = network(images)
-            loss = sum(value.float().square().mean() for value in logits.values())
-            scaler.scale(loss).backward()
-            scaler.step(optimizer)
-            optimizer.zero_grad()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            seconds.append(time.perf_counter() - start)
-            if sum(seconds) > ENOUGH and not of["compile"]:
-                break
-    except RuntimeError:
-        return 1e9, 1e9
+    for _ in range(1 + TRIES):
+        start = time.perf_counter()
+        with autocast:
+            logits = network(images)
+        loss = sum(value.float().square().mean() for value in logits.values())
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - start)
+        if sum(seconds) > ENOUGH and not of["compile"]:
+            break
     return seconds[0], min(seconds[1:] or seconds)

@@ -87,8 +87,8 @@ class Task:
         place = self.folder.relative_to(run.folder)
         start = source and Path(source, place, "best.safetensors")
         self.model = build(chosen, start).to(self.device)
-        if chosen["channels_last"]:
-            self.model.to(memory_format=torch.channels_last)
+        if chosen["channels_last"] and not models.make_channels_last(self.model, self.device):
+            chosen = self.options = chosen | {"channels_last": False}
         mean, std = models.normalization(self.model)
         self.mean, self.std = (torch.tensor(value, device=self.device) for value in (mean, std))
         # Left to auto, a model predicts on any device in the arithmetic that is usual there.
@@ -104,7 +104,9 @@ class Task:
         of = {name: self.options[name][head] for name in options.PER_HEAD}
         classes = self.data.targets[head][self.data.train]
         counts = np.bincount(classes, minlength=HEADS[head])
-        weights = loss.class_weights(counts, of["class_weights"]) if of["class_weights"] else None
+        weights = None
+        if of["class_weights"]:
+            weights = loss.class_weights(counts, of["class_weights"]).to(self.device)
         return loss.criterion(of["criterion"], HEADS[head], of["label_smoothing"], weights)
 
     def describe(self):
