@@ -246,6 +246,8 @@ def _problems_of_task(options):
         yield f"--weights {weights}: no such file; give a file, auto or none"
     if len(mixes) > 1:
         yield f"--{mixes[0]} and --{mixes[1]} exclude each other: choose one"
+    if options["compile"] == "graphs" and options["accumulate"] > 1:
+        yield "--compile graphs forgets the gradients of a batch: leave --accumulate out"
     if options["keep"] == "last" and options["early_stop"]:
         yield "--keep last chooses no epoch, --early_stop does: leave one out"
     for head, name in options["criterion"].items():

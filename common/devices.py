@@ -5,6 +5,7 @@ import ctypes
 import os
 import platform
 import re
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -81,7 +82,8 @@ def keep_memory():
 def process_group(device):
     """Joins the processes of torchrun for the time of the block; nothing with one process."""
     if world_size() > 1:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=timedelta(hours=2))  # the first one may compile
     try:
         yield
     finally:

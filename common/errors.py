@@ -1,6 +1,7 @@
 """Errors in one line: wrong input ends a command with exit code 2, never with a traceback."""
 
 import argparse
+import atexit
 import errno
 import gc
 import io
@@ -12,6 +13,8 @@ from pathlib import Path
 
 # Those of a program that does wrong; all others tell of files, disks and the machine.
 OUR_FAULTS = (None, errno.EBADF, errno.EINVAL)
+# In a RuntimeError of torch on a CPU, of CUDA and MPS, of the libraries of CUDA.
+NO_MEMORY = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")
 
 # OpenCV reads it when it is imported. Its own limit of four times as many pixels lets a damaged
 # header of a photo take 4 GB.
@@ -48,8 +51,8 @@ def _in_words(error):
     if isinstance(error, OSError) and error.errno not in OUR_FAULTS:
         where = f" {os.fsdecode(error.filename)}" if error.filename else ""
         return f"cannot read or write{where}: {error.strerror}"
-    torchs = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and torchs):
+    torchs = isinstance(error, RuntimeError) and any(text in str(error) for text in NO_MEMORY)
+    if isinstance(error, MemoryError) or torchs:
         return "not enough memory; try a smaller --batch_size or --resize, or fewer processes"
     return None
 
@@ -73,7 +76,7 @@ def run_command(main):
         print(end="", flush=True)
         if "RANK" in os.environ:
             os._exit(0)  # a thread of gloo that asks for Python while that ends aborts the process
-        gc.disable()  # looking for garbage once more before the end takes half a second
+        atexit.register(gc.disable)  # looking once more for garbage then takes half a second
         return
     except (Exception, KeyboardInterrupt) as error:
         code, message = getattr(error, "exit_code", 2), _in_words(error)

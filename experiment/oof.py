@@ -113,4 +113,4 @@ def describe(known, args):
         options["ensemble"] = [f"{name}={weight:g}" for name, weight in members]
     layout = "ensemble" if len(known) > 1 else first["layout"]
     own = {"layout": layout, "options": options, "oof_of": names}
-    return run_folder.stamp() | own | {key: first[key] for key in ("seed", "data")}
+    return run_folder.stamp(args.device) | own | {key: first[key] for key in ("seed", "data")}

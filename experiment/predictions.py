@@ -38,7 +38,7 @@ def usual_amp(device):
     """What --amp auto is on a device where nothing was tried."""
     if device.type != "cuda":
         return "off"
-    return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
 
 
 def precision(amp, device):

@@ -49,7 +49,7 @@ def describe(args, tasks, table):
 
     tasks: of options.tasks_of(); table: the dataset.Table.
     """
-    return stamp() | {
+    return stamp(args.device) | {
         "layout": options.layout_of(args),
         "seed": args.seed,
         "options": vars(args),
@@ -148,9 +148,11 @@ def _check_same(folder, config, folds):
             )
 
 
-def stamp():
-    """What config.json says of the moment: command, time, commit, versions, hardware."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def stamp(device):
+    """What config.json says of the moment: command, time, commit, versions, hardware.
+
+    device: the value of --device.
+    """
     return {
         "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -159,7 +161,7 @@ def stamp():
             "python": platform.python_version(),
             **{module.__name__: module.__version__ for module in (torch, np)},
         },
-        "hardware": f"{world_size()} x {devices.name_of(device)}",
+        "hardware": f"{world_size()} x {devices.name_of(devices.pick_device(device))}",
     }
 
 
@@ -171,13 +173,13 @@ def _git_commit():
         return None
 
 
-def _recorded_options(folder, args):
+def _recorded_options(folder, args, missing=True):
     """The options in the config.json of a run; UserError if it is no run, or if its options of
-    training are not those of this version.
+    training are not those of this version; missing: also if it has none for a flag of ours.
     """
     config = read_config(folder)
     ours, theirs = map(options.training_options, (args, config["options"]))
-    if unlike := ours.keys() ^ theirs.keys():
+    if unlike := ours.keys() ^ theirs.keys() if missing else theirs.keys() - ours.keys():
         commit = f", which was {config['git']}" if config.get("git") else ""
         raise UserError(
             f"{folder} was begun by a version that differs in --{min(unlike)}: go on with "
@@ -205,7 +207,7 @@ def inherited_args(parser, args, argv):
     words = _words_of(args.config) if args.config else []
     source = args.from_run or dict(pairwise(words)).get("--from_run")
     if source:
-        recorded = _recorded_options(source, args)
+        recorded = _recorded_options(source, args, missing=False)
         parser.set_defaults(**{k: v for k, v in recorded.items() if k not in OF_A_CALL})
     try:
         parser.set_defaults(**vars(parser.parse_args(words)))

@@ -74,7 +74,7 @@ def line(values):
 def main(argv=None):
     args = make_parser(FLAGS, __doc__).parse_args(argv)
     check_writable("--out", args.out.with_suffix(".md"), "file")
-    known, device = stamp(), devices.name_of(devices.pick_device(args.device))
+    known, device = stamp(args.device), devices.name_of(devices.pick_device(args.device))
     versions = ", ".join(f"{name} {version}" for name, version in known["versions"].items())
     model = f"{args.model}, {'x'.join(map(str, args.resize))}, batch {args.batch_size}"
     of = f"{device}, {cores()} cores; {versions}, commit {known['git']}; {model}"

@@ -7,6 +7,7 @@ resumes its own run at once, which Optuna's heartbeat would start anew, and late
 
 import argparse
 import contextlib
+import gc
 import json
 import shlex
 import time
@@ -153,6 +154,9 @@ def run_trial(search, trial):
         return say(f"trial {trial.number}: pruned")
     except (Diverged, torch.OutOfMemoryError) as error:
         return fail(search.study, trial, error)
+    finally:  # the parts of a run refer to each other, and a GPU may lack room for two
+        gc.collect()
+        torch.cuda.empty_cache()
     result = read_json(folder / "metrics.json")
     trial.set_user_attr("seconds", result["seconds"])
     search.study.tell(trial, result["macro_f1"])

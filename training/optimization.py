@@ -6,27 +6,32 @@ The learning rate is a function of the time without state: exact to resume.
 import math
 from itertools import accumulate, groupby
 
-from timm.optim import create_optimizer_v2, list_optimizers
+from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
 
 from common.errors import UserError
 
-FUSED = ("adam", "adamw", "sgd", "nadam")  # whose torch implementation has a fused step
+FUSED = ("adam", "adamw", "sgd")  # whose torch implementation has a fused step
 
 
 def check_optimizer(name):
-    """UserError unless timm's factory has an optimizer of this name."""
-    if name not in list_optimizers():
-        raise UserError(f"--optimizer {name}: timm has no such optimizer; try adamw, sgd or lion")
+    """UserError unless timm's factory has an optimizer of this name, of first order."""
+    if name not in list_optimizers() or get_optimizer_info(name).second_order:
+        raise UserError(
+            f"--optimizer {name}: timm has no such optimizer of first order; try adamw, sgd or lion"
+        )
 
 
 def make_optimizer(model, options):
     """The optimizer of a Classifier, by the options optimizer, lr and weight_decay; biases and
-    normalisation have no weight decay.
+    normalisation have no weight decay. UserError if it cannot be made here.
     """
     name = options["optimizer"]
     check_optimizer(name)
     how = {"fused": True} if name in FUSED else {}
-    return create_optimizer_v2(model, name, options["lr"], options["weight_decay"], **how)
+    try:
+        return create_optimizer_v2(model, name, options["lr"], options["weight_decay"], **how)
+    except (AssertionError, ImportError) as error:  # it needs a GPU, or one more package
+        raise UserError(f"--optimizer {name}: {error}") from None
 
 
 def learning_rate(options, position, scores):

@@ -39,6 +39,8 @@ errors.run_command(main)
         ),
         ("bytearray(1 << 60)", "error: not enough memory"),
         ("import torch; torch.empty(1 << 60, dtype=torch.uint8)", "error: not enough memory"),
+        ('raise RuntimeError("CUDA error: out of memory")', "error: not enough memory"),
+        ('raise RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when")', "error: not enough memory"),
         ('raise BrokenPipeError(32, "Broken pipe")', "error: cannot read or write: Broken pipe"),
     ],
 )

@@ -85,11 +85,22 @@ def test_compiling_is_chosen_where_the_steps_repay_it(clock, tmp_path):
 
 def test_on_a_gpu_cuda_graphs_are_tried_too(clock, tmp_path, monkeypatch):
     monkeypatch.setattr(arithmetic.devices, "name_of", lambda device: "a GPU")
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
     times = {False: 0.5, True: 0.25, "graphs": 0.2}
     clock({("bf16", how): seconds for how, seconds in times.items()})
     words = ["--amp", "bf16", "--compile", "auto"]
     assert chosen(tmp_path, *words, device=torch.device("cuda")) == ("bf16", "graphs")
+    words += ["--accumulate", "2"]  # whose gradients the next replay would write over
+    assert chosen(tmp_path, *words, device=torch.device("cuda")) == ("bf16", True)
+
+
+@pytest.mark.parametrize(("major", "usual"), [(7, "fp16"), (8, "bf16")])
+def test_a_gpu_that_only_emulates_bf16_takes_fp16(monkeypatch, major, usual):
+    """As a T4, of compute capability 7.5, on which torch can make tensors of bf16."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(major=major))
+    assert arithmetic.usual_amp(torch.device("cuda")) == usual
 
 
 def test_graphs_are_the_mode_of_torch_that_reduces_overhead(monkeypatch):
@@ -108,7 +119,7 @@ def test_equal_models_of_a_run_are_tried_once_and_another_by_itself(clock, tmp_p
     assert [count for *_, count in tried] == [32, 32, 8, 8]
 
 
-@pytest.mark.parametrize("amp", ["off", "bf16"])
+@pytest.mark.parametrize("amp", ["off", "bf16", "fp16"])
 def test_a_step_is_timed(amp):
     words = ["--model", "test_resnet", "--resize", "32", "24", "--batch_size", "4", "--amp", amp]
     of = options.tasks_of(options.parse_args(words))["label"]
@@ -128,14 +139,15 @@ def test_slow_steps_are_tried_once_unless_the_first_compiles(monkeypatch, how, s
     assert len(tried) == steps
 
 
-def test_what_fails_takes_for_ever(monkeypatch):
+def test_what_fails_takes_for_ever_and_is_tried_again_another_time(monkeypatch, tmp_path):
     def broken(*images):
         raise RuntimeError("no compiler")
 
     monkeypatch.setattr(torch, "compile", lambda *_, **__: broken)
     words = ["--model", "test_resnet", "--resize", "32", "24", "--compile"]
     of = options.tasks_of(options.parse_args([*words, "--amp", "off"]))["label"]
-    assert min(arithmetic.time_steps(of, CPU)) > 1e6
+    assert min(arithmetic.remembered_time(of, CPU, tmp_path)) > 1e6
+    assert not list(tmp_path.glob("*.steps"))
 
 
 def test_a_run_says_and_keeps_what_was_chosen(clock, drawn, tmp_path, monkeypatch):

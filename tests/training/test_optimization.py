@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import model as models
+from common.errors import UserError
 from training import optimization
 
 OPTIONS = {"optimizer": "adamw", "lr": 1e-2, "weight_decay": 0.05}
@@ -22,6 +23,30 @@ def test_only_matrices_decay():
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             assert group["weight_decay"] == (0.05 if parameter.dim() > 1 else 0)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "nadam", "lion", "rmsprop", "lamb"])
+def test_every_optimizer_changes_the_weights(name):
+    model = classifier()
+    optimizer = optimization.make_optimizer(model, OPTIONS | {"optimizer": name})
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    sum(value.square().sum() for value in model(torch.randn(2, 3, 32, 24)).values()).backward()
+    optimizer.step()
+    pairs = zip(before, model.parameters(), strict=True)
+    assert not any(torch.equal(old, new) for old, new in pairs if new.grad.any())
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("adahessian", "of first order; try adamw"),  # it asks for the gradients of gradients
+        ("adamm", "no such optimizer"),
+        ("bnbadam", "CUDA required for bitsandbytes"),
+    ],
+)
+def test_an_optimizer_that_cannot_be_had_is_refused(name, message):
+    with pytest.raises(UserError, match=f"--optimizer {name}: .*{message}"):
+        optimization.make_optimizer(classifier(), OPTIONS | {"optimizer": name})
 
 
 @pytest.mark.parametrize(
