@@ -160,9 +160,10 @@ def fold_folder(folder, fold, *below):
     return Path(folder, f"fold{fold}", *below)
 
 
-def resume_command(folder):
-    """What a user types to go on with a run."""
-    return f"python train.py --resume {shlex.quote(str(folder))}"
+def resume_command(folder, folds=None):
+    """What a user types to go on with a run, or with some of its folds."""
+    words = ["--resume", str(folder), *(["--fold", *map(str, folds)] if folds else [])]
+    return shlex.join(["python", "train.py", *words])
 
 
 @dataclass
@@ -183,6 +184,15 @@ class FinishedRun:
     @property
     def predictions(self):
         return self.probs.argmax(1)
+
+    def leave_out(self, folds):
+        """Forgets these folds, and what is known of all folds together only."""
+        if set(folds) == set(self.missing):
+            return
+        if not set(self.oof.fold) - set(folds):
+            raise UserError(f"{self.folder}: no fold is finished in all runs; compare others")
+        self.oof = self.oof[~self.oof.fold.isin(folds)].reset_index(drop=True)
+        self.missing, self.seconds, self.last_epoch = folds, math.nan, math.nan
 
 
 def read_run(folder):

@@ -15,10 +15,9 @@ from dataset import Table
 from experiment.comparison import compare, intervals, verdict
 from experiment.reader import check_same, read_run
 from labels import CLASS_NAMES, decode
-from options import LAYOUT_FLAGS, RUNTIME_FLAGS, text_of
+from options import LAYOUT_FLAGS, RUNTIME_FLAGS, parse_args, text_of
 
-# Options that a folder may lack, and what was done there: all but the last are of inference.py.
-PLAIN = {"tta": "none", "vote": "off", "decision": "argmax", "keep": "best"}
+PLAIN = {"tta": "none", "vote": "off", "decision": "argmax"}  # of inference.py --oof, if not said
 CHANGE = ["option", "from", "to", "conditions"]
 DIFFERENCE = ["difference", "low", "high"]
 
@@ -32,11 +31,15 @@ class Group:
 
     @cached_property
     def options(self):
-        """{flag: text} of the first run; the flags of the layout are one option, `layout`, which
-        also names the runs of an ensemble.
+        """{flag: text} of the first run, the usual value of a flag that came after it, and of a
+        file also what it held; the flags of the layout are one option, `layout`, which also names
+        the runs of an ensemble.
         """
         config, hidden = self.runs[0].config, RUNTIME_FLAGS.union(LAYOUT_FLAGS, {"seed"})
-        options = {k: text_of(value) for k, value in config["options"].items() if k not in hidden}
+        given = vars(parse_args([])) | config["options"]
+        options = {k: text_of(value) for k, value in given.items() if k not in hidden}
+        for name, digest in config["data"].get("files", {}).items():
+            options[name] += f" ({digest[:6]})"
         members = options.pop("ensemble", "")
         layout = config["layout"] + (f" of {members}" if members else "")
         return {"layout": layout} | PLAIN | options
@@ -60,9 +63,9 @@ class Group:
 
 
 def read_groups(arguments):
-    """[Group] of the words after --model_dir; `a,b` is one group of two seeds. A name says if folds
-    are missing. UserError if a run is not finished, or if they are about different images, people
-    or labels.
+    """[Group] of the words after --model_dir; `a,b` is one group of two seeds. All are cut to the
+    folds that all have, and their names say if some are missing. UserError if a run is not
+    finished, or if they are about different images, people or labels.
     """
     groups = []
     for words in arguments:
@@ -73,7 +76,11 @@ def read_groups(arguments):
         groups.append(Group(seeds[0].folder.absolute().name, seeds))  # "." has a name too
     names, firsts = [group.name for group in groups], [group.runs[0] for group in groups]
     folders = [first.folder.resolve() for first in firsts]
-    for run in [run for group in groups for run in group.runs][1:]:
+    every = [run for group in groups for run in group.runs]
+    missing = sorted({fold for run in every for fold in run.missing})
+    for run in every:
+        run.leave_out(missing)
+    for run in every[1:]:
         check_same(firsts[0], run)
     for group, first, folder in zip(groups, firsts, folders, strict=True):
         if folders.count(folder) > 1:

@@ -23,7 +23,7 @@ def group(name, errors, **options):
     wrong = rng.random(len(ROWS)) < errors
     answers = np.where(wrong, (ROWS.label + 1) % 18, ROWS.label)
     oof = pd.DataFrame(np.eye(18)[answers], columns=labels.PROBS).assign(label=ROWS.label)
-    config = {"layout": "joint", "options": {"keep": {"": "last"}} | options}
+    config = {"layout": "joint", "data": {}, "options": {"keep": {"": "last"}} | options}
     return runs.Group(name, [reader.FinishedRun(None, config, oof)])
 
 

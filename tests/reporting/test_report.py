@@ -168,9 +168,20 @@ def test_runs_of_some_folds_are_marked_and_compared_with_their_like(runs_drawn, 
     assert "a (1 of 3 folds): macro F1 0." in capsys.readouterr().out
     write("c")
     assert "c (2 of 3 folds): macro F1 0." in capsys.readouterr().out
-    for other in ("c", "full"):
-        with pytest.raises(UserError, match="compare runs of the same folds"):
-            write("a", other)
+    write("a", "full", "c")  # of folds that all have
+    found = read_tables(out)["runs"].set_index("run").macro_f1
+    names = [str(tmp_path / "a"), str(root / "a"), "c"]  # two are called a
+    assert set(found.index) == {f"{name} (1 of 3 folds)" for name in names}
+    alone = pd.read_csv(root / "a/oof.csv").query("fold == 0")
+    expected = f1_score(alone.label, alone[PROBS].to_numpy().argmax(1), average="macro")
+    assert found[f"{root / 'a'} (1 of 3 folds)"] == pytest.approx(expected, abs=1e-3)
+    for path in (tmp_path / "b").glob("*.csv"):  # the same folds by other numbers
+        frame = pd.read_csv(path)
+        frame.assign(fold=(frame.fold + 1) % 3).to_csv(path, index=False)
+    with pytest.raises(UserError, match=r"/[ab]: no fold is finished in all runs"):
+        write("a", "b")
+    with pytest.raises(UserError, match="compare runs of the same folds"):
+        write("b", "c")
     with pytest.raises(UserError, match=r"--baseline .* write it as it stands there"):
         report.parse_args(["--model_dir", "runs/a", "--baseline", "a"])
 

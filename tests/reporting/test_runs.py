@@ -21,9 +21,9 @@ def test_holm_is_the_definition():
 
 
 def test_pairs_that_differ_in_one_option():
-    def group(name, **options):
-        options = {flag: {"": value} for flag, value in options.items()}
-        config = {"layout": "joint", "options": options | {"seed": hash(name)}}
+    def group(name, files=(), **options):
+        options = {flag: {"": value} for flag, value in options.items()} | {"seed": hash(name)}
+        config = {"layout": "joint", "data": {"files": dict(files)}, "options": options}
         return runs.Group(name, [reader.FinishedRun(None, config, None)])
 
     one, two = group("one", bg="none", lr=1e-3), group("two", bg="rembg", lr=1e-3)
@@ -33,6 +33,11 @@ def test_pairs_that_differ_in_one_option():
         ("bg", "none", "rembg"): [(one, two), (four, three)],
         ("lr", "0.001", "0.0001"): [(one, four), (two, three)],
     }
+    # A flag that came later has its usual value, and a file is what it held.
+    five, more = group("five", bg="none", lr=1e-3, ema=0), {"label_fixes": {"": "fixes.csv"}}
+    six, seven = (group("six", {"label_fixes": digest * 16}, **more) for digest in "ab")
+    assert not runs.differing([one, five]) and runs.differing([six, seven]) == ["label_fixes"]
+    assert len(runs.distinct([one, five, six, seven])) == 3
 
 
 def test_options_are_shown_as_they_are_typed():
