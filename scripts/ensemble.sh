@@ -23,8 +23,8 @@ for folder in map(pathlib.Path, sys.argv[2:]):
     if (folder / "metrics.json").exists() and (folder / "oof.csv").exists():
         config = json.loads((folder / "config.json").read_text())
         result = json.loads((folder / "metrics.json").read_text())
-        whole = 0 < config["options"]["k_fold"] <= len(result.get("folds", ()))
-        if whole and "oof_of" not in config:
+        k_fold = 0 if "oof_of" in config else config["options"]["k_fold"]
+        if 0 < k_fold <= len(result.get("folds", ())):
             ranked.append((result["macro_f1"], str(folder)))
 for score, folder in sorted(ranked, reverse=True)[: int(sys.argv[1])]:
     print(folder)
@@ -32,9 +32,10 @@ for score, folder in sorted(ranked, reverse=True)[: int(sys.argv[1])]:
 PYTHON
 )
 [ -n "$best" ] || fail "no finished run with --k_fold among ${runs[*]}"
-mapfile -t best <<< "$best"
+runs=()
+while read -r run; do runs+=("$run"); done <<< "$best"
 
-$python inference.py --model_dir "${best[@]}" --data_dir "${EVAL:-data/eval}" \
+$python inference.py --model_dir "${runs[@]}" --data_dir "${EVAL:-data/eval}" \
     --output_dir "$out" --tta flip --save_probs
-$python inference.py --model_dir "${best[@]}" --oof "$out/ensemble" --tta flip \
+$python inference.py --model_dir "${runs[@]}" --oof "$out/ensemble" --tta flip \
     ${DATA:+--train_dir "$DATA"}

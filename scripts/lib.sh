@@ -11,7 +11,8 @@ fail() {
 # --- batches: many runs, then a report that compares them ---------------------------------------
 #
 # A batch can be stopped at any time. Started again with the same environment, it skips the runs
-# that are finished and goes on with the others where they were. Environment:
+# that are finished and goes on with the others where they were; with another it stops at the first
+# run of other flags. Environment:
 #
 #   DATA   the train folder          (data/train)    RUNS   folder of the runs  (runs)
 #   SEEDS  seeds of each condition   ("42")          FOLDS  folds of each run   (5)
@@ -27,6 +28,8 @@ batch() {
     EPOCHS=${EPOCHS:-8} SIZE=${SIZE:-128 96} EXTRA=${EXTRA:-} KEEP=${KEEP:-last}
     PROCESSES=${PROCESSES:-1} conditions=() members=()
     trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
+    [ "$PROCESSES" -le 1 ] || ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 403)) ||
+        fail "several PROCESSES need bash 4.3, this is $BASH_VERSION: install it, or PROCESSES=1"
 }
 
 # start COMMAND...: runs it; in the background, as soon as fewer than PROCESSES run, if there may be
@@ -47,17 +50,21 @@ wait_for_runs() {
 
 # train NAME FLAGS...: one run, in $RUNS/NAME.
 train() {
-    local name=$1 run=$RUNS/$1 done
+    local name=$1 run=$RUNS/$1 done words
     shift
+    # shellcheck disable=SC2206
+    words=(--k_fold "$FOLDS" --resize $SIZE --epochs $EPOCHS --keep "$KEEP" $EXTRA "$@")
+    if [ -f "$run/config.json" ] &&
+        ! tr -d "'" < "$run/config.json" | grep -qF -- "${words[*]}\""; then
+        fail "$run was begun with other flags than ${words[*]}; choose another RUNS"
+    fi
     done=$(compgen -G "$run/fold*/metrics.json" | wc -l || true)
     if [ -f "$run/metrics.json" ] && [ "$done" -ge "$FOLDS" ]; then
         echo "$run: finished already"
     elif [ -f "$run/config.json" ]; then
         start $python train.py --resume "$run"
     else
-        # shellcheck disable=SC2086
-        start $python train.py --data_dir "$DATA" --model_dir "$RUNS" --name "$name" \
-            --k_fold "$FOLDS" --resize $SIZE --epochs $EPOCHS --keep "$KEEP" $EXTRA "$@"
+        start $python train.py --data_dir "$DATA" --model_dir "$RUNS" --name "$name" "${words[@]}"
     fi
 }
 
@@ -79,8 +86,8 @@ member() {
 }
 
 # average NAME: scores the mean of the members out of fold, in $RUNS/NAME, and writes the submission
-# for EVAL (data/eval) to OUT (output/NAME), over flips and zooms (TTA, both). A mean is less sure of
-# a rare class than its members: DECISION (prior) weighs it by the frequency of the classes.
+# for EVAL (data/eval) to OUT (output/NAME), over flips and zooms (TTA, both). A mean is less sure
+# of a rare class than its members: DECISION (prior) weighs it by the frequency of the classes.
 average() {
     local how=(--model_dir "${members[@]}" --tta "${TTA:-both}" --decision "${DECISION:-prior}")
     wait_for_runs
