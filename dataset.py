@@ -116,7 +116,8 @@ def _home(data_dir, table, flag="--data_dir"):
     data_dir = Path(data_dir)
     if not data_dir.is_dir():
         raise UserError(f"{data_dir} is not a folder; give the folder of the data ({flag})")
-    for home in (data_dir, *([data_dir.resolve().parent] if data_dir.name == "images" else [])):
+    above = (data_dir.absolute().parent, data_dir.resolve().parent)  # of a link, both
+    for home in (data_dir, *(above if data_dir.name == "images" else ())):
         if (home / table).is_file():
             return home
     return None

@@ -26,10 +26,11 @@ FLAGS = {
                env="SM_CHANNEL_MODEL"),
         Option("data_dir", None, str, "folder with info.csv",
                unset="$SM_CHANNEL_EVAL or data/eval"),
-        Option("images", None, str, "predict a folder of photos or one file instead, and write "
-               "predictions.csv in words too"),
+        Option("images", None, str, "predict a folder of photos or one file instead; the answers "
+               "go to predictions.csv, in words too"),
         Option("output_dir", "output", str, "where output.csv goes", env="SM_OUTPUT_DATA_DIR"),
-        Option("save_probs", False, None, "also write output_probs.csv (ImageID, p0..p17)"),
+        Option("save_probs", False, None, "also write output_probs.csv (ImageID, p0..p17), with "
+               "--images predictions_probs.csv"),
         Option("oof", None, str, "score the held-out training photos instead; this folder is one "
                "more run for report.py"),
         Option("train_dir", None, str, "the photos that the runs were trained on, for --oof",
@@ -71,9 +72,10 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args = parse_args(argv)
+    answers = Path(args.output_dir, "predictions.csv" if args.images else "output.csv")
     if not args.oof:
         check_writable("--output_dir", args.output_dir)
-        check_writable("--output_dir", Path(args.output_dir, "output.csv"), "file")
+        check_writable("--output_dir", answers, "file")
     check_writable("--cache_dir", args.cache_dir)
     # Torch and timm take seconds to import: by now a wrong flag has been answered.
     with quick_imports(compiles=False):
@@ -94,7 +96,7 @@ def main(argv=None):
                 source = find_images(args.images, "--images")
             else:
                 source = read_eval(args.data_dir)
-            ensemble.write_submission(args, runs, source, device)
+            ensemble.write_submission(answers, args, runs, source, device)
 
 
 if __name__ == "__main__":

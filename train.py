@@ -63,7 +63,9 @@ def main(argv=None, on_epoch=None):
         try:
             train_folds(run, on_epoch)
         except KeyboardInterrupt:
-            say(f"stopped; go on with: {reader.resume_command(run.folder)}")
+            # To stderr: `| tee log` ends by the same Ctrl-C.
+            words = reader.resume_command(run.folder, args.fold)
+            print(f"stopped; go on with: {words}", file=sys.stderr)
             sys.exit(130)
         if rank() == 0:
             say(results.summary(results.collect(run.folder), reader.all_folds(run.folder)))

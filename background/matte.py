@@ -104,6 +104,7 @@ def ensure(root, names, method, matting):
         why = "of other photos, or damaged (each folder of photos needs its own --matte_dir)"
         say(f"to make again: {counted(again, 'matte')} in {folder} {why}")
     if todo:
+        say(f"{method}: {counted(len(todo), 'matte')} to make in {folder}")
         _clean(job, todo)
         _make(job, todo)
     if job.shares:
@@ -166,8 +167,8 @@ def _start(job):
         differ = [key for key in options | old if options.get(key) != old.get(key)]
         why = f"says another {', '.join(differ)}" if old else "is missing"
         raise UserError(
-            f"{job.folder}: meta.json of its mattes {why}; make them again with --overwrite, or "
-            "give another --matte_dir"
+            f"{job.folder}: meta.json of its mattes {why}; make them again with preprocess.py "
+            "--overwrite, or give another --matte_dir"
         )
     if job.how.overwrite:
         if other and job.model:

@@ -85,9 +85,9 @@ class Photos:
         return probs / probs.sum(1, keepdims=True)
 
 
-def write_submission(args, runs, source, device):
-    """Predicts the photos of `source` with runs, [open_models()], and writes output.csv, with
-    --images also predictions.csv, with --save_probs the probabilities.
+def write_submission(path, args, runs, source, device):
+    """Predicts the photos of `source` with runs, [open_models()], and writes the answers to `path`,
+    with --images in words too, and with --save_probs the probabilities beside it.
     """
     weights = 1
     if args.decision == "prior":
@@ -104,28 +104,29 @@ def write_submission(args, runs, source, device):
     probs[broken] = np.delete(probs, broken, axis=0).mean(0)
     if rank() > 0:
         return
-    path, answers = Path(args.output_dir, "output.csv"), (probs * weights).argmax(1)
+    answers, beside = (probs * weights).argmax(1), path.with_name(f"{path.stem}_probs.csv")
     if args.save_probs:
         table = pd.DataFrame(probs.round(7), columns=PROBS)
         table.insert(0, "ImageID", names)
-        write_csv(path.with_name("output_probs.csv"), table)
+        write_csv(beside, table)
+    table = pd.DataFrame({"ImageID": names, "ans": answers})
     if args.images:
-        table = in_words(names, probs, answers)
-        write_csv(path.with_name("predictions.csv"), table)
+        table = in_words(table, probs)
         if len(names) == 1:
             words = ", ".join(table[name][0] for name in ATTRIBUTES)
             say(f"{words} ({probs[0, answers[0]]:.2f})")
-    write_csv(path, pd.DataFrame({"ImageID": names, "ans": answers}))
+    write_csv(path, table)
+    if not args.save_probs:
+        beside.unlink(missing_ok=True)  # those of other answers
     say(f"{path}: {counted(len(names), 'photo')}")
 
 
-def in_words(names, probs, answers):
-    """Frame of photos, their classes, of each attribute its value in words and its probability."""
-    table = {"ImageID": names, "ans": answers}
-    for name, codes in decode(answers).items():
+def in_words(table, probs):
+    """A frame (ImageID, ans) and of each attribute its value in words and its probability."""
+    for name, codes in decode(table.ans.to_numpy()).items():
         table[name] = [IN_WORDS[name][code] for code in codes]
         table[f"p_{name}"] = marginals(probs)[name][np.arange(len(codes)), codes].round(4)
-    return pd.DataFrame(table)
+    return table
 
 
 def write_oof(args, runs, device):

@@ -47,7 +47,7 @@
     const text = [columns.join(","), ...rows, ""].join("\n");
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
-    link.download = "label_fixes.csv";
+    link.download = "reviewed_fixes.csv";
     link.click();
   });
 

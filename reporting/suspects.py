@@ -70,9 +70,9 @@ def build(evidence):
     intro = (
         "Labels that models which never saw these people contradict; on gender and age the seven "
         "photos of a person vote together. Look before you believe: a hard photo and a wrong label "
-        "look alike. Keep, fix or drop (from training only), download label_fixes.csv, and train "
-        "on it: python train.py --label_fixes label_fixes.csv. This browser remembers what you "
-        "chose."
+        "look alike. Keep, fix or drop (from training only), download reviewed_fixes.csv into the "
+        "project, add the rows of label_fixes.csv if you used it, and train on it: python train.py "
+        "--label_fixes reviewed_fixes.csv. This browser remembers what you chose."
     )
     blocks = [
         html.review(fingerprint(evidence.data.frame), items) if items else "",

@@ -37,9 +37,11 @@ def predict(home, drawn, tmp_path):
         inference.main(
             [*base, "--matte_dir", str(home / "mattes"), *data, "--save_probs", *map(str, words)]
         )
-        probs = pd.read_csv(tmp_path / "out/output_probs.csv", dtype={"ImageID": str})
-        answers = pd.read_csv(tmp_path / "out/output.csv", dtype={"ImageID": str})
-        assert answers.columns.tolist() == ["ImageID", "ans"]
+        name, columns = ("output", 2) if "--data_dir" in data else ("predictions", 8)
+        probs = pd.read_csv(tmp_path / f"out/{name}_probs.csv", dtype={"ImageID": str})
+        answers = pd.read_csv(tmp_path / f"out/{name}.csv", dtype={"ImageID": str})
+        assert answers.columns.tolist()[:2] == ["ImageID", "ans"]
+        assert answers.shape[1] == columns
         assert answers.ImageID.tolist() == probs.ImageID.tolist()
         return probs.set_index("ImageID")[PROBS], answers.set_index("ImageID").ans
 
@@ -282,6 +284,20 @@ def test_one_file_is_told_in_words_and_a_folder_in_a_table(runs, predict, drawn,
     (tmp_path / "note.txt").write_text("no photo")
     with pytest.raises(UserError, match=r"note\.txt"):
         predict("--model_dir", runs[1], data=("--images", str(tmp_path / "note.txt")))
+
+
+def test_other_photos_leave_the_submission_and_its_probabilities(runs, home, drawn, tmp_path):
+    def go(*words):
+        places = ["--output_dir", tmp_path / "out", "--cache_dir", home / "cache"]
+        inference.main([*map(str, ["--model_dir", runs[0], *places, *words])])
+        return {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+
+    eval_dir = drawn / "eval"
+    first = go("--data_dir", eval_dir, "--save_probs")
+    later = go("--images", next((eval_dir / "images").iterdir()))
+    assert later.keys() - first.keys() == {"predictions.csv"} and first.items() <= later.items()
+    # Probabilities of other answers do not stay.
+    assert go("--data_dir", eval_dir, "--tta", "flip").keys() == {"output.csv", "predictions.csv"}
 
 
 def test_it_does_not_import_the_compiler_of_torch(runs, home, drawn, tmp_path):

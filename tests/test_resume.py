@@ -40,7 +40,9 @@ def test_a_stopped_run_says_how_to_go_on_and_keeps_its_last_epoch(drawn, tmp_pat
     first.send_signal(signal.SIGTERM)
     code, output, error = first.wait()
     assert code == 130
-    assert f"python train.py --resume {tmp_path / 'exp'}" in output
+    assert error.splitlines()[-1].endswith(
+        f"go on with: python train.py --resume {tmp_path / 'exp'}"
+    )
     assert "Traceback" not in error
     said = len(re.findall("^fold 0 epoch", output, re.M))
     logged = len(pd.read_csv(state.with_name("log.csv")))

@@ -232,8 +232,11 @@ def test_a_stopped_run_says_how_to_go_on(go, tmp_path, capsys):
 
     with pytest.raises(SystemExit, match="130"):
         go("--model_dir", str(home), on_epoch=stop)
-    command = capsys.readouterr().out.splitlines()[-1].partition("go on with: python train.py ")[2]
+    command = capsys.readouterr().err.splitlines()[-1].partition("go on with: python train.py ")[2]
     assert train.main(shlex.split(command)) == home / "exp"
+    with pytest.raises(SystemExit, match="130"):
+        go(f"--k_fold 3 --fold 1 0 --name folds --model_dir {home / 'runs'}", on_epoch=stop)
+    assert capsys.readouterr().err.strip().endswith("runs/folds' --fold 1 0")
 
 
 def test_resume_takes_no_other_options(go):
@@ -265,6 +268,12 @@ def test_a_run_of_an_older_version_is_told_apart(go):
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match="in --ema: go on with that, which was abc123"):
         train.main(["--resume", str(folder)])
+    inherited = train.parse_args(["--from_run", str(folder), "--lr", "3e-4"])
+    assert inherited.ema == {"": 0} and inherited.epochs == {"": 1}
+    config["options"]["gone"] = 1  # a flag of that version, whose value nothing would act on
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="in --gone"):
+        train.parse_args(["--from_run", str(folder)])
 
 
 @pytest.mark.parametrize("words", ["--lr 1e6", "--lr 1e30 --val_ratio 0 --optimizer sgd"])

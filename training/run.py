@@ -289,6 +289,7 @@ def _train(run, jobs, on_epoch):
         if rank() == 0:
             results.finish_fold(place, fold, run.table.frame.iloc[valid], tasks, logger)
             checkpoint.forget_states(place)
+            results.collect(run.folder)
 
 
 def _introduce(run, fold, tasks):
