@@ -227,6 +227,14 @@ def test_a_saved_model_comes_back_the_same(tmp_path):
     assert sorted(p.name for p in path.parent.iterdir()) == ["best.json", "best.safetensors"]
 
 
+def test_a_part_that_a_model_uses_twice_is_saved_twice(tmp_path):
+    made = model.create("test_resnet", INFO.heads, INFO.size)
+    made.again = made.head
+    model.save_model(made, tmp_path / "best.safetensors", INFO)
+    state = load_file(tmp_path / "best.safetensors")
+    assert torch.equal(state["again.weight"], state["head.weight"])
+
+
 def test_years_are_one_output_more(tmp_path):
     made = model.create("test_resnet", ("age",), (64, 48), years=True).eval()
     photos = images((64, 48), 4)
