@@ -41,6 +41,9 @@ class Option:
             words |= {"nargs": "?", "const": True, "type": switch, "metavar": "on|off"}
         else:
             words |= {"type": self.parse, "nargs": None if self.count == 1 else self.count}
+        if self.default is None and self.unset == "none" and self.count == 1:
+            # As --help calls it: to be without what --from_run or --config has.
+            words["type"] = lambda word: None if word == "none" else self.parse(word)
         text = f"{self.help} (default: {self.shown()})"
         group.add_argument(f"--{self.name}", help=text, **words)
 

@@ -40,7 +40,10 @@ def file_hashes(args):
     for name in FILES:
         if path := getattr(args, name):
             path = Path(path, "config.json") if Path(path).is_dir() else Path(path)
-            found[name] = hashlib.sha256(read_bytes(path)).hexdigest()[:16]
+            try:
+                found[name] = hashlib.sha256(read_bytes(path)).hexdigest()[:16]
+            except UserError as error:  # of a run to go on with, too
+                raise UserError(f"--{name}: {error}") from None
     return found
 
 

@@ -18,7 +18,7 @@ out=${OUT:-output} best=${BEST:-3}
 best=$($python - "$best" "${runs[@]}" <<'PYTHON'
 import json, pathlib, sys
 
-ranked = []
+ranked, data = [], set()
 for folder in map(pathlib.Path, sys.argv[2:]):
     if (folder / "metrics.json").exists() and (folder / "oof.csv").exists():
         config = json.loads((folder / "config.json").read_text())
@@ -26,6 +26,10 @@ for folder in map(pathlib.Path, sys.argv[2:]):
         k_fold = 0 if "oof_of" in config else config["options"]["k_fold"]
         if 0 < k_fold <= len(result.get("folds", ())):
             ranked.append((result["macro_f1"], str(folder)))
+            data.add(config["data"]["fingerprint"])
+if len(data) > 1:
+    print("ensemble.sh: error: runs of other data among them; name some", file=sys.stderr)
+    sys.exit(2)
 for score, folder in sorted(ranked, reverse=True)[: int(sys.argv[1])]:
     print(folder)
     print(f"{score:.4f} {folder}", file=sys.stderr)

@@ -274,7 +274,8 @@ def test_ensemble_takes_the_best_runs_over_all_people(home):
         if name == "older":
             del result["folds"]
         (folder / "metrics.json").write_text(json.dumps(result))
-        (folder / "config.json").write_text(json.dumps({"options": {"k_fold": folds}} | more))
+        config = {"options": {"k_fold": folds}, "data": {"fingerprint": "1"}} | more
+        (folder / "config.json").write_text(json.dumps(config))
         (folder / "oof.csv").write_text("")
     done = run("bash", "scripts/ensemble.sh", home=home, BEST="2", DATA="photos", OUT="out")
     started = commands(done)
@@ -288,6 +289,10 @@ def test_ensemble_takes_the_best_runs_over_all_people(home):
     python.write_text(python.read_text().replace('echo "$@"', "printf '%s\\n' \"$@\""))
     done = run("bash", "scripts/ensemble.sh", home=home)
     assert done.stdout.splitlines().count("runs/b 2") == 2
+    config["data"]["fingerprint"], config["options"]["k_fold"] = "2", 5
+    (home / "runs/a/config.json").write_text(json.dumps(config))
+    done = run("bash", "scripts/ensemble.sh", home=home)
+    assert done.returncode == 2 and "runs of other data" in done.stderr and not done.stdout
 
 
 def test_weights_of_a_changed_package_are_refused(tmp_path):

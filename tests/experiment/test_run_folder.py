@@ -1,6 +1,7 @@
 """A run with the options of another, or of a file."""
 
 import json
+import shutil
 
 import pytest
 
@@ -14,7 +15,7 @@ def given(*words):
     return vars(train.parse_args([*map(str, words)]))
 
 
-def test_the_options_of_another_run_with_changes(tiny, monkeypatch):
+def test_the_options_of_another_run_with_changes(tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("SM_MODEL_DIR", "elsewhere")
     recorded = read_config(tiny.split)["options"]
     found = given("--from_run", tiny.split, "--lr", "3e-4", "--resize", "mask=48,36")
@@ -28,6 +29,14 @@ def test_the_options_of_another_run_with_changes(tiny, monkeypatch):
     }
     with pytest.raises(UserError, match="exclude each other"):
         given("--from_run", tiny.split, "--shared_backbone")
+    fixed = tmp_path / "fixed"
+    shutil.copytree(tiny.joint, fixed)
+    config = json.loads((fixed / "config.json").read_text())
+    config["options"] |= {"label_fixes": "fixes.csv", "matte_dir": "mattes"}
+    (fixed / "config.json").write_text(json.dumps(config))
+    assert given("--from_run", fixed)["label_fixes"] == "fixes.csv"
+    without = given("--from_run", fixed, "--label_fixes", "none", "--init_from", "none")
+    assert without["label_fixes"] is without["init_from"] is None
     words = ["--bg", "none", "--resize", 32, 24, "--split_heads", "off", "--shared_backbone"]
     assert given("--from_run", tiny.split, *words)["shared_backbone"] is True
 
