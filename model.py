@@ -9,10 +9,12 @@ import warnings
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import timm
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
+from timm.layers import to_2tuple
 from torch import nn
 
 from common.errors import UserError
@@ -70,7 +72,8 @@ def create(name, heads, size, weights="none", *, drop_rate=0.0, drop_path=0.0, y
     download) or the path of a file with the backbone's weights.
     UserError if the name, the weights or the combination with `size` do not work.
     """
-    fixed = getattr(timm.get_pretrained_cfg(check_name(name)), "fixed_input_size", False)
+    config = timm.get_pretrained_cfg(check_name(name))
+    fixed = getattr(config, "fixed_input_size", False)
     options = {"num_classes": 0, "drop_rate": drop_rate, "pretrained": weights != "none"}
     # timm leaves out what is None, which some models do not take.
     options |= {"drop_path_rate": drop_path or None, "img_size": tuple(size) if fixed else None}
@@ -80,21 +83,30 @@ def create(name, heads, size, weights="none", *, drop_rate=0.0, drop_path=0.0, y
     elif weights == "auto":
         _check_hub()
     backbone = _build(name, size, source, options)
-    patch = (
-        getattr(getattr(backbone, "patch_embed", None), "patch_size", (1, 1)) if fixed else (1, 1)
-    )
-    if size[0] % patch[0] or size[1] % patch[1]:
-        raise UserError(
-            f"--model {name} cuts photos into patches of {patch[0]} x {patch[1]}, and would not "
-            f"see the rest of {size}: give a --resize that they divide"
-        )
     try:  # timm's attributes do not tell the width of the output for every model
         with torch.no_grad():
             features = backbone.eval()(torch.zeros(1, 3, *size)).shape[1]
     except (RuntimeError, AssertionError, ValueError) as error:
         reason = _first_line(error)
-        raise UserError(f"--model {name} cannot take photos of {size}: {reason}") from None
+        own = " ".join(map(str, config.input_size[1:]))
+        raise UserError(
+            f"--model {name} cannot take photos of {size}: {reason}; try its own --resize {own}"
+        ) from None
     return Classifier(backbone.train(), heads, features, years)
+
+
+def check_patches(model, name, size):
+    """UserError if the Classifier would leave a part of its input out, as patches of 14 pixels do
+    of 128 x 96. (A run that was trained so predicts as it was.)
+    """
+    fixed = getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False)
+    patch = getattr(getattr(model.backbone, "patch_embed", None), "patch_size", None)
+    if fixed and patch and any(np.remainder(size, patch)):
+        patch = " x ".join(map(str, to_2tuple(patch)))
+        raise UserError(
+            f"--model {name} cuts photos into patches of {patch}, and would not see the rest of "
+            f"{tuple(size)}: give a --resize that they divide"
+        )
 
 
 def _build(name, size, source, options):

@@ -94,8 +94,10 @@ def test_patches_that_would_leave_a_part_of_the_photo_out_are_refused():
     with pytest.raises(
         UserError, match=r"patches of 16 x 16, .* rest of \(100, 96\): give a --res"
     ):
-        model.create("test_vit", ("label",), (100, 96))
-    made = model.create("test_vit", ("label",), (112, 96)).eval()
+        made = model.create("vit_tiny_patch16_224", ("label",), (100, 96))
+        model.check_patches(made, "vit_tiny_patch16_224", (100, 96))
+    made = model.create("vit_tiny_patch16_224", ("label",), (112, 96)).eval()
+    model.check_patches(made, "vit_tiny_patch16_224", (112, 96))
     photo = images((112, 96), 1).requires_grad_()
     made(photo)["label"].sum().backward()
     assert photo.grad.abs().sum((0, 1)).all()

@@ -21,7 +21,7 @@ from common.files import locked
 from common.processes import cores, counted, rank, say, side_by_side, world_size
 from dataset import Data, Table, read_train, split_people
 from experiment import reader, results, run_folder
-from model import check_name
+from model import check_name, check_patches
 from photos.views import build_views
 from training import arithmetic, checkpoint, distributed, optimization, teaching
 from training.loop import Pace, steps_of
@@ -131,6 +131,7 @@ def check_models(args, tasks, fold):
         wanted = repr([start, *(chosen[name] for name in names)])
         if wanted not in known:
             model = build(chosen, start)
+            check_patches(model, chosen["model"], chosen["resize"])
             optimization.make_optimizer(model, chosen)
             known[wanted] = distributed.normalizes_batches(model)
         normalizing += [task] * known[wanted]
