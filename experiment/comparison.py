@@ -152,14 +152,14 @@ def intervals(labels, persons, predictions, *, draws=2000, seed=0):
     return dict(zip(MEASURES, map(tuple, np.transpose(rows).tolist()), strict=True))
 
 
-def compare(labels, persons, a, b, *, draws=2000, seed=0, paired=False):
+def compare(labels, persons, a, b, *, draws=2000, seed=0, conditions=0):
     """Is b better than a? By a cluster bootstrap over persons (Field and Welsh 2007).
 
     labels (N,), persons (N,); a, b: predictions (N,), classes 0..17, or a list of such arrays, one
     a seed of the same configuration: then persons and seeds are both resampled. One run a side
-    says nothing about how much training varies: its interval is over persons alone. `paired`: the
-    k-th runs of the two lists belong together (as many pairs of conditions, one change) and are
-    drawn together.
+    says nothing about how much training varies: its interval is over persons alone. conditions: 0,
+    or how many conditions a change was tried in: a and b have as many seeds of each, one condition
+    after the other; then the chance is that of persons and of conditions, seeds being averaged.
 
     Returns {measure: {"a", "b" (means over seeds), "sd_a", "sd_b" (over seeds; None for one),
     "difference" (b - a), "low", "high" (95 %), "low90", "high90" (90 %), "p" (two-sided),
@@ -176,13 +176,17 @@ def compare(labels, persons, a, b, *, draws=2000, seed=0, paired=False):
     """
     a, b, rng = np.atleast_2d(a), np.atleast_2d(b), np.random.default_rng(seed + 1)
     groups = one, two = bootstrap(labels, persons, [a, b], draws, seed)
-    if paired:
-        if len(a) != len(b):
-            raise UserError(f"{len(a)} and {len(b)} runs cannot be compared in pairs")
-        groups = [Bootstrap(*(y - x for x, y in zip(one, two, strict=True)))]
+    if conditions:
+        if len(a) != len(b) or len(a) % conditions:
+            raise UserError(f"{len(a)} and {len(b)} runs are no pairs of {conditions} conditions")
+
+        def change(x, y):  # (..., S, 5) -> (..., conditions, 5)
+            return (y - x).reshape(*x.shape[:-2], conditions, -1, x.shape[-1]).mean(-2)
+
+        groups = [Bootstrap(*map(change, one, two))]
     rows = _rows(one.values, two.values, _samples(groups, -1, rng))
     before, after = a == np.asarray(labels), b == np.asarray(labels)
-    if not paired:  # each run of a with each of b
+    if not conditions:  # each run of a with each of b
         before, after = before.mean(0, keepdims=True), after.mean(0, keepdims=True)
     both = (before * after).sum(1)
     won, lost = (float((side.sum(1) - both).mean()) for side in (after, before))

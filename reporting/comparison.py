@@ -54,8 +54,8 @@ def _notes(groups, pooled):
         + ". Detectable: the smallest difference that so many people and seeds show with 80 % "
         "power. No difference larger than .02 is a finding (two one-sided tests at 5 %); undecided "
         "is none: more people or seeds would tell.": several,
-        "Of many comparisons some look good by luck: the words go by p values after Holm, the "
-        "intervals and p shown are of each comparison alone.": len(groups) > 2,
+        "Of many comparisons some look good by luck: better and worse go by p values after Holm, "
+        "over the rows of a table; all else is of each comparison alone.": len(groups) > 2,
         "These two runs: with one seed a side the interval knows the chance of people, not that of "
         "training, and another seed may move the score by as much again.": several and single,
         "Some runs differ in the seed alone; joined by commas (--model_dir a,a2) they count as one "
@@ -91,7 +91,8 @@ def build(evidence):
         "Out-of-fold: each image is predicted by the model that never saw that person; the score "
         "is pooled over all of them, with the labels as given; of several seeds it is the mean. "
         "Intervals are 95 %, by a cluster bootstrap over people, and over seeds where there are "
-        "several."
+        "several. Those of one score lie too low with fewer than 400 people or so: a draw may lose "
+        "a rare class."
     )
     return {"title": "Runs", "intro": intro, "blocks": blocks}
 
@@ -156,7 +157,7 @@ def _per_class(evidence):
             frames.append(pd.DataFrame({"run": group.name, "kind": kind, "class": names, "f1": f1}))
     frame = pd.concat(frames, ignore_index=True)
     wide = frame.pivot_table("f1", ["kind", "class"], "run", sort=False).droplevel("kind")
-    shown = wide.map(lambda f1: html.shade(f"{f1:.3f}", f1)).reset_index()
+    shown = wide.map(lambda f1: html.shade(f"{f1:.3f}", f1)).reset_index(allow_duplicates=True)
     caption = "F1 of the 18 classes, and of the values of each attribute."
     return page.keep(evidence, "per_class_f1", frame, caption, shown, kind="heat")
 

@@ -71,9 +71,10 @@ def age_histogram(people):
 
 
 def forest(rows, baseline):
-    """Differences with intervals. rows: frame (run, difference, low, high), top first."""
+    """Differences with intervals. rows: frame (run, difference, low, high, verdict), top first."""
     figure, axes = _canvas(8, 0.42 * len(rows) + 1.3)
-    colours = np.select([rows.low > 0, rows.high < 0], [GREEN, RED], BLUE)
+    ways = [rows.verdict.str.startswith(way) for way in ("better", "worse")]
+    colours = np.select(ways, [GREEN, RED], BLUE)
     axes.set_yticks(range(len(rows)), rows.run)
     axes.grid(axis="y", visible=False)
     axes.set(title="Did it help?", xlabel=f"difference of macro F1 from {baseline}, 95 % interval")

@@ -35,7 +35,7 @@
 
   review.addEventListener("change", (event) => {
     const item = event.target.closest("fieldset");
-    load(); // another page may have added to them
+    if (kept) load(); // another page may have added to them
     decisions[keyOf(item)] = { ...item.dataset, to: event.target.value, confidence: 1 };
     save();
     show();

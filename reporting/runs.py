@@ -159,10 +159,13 @@ class Evidence:
         people = self.rows.label, self.rows.person
         return {group.name: intervals(*people, predictions([group])) for group in self.groups}
 
-    def _compare(self, before, after, paired=False):
-        """compare of two lists of groups."""
+    def _compare(self, before, after, conditions=0):
+        """compare of two lists of groups. Many comparisons take many draws: with few the least p
+        that there is would be too large after Holm.
+        """
         people = self.rows.label, self.rows.person
-        return compare(*people, predictions(before), predictions(after), paired=paired)
+        how = {"draws": max(2000, 200 * len(self.groups)), "conditions": conditions}
+        return compare(*people, predictions(before), predictions(after), **how)
 
     @cached_property
     def compared(self):
@@ -187,7 +190,8 @@ class Evidence:
             seeds = {len(group.runs) for pair in pairs for group in pair}
             # Unequal numbers of seeds make no pairs: then each condition stands alone.
             for pool in [pairs] if len(seeds) == 1 else [[pair] for pair in pairs]:
-                row = self._compare(*zip(*pool, strict=True), paired=len(pool) > 1)["macro_f1"]
+                conditions = len(pool) if len(pool) > 1 else 0
+                row = self._compare(*zip(*pool, strict=True), conditions)["macro_f1"]
                 lines.append(dict(zip(CHANGE, (*change, len(pool)), strict=True)) | row)
         self._judge(lines)
         return lines

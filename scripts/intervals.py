@@ -33,6 +33,8 @@ def main(argv=None):
         numbers = dict.fromkeys(("difference", "low", "high"), Number(float, -1, 1))
         table = read_table(path, {"run": str, "measure": str, **numbers})
         rows = table[table.measure == "macro F1"]
+        if "verdict" not in rows:
+            raise UserError(f"{path} is of an older version: make the page again")
         if len(rows) != 1 or len(runs) != 2:
             raise UserError(f"{path} compares {len(runs)} runs: give pages of two")
         # Seeds of a condition are told by the first of them.

@@ -204,7 +204,10 @@ def test_intervals_are_drawn_of_pages_of_two(tmp_path):
         rows = [(run, "macro F1", 0.02, -0.03, 0.07) for run in runs[1:]]
         rows.append((runs[1], "accuracy", 0.5, 0.4, 0.6))
         columns = ["run", "measure", "difference", "low", "high"]
-        pd.DataFrame(rows, columns=columns).to_csv(folder / "comparison.csv", index=False)
+        frame = pd.DataFrame(rows, columns=columns).assign(
+            verdict=["better"] * len(runs[1:]) + [""]
+        )
+        frame.to_csv(folder / "comparison.csv", index=False)
         return tmp_path / f"{name}.html"
 
     words = [sys.executable, "scripts/intervals.py", page("two", "joint-s1", "split-s1")]

@@ -189,12 +189,27 @@ def test_pairs_of_conditions_are_drawn_together(rng):
     """One change under two conditions that differ a lot: paired, the conditions cancel."""
     labels, persons, (bad, good) = people_and_runs(rng, 300, [0.2, 1.5])
     better = [np.where(rng.random(len(labels)) < 0.2, labels, run) for run in (bad, good)]
-    pooled = comparison.compare(labels, persons, [bad, good], better, paired=True)["macro_f1"]
+    pooled = comparison.compare(labels, persons, [bad, good], better, conditions=2)["macro_f1"]
     loose = comparison.compare(labels, persons, [bad, good], better)["macro_f1"]
     assert pooled["difference"] == pytest.approx(loose["difference"])
     assert pooled["high"] - pooled["low"] < 0.5 * (loose["high"] - loose["low"])
-    with pytest.raises(UserError, match="in pairs"):
-        comparison.compare(labels, persons, [bad, good], better[:1], paired=True)
+    with pytest.raises(UserError, match="no pairs of 2 conditions"):
+        comparison.compare(labels, persons, [bad, good], better[:1], conditions=2)
+
+
+def test_seeds_are_no_conditions(rng):
+    """A change that helps in one condition and not in the other: more seeds of each tell no more
+    about a third. The measures of seeds are averaged, not counted as conditions.
+    """
+    labels, persons, (run, _) = people_and_runs(rng, 300, [0.5, 0.5])
+    helped = np.where(rng.random(len(labels)) < 0.3, labels, run)
+    one = comparison.compare(labels, persons, [run] * 2, [helped, run], conditions=2)["macro_f1"]
+    six = [run] * 6, [helped] * 3 + [run] * 3
+    several = comparison.compare(labels, persons, *six, conditions=2)["macro_f1"]
+    counted = comparison.compare(labels, persons, *six, conditions=6)["macro_f1"]
+    assert several["difference"] == pytest.approx(one["difference"]) and one["difference"] > 0.05
+    assert several["low"] == pytest.approx(one["low"]) and several["p"] == one["p"] > 0.05
+    assert counted["low"] > several["low"] and counted["p"] < several["p"] / 2
 
 
 def coin(rng, labels, chance):
@@ -221,8 +236,9 @@ def test_a_large_sample_has_the_t_tests_of_scipy(rng):
 
 def test_photos_won_and_lost_are_counted_pair_by_pair(rng):
     labels, persons, runs = people_and_runs(rng, 40, [0.5, 0.6, 1.2, 1.5])
-    for paired, pairs in {True: [(0, 2), (1, 3)], False: product((0, 1), (2, 3))}.items():
-        row = comparison.compare(labels, persons, runs[:2], runs[2:], draws=10, paired=paired)
+    for conditions, pairs in {2: [(0, 2), (1, 3)], 0: product((0, 1), (2, 3))}.items():
+        how = {"draws": 10, "conditions": conditions}
+        row = comparison.compare(labels, persons, runs[:2], runs[2:], **how)
         right = [run == labels for run in runs]
         flips = [((right[b] & ~right[a]).sum(), (right[a] & ~right[b]).sum()) for a, b in pairs]
         found = row["macro_f1"]["won"], row["macro_f1"]["lost"]
