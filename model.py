@@ -14,7 +14,7 @@ import timm
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
-from timm.layers import to_2tuple
+from timm.layers import DropPath, to_2tuple
 from torch import nn
 
 from common.errors import UserError
@@ -41,6 +41,11 @@ class Classifier(nn.Module):
         self.head = nn.Linear(features, sum(self.sizes) + years)
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
+
+    def no_weight_decay(self):
+        """Names of parameters that timm's optimizers do not decay, as embeddings of positions."""
+        names = getattr(self.backbone, "no_weight_decay", set)()
+        return {f"backbone.{name}" for name in names}
 
     def forward(self, images):
         logits = self.head(self.backbone(images))
@@ -83,6 +88,9 @@ def create(name, heads, size, weights="none", *, drop_rate=0.0, drop_path=0.0, y
     elif weights == "auto":
         _check_hub()
     backbone = _build(name, size, source, options)
+    for module in backbone.modules():  # some models of timm have a rate of their own
+        if isinstance(module, DropPath) and not drop_path:
+            module.drop_prob = 0.0
     try:  # timm's attributes do not tell the width of the output for every model
         with torch.no_grad():
             features = backbone.eval()(torch.zeros(1, 3, *size)).shape[1]

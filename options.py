@@ -237,6 +237,10 @@ def problems(args):
         if named and (layout == "joint" or (layout == "shared" and name not in PER_HEAD)):
             yield f"--{name} {named[0]}=...: this run has no {named[0]} model; add --split_heads"
     for chosen in tasks_of(args).values():
+        goes = {"--early_stop": chosen["early_stop"] > 0}
+        goes["--scheduler plateau"] = chosen["scheduler"] == "plateau"
+        for flag in [flag for flag in goes if goes[flag] and not (args.k_fold or args.val_ratio)]:
+            yield f"{flag} goes by people held out, --val_ratio 0 has none: leave one out"
         yield from _problems_of_task(chosen)
 
 

@@ -22,7 +22,7 @@ FLAGS = {"search": (
     Option("study", "tune", str, "name of the study, and of its folder in --model_dir of train.py"),
     Option("space", "search_space.json", str, "file of the flags to search and their values"),
     Option("pruner", "median", one_of("median", "none"), "median|none: median stops a trial "
-           "that is below the median of the others after the same share of its epochs"),
+           "whose best score is below the median of the others after the same share of epochs"),
     Option("seed", 0, number(int, 0), "of the search; that of the runs is a flag after --"),
 )}  # fmt: skip
 

@@ -65,6 +65,8 @@ class Net:
         image = (image / max(image.max(), 1e-6) - MEAN) / STD
         with self.turn:
             found = self.session.run([given.name], {taken.name: image[None]})[0]
+        if found.min() < 0 or found.max() > 1:  # logits, as of BiRefNet, no probabilities
+            found = 1 / (1 + np.exp(-found))
         return stretched(found[0, 0], photo.size)
 
     def _other(self, photo):
@@ -154,7 +156,9 @@ def open_net(model, device, threads=1):
             cls = _classes()[model.name]
             # The class looks for its file by itself: this one is shown the file that was found.
             found = {"download_models": lambda *_, **__: str(model.path)}
-            session = type(cls.__name__, (cls,), found)(model.name, options, providers=providers)
+            session = type(cls.__name__, (cls,), found)(
+                model.name, options, providers=providers, model_path=str(model.path)
+            )
     except Exception as error:  # onnxruntime has an exception type for each kind of broken file
         text = str(error).splitlines()[0]
         raise UserError(f"{model.path}: onnxruntime cannot open it ({text})") from None

@@ -64,8 +64,10 @@ def score_line(method, root, truths, matte_dir):
         matte = matte_path(matte_dir, method, name)
         if matte.exists():  # else a broken photo that was skipped
             made = read_matte(matte, None, read_bytes(root / name)) >= 128
-            truth = read_matte(path, made.shape) >= 128
-            scores.append((iou(made, truth), boundary_f(made, truth)))
+            truth = read_matte(path, made.shape)
+            if 0 < truth.max() < 128:
+                raise UserError(f"{path}: its values go to {truth.max()}; 255 is the person")
+            scores.append((iou(made, truth >= 128), boundary_f(made, truth >= 128)))
     if not scores:
         return f"{method:16} none"
     ious, edges = np.transpose(scores)

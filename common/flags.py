@@ -152,7 +152,8 @@ class PerTask(argparse.Action):
         values = {name: self._value(name, given[name]) for name in sorted(given)}
         values = values or {"": self.option.bare}
         # A value for all models replaces what was there, others change it.
-        setattr(namespace, self.dest, values if "" in values else self.default | values)
+        kept = {} if "" in values else getattr(namespace, self.dest)
+        setattr(namespace, self.dest, kept | values)
 
     def _value(self, attribute, words):
         where, count = f" for {attribute}" if attribute else "", self.option.count

@@ -104,7 +104,8 @@ def write_submission(path, args, runs, source, device):
     probs[broken] = np.delete(probs, broken, axis=0).mean(0)
     if rank() > 0:
         return
-    answers, beside = (probs * weights).argmax(1), path.with_name(f"{path.stem}_probs.csv")
+    probs = probs * weights / (probs * weights).sum(1, keepdims=True)  # as --oof writes them
+    answers, beside = probs.argmax(1), path.with_name(f"{path.stem}_probs.csv")
     if args.save_probs:
         table = pd.DataFrame(probs.round(7), columns=PROBS)
         table.insert(0, "ImageID", names)

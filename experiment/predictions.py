@@ -98,7 +98,8 @@ def predict(model, pixels, photos, info, batch_size=256, tta=augment.TTA["none"]
     photos = torch.as_tensor(photos)
     sums = {h: torch.zeros(len(photos), HEADS[h], device=pixels.device) for h in info.heads}
     batch_size = devices.at_once(batch_size, pixels.device)
-    for rows in torch.arange(rank(), len(photos), world_size()).split(batch_size):
+    mine = torch.arange(len(photos))[rank() :: world_size()]
+    for rows in mine.split(batch_size) if len(mine) else ():
         for view in range(pixels.views):
             images = pixels.batch(photos[rows], view)
             for flip, scale in tta:

@@ -9,7 +9,7 @@ MIDDLES = {"none": (1, 1), "center": (5 / 8, 2 / 3), "face": (15 / 32, 1 / 2)}
 
 def middle_box(height, width, crop="center"):
     """(top, bottom, left, right) of the middle of a photo, as much as MIDDLES[crop] says."""
-    tall, wide = round(height * MIDDLES[crop][0]), round(width * MIDDLES[crop][1])
+    tall, wide = (max(1, round(n * s)) for n, s in zip((height, width), MIDDLES[crop], strict=True))
     top, left = (height - tall) // 2, (width - wide) // 2
     return top, top + tall, left, left + wide
 
@@ -42,4 +42,6 @@ def person_box(alpha, size):
     wide = tall * size[1] / size[0]
     first = int(np.clip(round(top - 0.3 * radius), 0, height - tall))
     left = int(np.clip(round(centre - wide / 2), 0, width - wide))
-    return first, first + round(tall), left, left + round(wide)
+    tall, wide = max(1, round(tall)), max(1, round(wide))  # of a photo of few pixels
+    first, left = min(first, height - tall), min(left, width - wide)
+    return first, first + tall, left, left + wide

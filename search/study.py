@@ -32,7 +32,7 @@ from experiment.reader import fold_folder
 from experiment.run_folder import file_hashes, fingerprint
 from search import space as spaces
 from training.loop import Diverged
-from training.run import check_names, read_inputs
+from training.run import check_models, check_names, read_inputs
 
 PLAN = "tune.py"  # the attribute of a study that says what it searches
 # Flags of train.py that a trial sets itself, or whose options a search would not see; with
@@ -72,6 +72,9 @@ def open_search(args, fixed, train):
     plan |= {f"file as --{name}": content for name, content in file_hashes(base).items()}
     plan |= {f'"{key}" in its space': str(kind) for key, kind in space.items()}
     plan |= {f"--{name} after --": value for name, value in options.training_options(base).items()}
+    plan["--model_dir after --"] = str(
+        Path(base.model_dir).resolve()
+    )  # whose locks part the trials
     epochs = [spaces.ends(kind) for key, kind in space.items() if key.split()[0] == "epochs"]
     longest = max(map(int, sum(epochs, tuple(base.epochs.values()))))
     folder, study = Path(base.model_dir, args.study), open_study(args, plan, longest)
@@ -154,6 +157,12 @@ def run_trial(search, trial):
         return say(f"trial {trial.number}: pruned")
     except (Diverged, torch.OutOfMemoryError) as error:
         return fail(search.study, trial, error)
+    except UserError:
+        try:  # of this trial alone, or of all?
+            check_models(args, options.tasks_of(args), 0)
+        except UserError as error:
+            return fail(search.study, trial, error)
+        raise
     finally:  # the parts of a run refer to each other, and a GPU may lack room for two
         gc.collect()
         torch.cuda.empty_cache()

@@ -18,6 +18,7 @@ import model
 from common import files
 from common.errors import UserError
 from labels import HEADS
+from training.optimization import make_optimizer
 
 INFO = model_info()
 IMAGENET = files.WEIGHTS / "tf_efficientnet_lite0.safetensors"
@@ -69,6 +70,22 @@ def test_drop_path_reaches_the_backbone():
     made = model.create("test_convnext", ("label",), (64, 48), drop_path=0.4)
     rates = [m.drop_prob for m in made.modules() if type(m).__name__ == "DropPath"]
     assert max(rates) == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("drop_path", [0.0, 0.2])
+def test_a_rate_of_timms_own_does_not_act(drop_path):
+    """Swin would drop a tenth where it is not told a rate."""
+    made = model.create("swin_tiny_patch4_window7_224", ("age",), (64, 64), drop_path=drop_path)
+    rates = [m.drop_prob for m in made.modules() if type(m).__name__ == "DropPath"]
+    assert max(rates) == pytest.approx(drop_path)
+
+
+def test_embeddings_of_positions_do_not_decay():
+    made = model.create("test_vit", ("age",), (64, 48))
+    optimizer = make_optimizer(made, {"optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.05})
+    decay = {id(p): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
+    assert made.backbone.pos_embed.dim() > 1 and decay[id(made.backbone.pos_embed)] == 0
+    assert decay[id(made.head.weight)] == 0.05
 
 
 def test_an_unknown_name_lists_near_ones():

@@ -172,6 +172,15 @@ def test_names_of_timm_are_checked_before_anything_is_made():
         run.check_names(parse(f"--optimizer {name}"))
 
 
+def test_a_flag_may_be_given_again_for_one_attribute():
+    """As the batch scripts do: --epochs $EPOCHS, and behind it what the user adds."""
+    found = parse("--split_heads --lr 5e-4 --lr age=3e-4 --epochs 12 --epochs mask=4 age=6")
+    assert found.lr == {"": 5e-4, "age": 3e-4}
+    assert found.epochs == {"": 12, "mask": 4, "age": 6}
+    assert parse("--split_heads --lr age=3e-4 --lr 5e-4").lr == {"": 5e-4}
+    assert parse("--split_heads --lr age=3e-4").lr == {"": 1e-3, "age": 3e-4}
+
+
 def test_places_and_devices_are_no_part_of_what_a_run_is():
     moved = parse("--data_dir a --cache_dir b --matte_dir c --device cuda:3 --name d --fold 0")
     assert options.training_options(moved) == options.training_options(parse())
@@ -258,6 +267,8 @@ def test_overrides_need_the_models_that_they_name():
         ("--weights missing.safetensors", "--weights missing.safetensors: no such file"),
         ("--criterion f1 --label_smoothing 0.1", "--criterion f1 uses neither"),
         ("--split_heads --criterion age=f1 --class_weights", "--criterion f1 uses neither"),
+        ("--val_ratio 0 --early_stop 2", "--early_stop goes by people held out"),
+        ("--split_heads --val_ratio 0 --scheduler none age=plateau", "--scheduler plateau goes by"),
         ("--compile graphs --accumulate 2", "--compile graphs .*: leave --accumulate out"),
         ("--split_heads --keep best age=last --early_stop", "--keep last .* --early_stop does"),
     ],

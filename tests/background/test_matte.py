@@ -43,6 +43,12 @@ def empty_room():
     return np.clip(wall[..., None] * (1, 0.95, 0.8) + grain, 0, 255).astype(np.uint8)
 
 
+def test_mattes_do_not_lie_among_the_photos(folder):
+    with pytest.raises(UserError, match="mattes lies among the photos"):
+        make(folder, "grabcut", matte_dir=folder / "mattes")
+    assert not (folder / "mattes").exists()
+
+
 def test_mattes_are_those_of_rembg(folder, portraits, monkeypatch):
     """Through files, so that RGB and BGR are told apart too."""
     monkeypatch.setenv("U2NET_HOME", str(files.WEIGHTS))

@@ -144,6 +144,33 @@ def test_a_network_of_another_kind_is_one_clear_line(shape, tmp_path):
     assert "\n" not in str(error.value)
 
 
+def test_logits_are_made_probabilities():
+    """As of BiRefNet under the name of its own file: one low logit would lift all others."""
+    logits = np.full((1, 1, 4, 4), -3, np.float32)
+    logits[..., 2:, :], logits[..., 0, 0] = 9, -25
+
+    def net(found):
+        given = SimpleNamespace(name="x", shape=(1, 3, 4, 4))
+        run = SimpleNamespace(
+            get_inputs=lambda: [given], get_outputs=lambda: [given], run=lambda *_: [found]
+        )
+        model = rembg_net.Model("custom", "mine.onnx", "")
+        return rembg_net.Net(model, run, threading.Lock()).matte(np.zeros((4, 4, 3), np.uint8))
+
+    made, sure = net(logits)
+    assert made[1].max() < 15 and made[3].min() > 250 and sure == pytest.approx(1, abs=1e-3)
+    same, _ = net(1 / (1 + np.exp(-logits)))
+    np.testing.assert_array_equal(made, same)
+
+
+def test_a_file_by_the_name_of_a_class_that_asks_for_a_path(tmp_path):
+    path = tmp_path / "u2net_custom.onnx"
+    path.write_bytes((rembg_net.WEIGHTS / "u2netp.onnx").read_bytes())
+    net = rembg_net.open_net(rembg_net.find_model(str(path)), "cpu")
+    made, _ = net.matte(np.zeros((30, 20, 3), np.uint8))
+    assert made.shape == (30, 20)
+
+
 @pytest.mark.parametrize("value", [np.nan, 0.0, 0.7])
 def test_a_constant_output_finds_nothing(value):
     made, sure = rembg_net.stretched(np.full((320, 320), value, np.float32), (30, 40))

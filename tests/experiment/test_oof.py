@@ -129,12 +129,16 @@ def test_the_prior_of_a_fold_knows_the_others_only(tiny, score, capsys):
 def test_the_prior_for_eval_is_that_of_the_training_labels(tiny, drawn, tmp_path):
     words = ["--model_dir", tiny.joint, "--cache_dir", tiny.home / "cache", "--save_probs"]
     words += ["--data_dir", drawn / "eval", "--output_dir", tmp_path, "--decision", "prior"]
-    inference.main([str(word) for word in words])
-    probs = pd.read_csv(tmp_path / "output_probs.csv")[PROBS].to_numpy()
-    answers = pd.read_csv(tmp_path / "output.csv").ans
-    weights = square_root_prior(read_oof(tiny.joint).label)
-    assert (answers == (probs * weights).argmax(1)).all()
-    assert (answers != probs.argmax(1)).any()
+
+    def predicted(*more):
+        inference.main([*map(str, words), *more])
+        probs = pd.read_csv(tmp_path / "output_probs.csv")[PROBS].to_numpy()
+        return probs, pd.read_csv(tmp_path / "output.csv").ans
+
+    (found, answers), (plain, before) = predicted(), predicted("--decision", "argmax")
+    expected = plain * square_root_prior(read_oof(tiny.joint).label)
+    np.testing.assert_allclose(found, expected / expected.sum(1, keepdims=True), atol=2e-6)
+    assert (answers == found.argmax(1)).all() and (answers != before).any()
 
 
 def moved(run, folder, **options):

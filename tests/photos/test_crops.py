@@ -55,6 +55,12 @@ def test_the_person_box_of_any_matte_lies_in_the_photo(drawn):
         for size in ((128, 96), (96, 128), (64, 64)):
             top, bottom, left, right = crops.person_box(alpha, size)
             assert 0 <= top < bottom <= alpha.shape[0] and 0 <= left < right <= alpha.shape[1]
+    for height, width in rng.integers(1, 6, (300, 2)):  # photos of few pixels, long sizes
+        alpha = (rng.random((height, width)) < rng.random()).astype(np.uint8) * 255
+        boxes = [crops.person_box(alpha, size) for size in ((32, 256), (256, 32))]
+        boxes += [crops.middle_box(height, width, crop) for crop in crops.MIDDLES]
+        for top, bottom, left, right in boxes:
+            assert 0 <= top < bottom <= height and 0 <= left < right <= width
     nobody = np.zeros((512, 384), np.uint8)
     assert crops.person_box(nobody, (128, 96)) == crops.person_box(nobody + 255, (128, 96))
     assert crops.person_box(nobody, (128, 96)) == (96, 416, 64, 320)

@@ -7,9 +7,10 @@ import pytest
 
 from common.errors import UserError
 from common.files import locked
-from options import parse_args
+from options import parse_args, tasks_of
 from search.study import STARTUP, Search, report_epoch
 from training.loop import Diverged
+from training.run import check_models
 
 LR = {"low": 1e-4, "high": 1e-1, "log": True}
 
@@ -71,6 +72,17 @@ def test_failed_trials_are_counted_and_the_search_goes_on(play, capsys):
     errors = [t.user_attrs["error"] for t in study.trials if t.state.name == "FAIL"]
     assert sum("the loss is nan" in error for error in errors) == 1 and len(set(errors)) == 2
     assert "failed: --mixup and --cutmix exclude each other" in capsys.readouterr().out
+
+
+def test_a_model_that_cannot_be_built_fails_its_trial_alone(play):
+    play.before = lambda args: check_models(args, tasks_of(args), 0)
+    fixed = ["--resize", "40", "40", "--weights", "none"]
+    value = {"lr": LR, "model": {"choices": ["vit_tiny_patch16_224", "resnet18"]}}
+    play("--trials", "6", "--pruner", "none", value=value, fixed=fixed)
+    told = pd.read_csv(play.folder / "trials.csv").set_index("model")
+    assert set(told.state["vit_tiny_patch16_224"]) == {"fail"}
+    assert set(told.state["resnet18"]) == {"complete"}
+    assert told.error["vit_tiny_patch16_224"].str.contains("patches of 16 x 16").all()
 
 
 def test_error_of_every_trial_stops_the_first_which_then_goes_on(play):
