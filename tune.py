@@ -14,7 +14,7 @@ from pathlib import Path
 
 from common.errors import UserError, run_command
 from common.flags import Option, make_parser, number, one_of
-from common.processes import say, world_size
+from common.processes import world_size
 
 FLAGS = {"search": (
     Option("trials", 30, number(int, 1), "trials in all, with those of earlier calls"),
@@ -50,7 +50,8 @@ def main(argv=None):
         while study.run_next(search):
             pass
     except (KeyboardInterrupt, SystemExit):  # train.main saves its state, then exits
-        say(f"stopped; continue with: {shlex.join(['python', 'tune.py', *argv])}")
+        words = shlex.join(["python", "tune.py", *argv])
+        print(f"stopped; go on with: {words}", file=sys.stderr)
         sys.exit(130)
     study.finish(search)
 

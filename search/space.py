@@ -40,10 +40,12 @@ def to_argv(values):
     return argv
 
 
-def suggest(trial, space):
-    """{key: value} of an optuna Trial; the same again if asked again."""
+def suggest(trial, space, before=None):
+    """{key: value} of an optuna Trial; the same again if asked again. before(key): called first."""
     values = {}
     for key, kind in space.items():
+        if before:
+            before(key)
         if isinstance(kind, CategoricalDistribution):
             values[key] = trial.suggest_categorical(key, kind.choices)
         else:

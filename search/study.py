@@ -129,9 +129,6 @@ def run_next(search):
             if started := next(left, None):
                 trial = optuna.Trial(study, started._trial_id)
             elif len(known) < search.args.trials:
-                # A seed a trial: a worker that starts later, or beside another, draws other values.
-                seed = np.random.SeedSequence([search.args.seed, len(known)]).generate_state(1)[0]
-                study.sampler = optuna.samplers.TPESampler(seed=int(seed))
                 trial = study.ask()
                 hold(trial.number)
             else:
@@ -142,7 +139,17 @@ def run_next(search):
 
 def run_trial(search, trial):
     """Trains a trial, or the rest of it, and tells the study how it ended."""
-    chosen, name = spaces.to_argv(spaces.suggest(trial, search.space)), f"trial{trial.number}"
+
+    def seed(key):
+        """Each value has its own: a trial that was stopped between two draws the same, a worker
+        that starts later or beside another draws others.
+        """
+        words = [search.args.seed, trial.number, *key.encode()]
+        own = np.random.SeedSequence(words).generate_state(1)[0]
+        search.study.sampler = optuna.samplers.TPESampler(seed=int(own))
+
+    chosen, name = spaces.suggest(trial, search.space, seed), f"trial{trial.number}"
+    chosen = spaces.to_argv(chosen)
     say(f"trial {trial.number}: {shlex.join(chosen)}")
     argv = [*search.fixed, *chosen, "--model_dir", str(search.folder), "--name", name]
     try:

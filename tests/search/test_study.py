@@ -25,6 +25,29 @@ def test_search_in_pieces_is_the_search_at_once(play, monkeypatch, tmp_path):
     assert len({str(lr) for lr in pieces}) == 13
 
 
+def test_a_trial_that_was_stopped_between_two_values_draws_the_other_as_it_would_have(
+    play, tmp_path, monkeypatch
+):
+    value = {"lr": LR, "mixup": {"low": 0.0, "high": 0.5}}
+    play("--trials", "2", "--pruner", "none", value=value)
+    whole = [(args.lr, args.mixup) for args in play.calls]
+    for stop in (0, 1, 2):  # values before the stop
+        play.calls, play.storage = [], f"sqlite:///{tmp_path}/other{stop}.db"
+        how = {"value": value, "fixed": ["--model_dir", str(tmp_path / f"other{stop}")]}
+        left, suggest = iter(range(stop)), optuna.Trial.suggest_float
+
+        def stopped(trial, *words, left=left, suggest=suggest, **more):
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            return suggest(trial, *words, **more)
+
+        with monkeypatch.context() as patch, pytest.raises(SystemExit, match="130"):
+            patch.setattr(optuna.Trial, "suggest_float", stopped)
+            play("--trials", "2", "--pruner", "none", **how)
+        play("--trials", "2", "--pruner", "none", **how)
+        assert [(args.lr, args.mixup) for args in play.calls][-2:] == whole
+
+
 def test_hopeless_trials_are_pruned(play):
     play("--trials", "20")
     study = play.study()

@@ -38,9 +38,9 @@ def test_ctrl_c_stops_and_says_how_to_go_on(play, capsys, in_training, request):
     with pytest.raises(SystemExit) as caught:
         play("--trials", "4", "--pruner", "none")
     assert caught.value.code == 130
-    said = capsys.readouterr().out.strip().splitlines()[-1]
+    said = capsys.readouterr().err.strip().splitlines()[-1]
     assert play.states() == ["COMPLETE", "COMPLETE", "RUNNING"]
-    command = shlex.split(said.split("continue with: ")[1])
+    command = shlex.split(said.split("go on with: ")[1])
     assert command[:2] == ["python", "tune.py"]
     tune.main(command[2:])
     assert play.states() == ["COMPLETE"] * 4
