@@ -22,7 +22,7 @@ from common.files import cached, read_bytes
 from photos import crops, reading
 from photos.views import matte_methods
 
-VERSION = 3  # raise it when the same request would give other pixels
+VERSION = 4  # raise it when the same request would give other pixels
 COLOURS = {"black": (0, 0, 0), "mean": (124, 116, 104)}  # the mean of ImageNet, RGB
 # The layers of a view, each with its fill; "random" puts them together batch by batch.
 RANDOM = {"pixels": "mean", "photo": "none", "matte": "matte", "background": "background"}
@@ -223,10 +223,12 @@ def _background(photo, alpha):
     """The background alone, blurred over the person, whose colours do not bleed into it."""
     height, width = alpha.shape
     small = (max(width // 8, 1), max(height // 8, 1))
-    weight = 1 - alpha.astype(np.float32) / 255 + 1e-4  # a matte that covers all leaves a blur
+    weight = 1 - alpha.astype(np.float32) / 255
+    if not weight.any():
+        weight += 1  # a matte that covers all leaves a blur
     colour = cv2.resize(photo * weight[..., None], small, interpolation=cv2.INTER_AREA)
     weight = cv2.resize(weight, small, interpolation=cv2.INTER_AREA)
-    sigma = small[0] / 8
-    colour = cv2.GaussianBlur(colour, (0, 0), sigma)
-    colour /= cv2.GaussianBlur(weight, (0, 0), sigma)[..., None]
+    sigma, mean = small[0] / 8, colour.sum((0, 1)) / weight.sum()
+    colour = cv2.GaussianBlur(colour, (0, 0), sigma) + 1e-4 * mean  # far from any background
+    colour /= cv2.GaussianBlur(weight, (0, 0), sigma)[..., None] + 1e-4
     return cv2.resize(np.clip(np.rint(colour), 0, 255).astype(np.uint8), (width, height))

@@ -136,6 +136,16 @@ def test_no_colour_of_the_person_bleeds_into_a_blurred_background(tmp_path):
     assert np.abs(found[alpha == 0] - GREY).max() <= 2
 
 
+def test_far_from_the_background_is_its_mean_colour():
+    """Shoulders that fill the photo: what stands in their place is not their colour."""
+    photo, alpha = np.full((512, 384, 3), (40, 60, 220), np.uint8), np.zeros((512, 384), np.uint8)
+    alpha[120:, 120:264] = alpha[300:] = 255
+    photo[alpha > 0] = (230, 20, 20)
+    assert np.abs(store._background(photo, alpha).astype(int) - (40, 60, 220)).max() <= 2
+    whole = store._background(photo, np.full_like(alpha, 255))  # a matte that covers all
+    np.testing.assert_allclose(whole.mean((0, 1)), photo.mean((0, 1)), atol=1)
+
+
 def test_a_random_fill_takes_the_background_of_another_photo(tmp_path):
     root, backs = tmp_path / "images", [40, 90, 140, 190, 240]
     alpha = person_in_front(root, backs)
