@@ -1,11 +1,11 @@
 """A timm backbone with one or more heads, its way to 18 probabilities, and its file."""
 
-import contextlib
 import difflib
 import hashlib
 import json
 import logging
 import warnings
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -119,8 +119,9 @@ def check_patches(model, name, size):
 
 def _build(name, size, source, options):
     """timm's model with these options, weights of the file `source`; else UserError says why."""
+    whole = _complete(name, source) if "pretrained_cfg_overlay" in options else nullcontext()
     try:
-        with warnings.catch_warnings(action="ignore"), _complete(name, source):  # of torch
+        with warnings.catch_warnings(action="ignore"), whole:  # those of torch
             return timm.create_model(name, **options)
     except UserError:
         raise
@@ -140,7 +141,7 @@ def _build(name, size, source, options):
     )
 
 
-@contextlib.contextmanager
+@contextmanager
 def _complete(name, source):
     """UserError if timm, meanwhile, finds no weights for a part of a model in the file `source`. It
     only says so in its log, and leaves them random.

@@ -93,7 +93,8 @@ def ensure(root, names, method, matting):
     UserError for wrong input, naming it, and for two photos that would share one matte.
     """
     matte_dir = Path(matting.matte_dir or reading.default_matte_dir(root))
-    if matte_dir.resolve().is_relative_to(Path(root).resolve()):
+    inside = matte_dir.resolve().is_relative_to(Path(root).resolve())
+    if inside and len(names) > 1:  # one alone was named: nobody takes a matte for a photo
         raise UserError(f"--matte_dir {matte_dir} lies among the photos; give a folder outside")
     model = rembg_net.find_model(matting.rembg_model) if method != "grabcut" else None
     paths, folder = _paths(root, names, matte_dir, method), matte_dir / method

@@ -72,9 +72,8 @@ def open_search(args, fixed, train):
     plan |= {f"file as --{name}": content for name, content in file_hashes(base).items()}
     plan |= {f'"{key}" in its space': str(kind) for key, kind in space.items()}
     plan |= {f"--{name} after --": value for name, value in options.training_options(base).items()}
-    plan["--model_dir after --"] = str(
-        Path(base.model_dir).resolve()
-    )  # whose locks part the trials
+    # The locks that part the trials lie there.
+    plan["--model_dir after --"] = str(Path(base.model_dir).resolve())
     epochs = [spaces.ends(kind) for key, kind in space.items() if key.split()[0] == "epochs"]
     longest = max(map(int, sum(epochs, tuple(base.epochs.values()))))
     folder, study = Path(base.model_dir, args.study), open_study(args, plan, longest)
