@@ -1,6 +1,7 @@
 """The competition's tables with all their quirks, and folds of any table of people."""
 
 import csv
+import shutil
 from collections import Counter
 
 import cv2
@@ -97,6 +98,12 @@ def test_either_folder_of_the_layout_will_do(tmp_path, monkeypatch):
     monkeypatch.chdir(home)
     for folder in ("images", "."):
         pd.testing.assert_frame_equal(dataset.read_train(folder).frame, table.frame)
+    linked = tmp_path / "linked"  # whose photos lie elsewhere
+    linked.mkdir()
+    (linked / "images").symlink_to(shutil.move(home / "images", tmp_path / "photos"))
+    shutil.copy(home / "train.csv", linked)
+    found = dataset.read_train(linked / "images")
+    pd.testing.assert_frame_equal(found.frame, table.frame)
 
 
 def test_missing_and_surplus_photos_are_used_and_noted(tmp_path):

@@ -156,5 +156,9 @@ def test_wrong_input(drawn, tmp_path):
     flags += ["--matte_dir", str(tmp_path / "mattes"), "--bg", "grabcut", "--limit", "1"]
     with pytest.raises(UserError, match="png: is not a readable image"):
         preprocess.main([*flags, "--score", str(tmp_path / "masks")])
+    cv2.imwrite(str(tmp_path / "masks" / masks[0].parent.name / masks[0].name),
+                cv2.imread(str(drawn / masks[0]), 0) // 255)  # fmt: skip
+    with pytest.raises(UserError, match="png: its values go to 1; 255 is the person"):
+        preprocess.main([*flags, "--score", str(tmp_path / "masks")])
     with pytest.raises(UserError, match="empty"):
         preprocess.main(["--data_dir", str(tmp_path / "empty")])

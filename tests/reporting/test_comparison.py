@@ -31,6 +31,19 @@ def evidence(groups):
     return runs.Evidence(None, None, 0, groups, groups[0], ROWS)
 
 
+def test_a_run_may_be_better_among_very_many():
+    """With 2,000 draws the least p, 2 of 2,001, would be .059 after Holm's correction for 59."""
+    groups = [group("a", 0.9), group("b", 0.1), *(group(f"c{k}", 0.9, lr=k) for k in range(58))]
+    known = evidence(groups)
+    assert known.compared["b"]["macro_f1"]["verdict"] == "better (these two runs)"
+
+
+def test_a_run_may_be_called_as_a_column_is():
+    known = evidence([group("class", 0.2), group("kind", 0.3)])
+    comparison._per_class(known)
+    assert set(known.tables["per_class_f1"].run) == {"class", "kind"}
+
+
 def test_a_change_tried_in_two_conditions_is_the_answer():
     cells = {("none", 1e-3): 0.6, ("rembg", 1e-3): 0.3, ("none", 1e-4): 0.5, ("rembg", 1e-4): 0.2}
     groups = [group(f"{bg}-{lr}", errors, bg=bg, lr=lr) for (bg, lr), errors in cells.items()]
