@@ -237,10 +237,11 @@ def problems(args):
         if named and (layout == "joint" or (layout == "shared" and name not in PER_HEAD)):
             yield f"--{name} {named[0]}=...: this run has no {named[0]} model; add --split_heads"
     for chosen in tasks_of(args).values():
-        goes = {"--early_stop": chosen["early_stop"] > 0}
-        goes["--scheduler plateau"] = chosen["scheduler"] == "plateau"
-        for flag in [flag for flag in goes if goes[flag] and not (args.k_fold or args.val_ratio)]:
-            yield f"{flag} goes by people held out, --val_ratio 0 has none: leave one out"
+        if not (args.k_fold or args.val_ratio):
+            if chosen["early_stop"]:
+                yield "--early_stop goes by people held out, --val_ratio 0 has none: leave one out"
+            if chosen["scheduler"] == "plateau":
+                yield "--scheduler plateau goes by people held out: give a --val_ratio or --k_fold"
         yield from _problems_of_task(chosen)
 
 

@@ -97,11 +97,11 @@ def test_a_batch_trains_each_condition_and_seed_and_compares_them(home, script, 
     assert {each.k_fold for each in options} == {3}
 
 
-def begun(folder, flags, file="config.json"):
-    """A run folder with one file, begun with these flags."""
+def begun(folder, flags):
+    """A run folder that was begun with these flags."""
     folder.mkdir(parents=True)
-    command = shlex.join(["python", "train.py", "--name", folder.name, *flags.split()])
-    (folder / file).write_text(json.dumps({"command": command}, indent=1))
+    command = shlex.join(["python", "train.py", *flags.split()])
+    (folder / "config.json").write_text(json.dumps({"command": command}))
 
 
 FLAGS = (
@@ -110,11 +110,11 @@ FLAGS = (
 
 
 def test_a_batch_goes_on_where_it_was_with_the_flags_that_it_had(home):
-    for name, file in [("resnet18", "metrics.json"), ("resnet50", "config.json")]:
-        begun(home / f"runs/backbone-{name}-s42", f"{FLAGS} {name}", file)
-    for fold in range(5):
-        done = home / f"runs/backbone-resnet18-s42/fold{fold}/metrics.json"
-        done.parent.mkdir()
+    for name in ("resnet18", "resnet50"):
+        begun(home / f"runs/backbone-{name}-s42", f"{FLAGS} {name}")
+    for place in ("", *(f"fold{fold}/" for fold in range(5))):
+        done = home / f"runs/backbone-resnet18-s42/{place}metrics.json"
+        done.parent.mkdir(exist_ok=True)
         done.write_text("{}")
     words = {"MODELS": "resnet18 resnet50 resnet101", "EXTRA": "--criterion f1*0.5+focal"}
     done = run("bash", "scripts/backbones.sh", home=home, **words)
@@ -124,7 +124,7 @@ def test_a_batch_goes_on_where_it_was_with_the_flags_that_it_had(home):
     assert "--name backbone-resnet101-s42" in third
     done = run("bash", "scripts/backbones.sh", home=home, EPOCHS="80", **words)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "runs/backbone-resnet50-s42 was begun with other flags than --k_fold 5" in done.stderr
+    assert "runs/backbone-resnet18-s42 was begun with other flags than --k_fold 5" in done.stderr
 
 
 def test_a_run_that_fails_beside_another_stops_the_batch(home):
@@ -182,8 +182,9 @@ def test_findings_give_the_rivals_as_many_steps(home):
 
 def test_the_control_of_the_findings_goes_on_where_it_was(home):
     flags = "--k_fold 0 --resize 64 48 --epochs 10 --keep last --seed 1 --bg {} --val_ratio 0"
-    for name, file in [("none", "metrics.json"), ("grabcut", "config.json")]:
-        begun(home / f"runs/bias-0.9-{name}-s1", flags.format(name), file)
+    for name in ("none", "grabcut"):
+        begun(home / f"runs/bias-0.9-{name}-s1", flags.format(name))
+    (home / "runs/bias-0.9-none-s1/metrics.json").write_text("{}")
     done = run("bash", "scripts/findings.sh", home=home, SEEDS="1")
     told = [line for line in done.stdout.splitlines() if "bias-0.9" in line]
     assert done.returncode == 0 and told[:2] == [
