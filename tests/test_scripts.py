@@ -104,14 +104,10 @@ def begun(folder, flags):
     (folder / "config.json").write_text(json.dumps({"command": command}))
 
 
-FLAGS = (
-    "--k_fold 5 --resize 128 96 --epochs 8 --keep last --criterion f1*0.5+focal --seed 42 --model"
-)
-
-
 def test_a_batch_goes_on_where_it_was_with_the_flags_that_it_had(home):
+    flags = "--k_fold 5 --resize 128 96 --epochs 8 --keep last --criterion f1*0.5+focal --seed 42"
     for name in ("resnet18", "resnet50"):
-        begun(home / f"runs/backbone-{name}-s42", f"{FLAGS} {name}")
+        begun(home / f"runs/backbone-{name}-s42", f"{flags} --model {name}")
     for place in ("", *(f"fold{fold}/" for fold in range(5))):
         done = home / f"runs/backbone-resnet18-s42/{place}metrics.json"
         done.parent.mkdir(exist_ok=True)
@@ -187,10 +183,8 @@ def test_the_control_of_the_findings_goes_on_where_it_was(home):
     (home / "runs/bias-0.9-none-s1/metrics.json").write_text("{}")
     done = run("bash", "scripts/findings.sh", home=home, SEEDS="1")
     told = [line for line in done.stdout.splitlines() if "bias-0.9" in line]
-    assert done.returncode == 0 and told[:2] == [
-        "runs/bias-0.9-none-s1: finished already",
-        "train.py --resume runs/bias-0.9-grabcut-s1",
-    ]
+    assert done.returncode == 0 and told[0] == "runs/bias-0.9-none-s1: finished already"
+    assert told[1] == "train.py --resume runs/bias-0.9-grabcut-s1"
     [first, _] = [line.split() for line in done.stdout.splitlines() if "--name bias-0-" in line]
     options = train.parse_args(first[1:])
     assert options.data_dir == "runs/drawn-0/train" and options.resize[""] == [64, 48]
