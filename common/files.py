@@ -155,12 +155,12 @@ def _crc(path, note):
 
 
 def write_text(path, text, sync=True):
-    with atomic(path, sync) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    with atomic(path, sync) as temporary:  # a file's name may have bytes that are no UTF-8
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path, value, sync=True):
-    write_text(path, json.dumps(value, indent=2, default=str) + "\n", sync)
+    write_text(path, json.dumps(value, indent=2, default=str, ensure_ascii=False) + "\n", sync)
 
 
 def read_bytes(path):

@@ -73,7 +73,7 @@ def line(values):
 
 def main(argv=None):
     args = make_parser(FLAGS, __doc__).parse_args(argv)
-    check_writable("--out", args.out.with_suffix(".md"), "file")
+    check_writable("--out", f"{args.out}.md", "file")
     known, device = stamp(args.device), devices.name_of(devices.pick_device(args.device))
     versions = ", ".join(f"{name} {version}" for name, version in known["versions"].items())
     model = f"{args.model}, {'x'.join(map(str, args.resize))}, batch {args.batch_size}"
@@ -92,13 +92,13 @@ def main(argv=None):
                 results.append(row)
                 lines.append(line(row[column] for column in head))
                 say(lines[-1])
-                write_text(args.out.with_suffix(".md"), "\n".join([*lines, ""]))
+                write_text(f"{args.out}.md", "\n".join([*lines, ""]))
                 report = {"of": of, "options": vars(args), "rows": results}
-                write_json(args.out.with_suffix(".json"), report)
+                write_json(f"{args.out}.json", report)
     if args.photos:
         table = pd.DataFrame(results).pivot_table("ours", "photos", ["row", "unit"])
         axes = table.plot(style="o-", subplots=True, layout=(2, -1), figsize=(10, 5), ylim=0)
-        axes[0, 0].figure.savefig(args.out.with_suffix(".svg"), metadata={"Date": None})
+        axes[0, 0].figure.savefig(f"{args.out}.svg", metadata={"Date": None})
 
 
 if __name__ == "__main__":

@@ -4,14 +4,14 @@
 #   DATA=data/train EVAL=data/eval RUNS=runs OUT=output/best bash scripts/best.sh
 #
 # What best_small.sh trained into RUNS is taken as it is. Stopped and started again, it goes on
-# where it was. Other variables: lib.sh. Out of fold on 421 people, by the last epochs: best-lite1
+# where it was. PROCESSES, KEEP and EXTRA: lib.sh. Out of fold on 421 people, by the last epochs: best-lite1
 # .557, best-large .508, the mean of all six by the prior .594, of the four .599 then. Flips and
 # zooms (TTA) came later and are not tried on the six.
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"
-$python scripts/fetch_weights.py --also lite1
 PROCESSES=${PROCESSES:-2} FOLDS=6 EPOCHS=9 SIZE="128 96"
 batch
+$python scripts/fetch_weights.py --also lite1
 shared="--shared_backbone --augmentation strong --age_mse 0.3"
 for seed in 1 42; do
     member best-shared-s$seed --seed $seed $shared --crop center

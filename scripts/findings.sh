@@ -11,7 +11,8 @@
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 SEEDS=${SEEDS:-1 2 3} FOLDS=${FOLDS:-3} EPOCHS=${EPOCHS:-6} SIZE=${SIZE:-96 72}
-PROCESSES=${PROCESSES:-2} EXTRA=${EXTRA:---crop center}
+PROCESSES=${PROCESSES:-2} extra=${EXTRA:-}
+EXTRA="--crop center $extra"
 batch
 view=rembg_grabcut
 
@@ -36,7 +37,7 @@ averaged() {
     wait_for_runs
     for seed in $SEEDS; do
         run=$RUNS/joint-none-s$seed mean=$RUNS/joint-none-averaged-s$seed
-        [ -f "$mean/metrics.json" ] ||
+        [ -f "$mean/config.json" ] ||
             $python inference.py --model_dir "$run" "$run-1" "$run-2" --oof "$mean"
         folders+=${folders:+,}$mean
     done
@@ -58,7 +59,7 @@ control() {
     [ -d "$data" ] || $python demo.py --out "$data" --people 120 --background_bias "$1"
     for seed in $SEEDS; do
         for view in none grabcut; do
-            DATA=$data/train FOLDS=0 EPOCHS=10 SIZE="64 48" EXTRA="" \
+            DATA=$data/train FOLDS=0 EPOCHS=10 SIZE="64 48" EXTRA=$extra \
                 train "bias-$1-$view-s$seed" --seed "$seed" --bg "$view" --val_ratio 0
         done
     done

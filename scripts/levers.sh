@@ -10,7 +10,7 @@
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 SEEDS=${SEEDS:-1} FOLDS=${FOLDS:-3} EPOCHS=${EPOCHS:-6} SIZE=${SIZE:-96 72}
-PROCESSES=${PROCESSES:-2} EXTRA=${EXTRA:---crop center}
+PROCESSES=${PROCESSES:-2} EXTRA="--crop center ${EXTRA:-}"
 batch
 
 # lever NAME FLAGS...: one change, if LEVERS is empty or names it.
@@ -43,4 +43,5 @@ lever mixup --mixup 0.2
 lever drop --drop_rate 0.3
 lever slow --lr 3e-4
 
+[ ${#conditions[@]} -gt 1 ] || fail "LEVERS names no lever: $LEVERS"
 report "${PAGE:-levers.html}"

@@ -1,5 +1,5 @@
 # What the scripts share; they source it. It goes to the root of the project.
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+CDPATH="" cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=.venv/bin/python
 
 # fail MESSAGE: one line, and the exit code of wrong use.
@@ -8,11 +8,15 @@ fail() {
     exit 2
 }
 
+needs_python() {
+    [ -x $python ] || fail "there is no .venv yet: run bash scripts/setup.sh"
+}
+
 # --- batches: many runs, then a report that compares them ---------------------------------------
 #
 # A batch can be stopped at any time. Started again with the same environment, it skips the runs
 # that are finished and goes on with the others where they were; with another it stops at the first
-# run of other flags. Environment:
+# run of other flags. Start no second batch in the same RUNS beside it. Environment:
 #
 #   DATA   the train folder          (data/train)    RUNS   folder of the runs  (runs)
 #   SEEDS  seeds of each condition   ("42")          FOLDS  folds of each run   (5)
@@ -27,6 +31,8 @@ batch() {
     DATA=${DATA:-data/train} RUNS=${RUNS:-runs} SEEDS=${SEEDS:-42} FOLDS=${FOLDS:-5}
     EPOCHS=${EPOCHS:-8} SIZE=${SIZE:-128 96} EXTRA=${EXTRA:-} KEEP=${KEEP:-last}
     PROCESSES=${PROCESSES:-1} conditions=() members=()
+    [[ $PROCESSES =~ ^[1-9][0-9]*$ ]] || fail "PROCESSES is $PROCESSES; give a number of runs"
+    needs_python
     trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
     [ "$PROCESSES" -le 1 ] || ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 403)) ||
         fail "several PROCESSES need bash 4.3, this is $BASH_VERSION: install it, or PROCESSES=1"
@@ -58,11 +64,13 @@ train() {
         ! tr -d "'" < "$run/config.json" | grep -qF -- "${words[*]}\""; then
         fail "$run was begun with other flags than ${words[*]}; choose another RUNS"
     fi
-    done=$(compgen -G "$run/fold*/metrics.json" | wc -l || true)
+    done=$(grep -c '"fold": ' "$run/metrics.json" 2>/dev/null || true)
     if [ -f "$run/metrics.json" ] && [ "$done" -ge "$FOLDS" ]; then
         echo "$run: finished already"
     elif [ -f "$run/config.json" ]; then
-        start $python train.py --resume "$run"
+        # shellcheck disable=SC2046
+        start $python train.py --resume "$run" --data_dir "$DATA" \
+            $(grep -oE -- '--(device|wandb) [^ ]+' <<< "$EXTRA" || true)
     else
         start $python train.py --data_dir "$DATA" --model_dir "$RUNS" --name "$name" "${words[@]}"
     fi

@@ -20,7 +20,7 @@ import inference
 import report
 import train
 from common.errors import UserError
-from common.files import HOME
+from common.files import HOME, write_json
 
 COMMANDS = {"train.py": train, "inference.py": inference, "report.py": report, "demo.py": demo}
 SHELL = sorted((HOME / "scripts").glob("*.sh"))
@@ -75,6 +75,8 @@ def test_wrong_use_ends_in_one_line(home):
         (["ablation.sh"], {"SAMPLERS": "maybe"}, "SAMPLERS has maybe"),
         (["ensemble.sh"], {}, "no finished run"),
         (["ensemble.sh"], {"BEST": "all"}, "BEST is all"),
+        (["backbones.sh"], {"PROCESSES": "auto"}, "PROCESSES is auto"),
+        (["levers.sh"], {"LEVERS": "mixpu"}, "LEVERS names no lever: mixpu"),
     ]:
         done = run("bash", f"scripts/{words[0]}", *words[1:], home=home, **variables)
         assert done.returncode == 2 and expected in done.stderr, words
@@ -101,22 +103,22 @@ def begun(folder, flags):
     """A run folder that was begun with these flags."""
     folder.mkdir(parents=True)
     command = shlex.join(["python", "train.py", *flags.split()])
-    (folder / "config.json").write_text(json.dumps({"command": command}))
+    write_json(folder / "config.json", {"command": command})
 
 
 def test_a_batch_goes_on_where_it_was_with_the_flags_that_it_had(home):
-    flags = "--k_fold 5 --resize 128 96 --epochs 8 --keep last --criterion f1*0.5+focal --seed 42"
-    for name in ("resnet18", "resnet50"):
+    extra = "--criterion f1*0.5+focal --cache_dir 캐시 --device cuda:1"
+    flags = f"--k_fold 5 --resize 128 96 --epochs 8 --keep last {extra} --seed 42"
+    for name, folds in (("resnet18", 5), ("resnet50", 4)):
         begun(home / f"runs/backbone-{name}-s42", f"{flags} --model {name}")
-    for place in ("", *(f"fold{fold}/" for fold in range(5))):
-        done = home / f"runs/backbone-resnet18-s42/{place}metrics.json"
-        done.parent.mkdir(exist_ok=True)
-        done.write_text("{}")
-    words = {"MODELS": "resnet18 resnet50 resnet101", "EXTRA": "--criterion f1*0.5+focal"}
+        result = {"folds": [{"fold": fold} for fold in range(folds)]}
+        write_json(home / f"runs/backbone-{name}-s42/metrics.json", result)
+    words = {"MODELS": "resnet18 resnet50 resnet101", "EXTRA": extra}
     done = run("bash", "scripts/backbones.sh", home=home, **words)
     first, second, third, _ = done.stdout.splitlines()
     assert first == "runs/backbone-resnet18-s42: finished already"
-    assert second.strip() == "train.py --resume runs/backbone-resnet50-s42"
+    again = "train.py --resume runs/backbone-resnet50-s42 --data_dir data/train --device cuda:1"
+    assert second.strip() == again
     assert "--name backbone-resnet101-s42" in third
     done = run("bash", "scripts/backbones.sh", home=home, EPOCHS="80", **words)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
@@ -184,7 +186,8 @@ def test_the_control_of_the_findings_goes_on_where_it_was(home):
     done = run("bash", "scripts/findings.sh", home=home, SEEDS="1")
     told = [line for line in done.stdout.splitlines() if "bias-0.9" in line]
     assert done.returncode == 0 and told[0] == "runs/bias-0.9-none-s1: finished already"
-    assert told[1] == "train.py --resume runs/bias-0.9-grabcut-s1"
+    again = "train.py --resume runs/bias-0.9-grabcut-s1 --data_dir runs/drawn-0.9/train"
+    assert told[1].strip() == again
     [first, _] = [line.split() for line in done.stdout.splitlines() if "--name bias-0-" in line]
     options = train.parse_args(first[1:])
     assert options.data_dir == "runs/drawn-0/train" and options.resize[""] == [64, 48]
