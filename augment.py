@@ -12,8 +12,9 @@ own amount, uniform in the range; a strength without a range skips the step.
         return torch.lerp(pixels, pixels.mean((2, 3), keepdim=True), amount)
     MORE.append((fade, {"light": (0, 0.1), "strong": (0, 0.3)}))
 
-Or a transform of torchvision, with the chance that a photo gets it:
+Or, at the end of this file, a transform of torchvision, with the chance that a photo gets it:
 
+    from torchvision.transforms import v2
     MORE.append(transform(v2.GaussianBlur(3), light=0.1, strong=0.3))
 
 Runs stay repeatable, and an entry at the end leaves all other draws as they were.

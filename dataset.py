@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -15,7 +15,7 @@ import augment
 from common.devices import send
 from common.errors import UserError
 from common.files import read_rows
-from common.processes import counted
+from common.processes import counted, say
 from labels import ATTRIBUTES, HEADS, age_group, encode
 from photos.reading import SUFFIXES, is_junk, is_photo
 
@@ -35,27 +35,40 @@ class Table:
 
 
 def find_images(data_dir, flag="--data_dir"):
-    """All photos of a train layout, an eval layout or any folder, without junk.
+    """All photos of a train layout, an eval layout or any folder, without junk, or one photo.
 
     Returns (root, names): the images folder, and the sorted POSIX paths below it.
     flag: what named data_dir. UserError if there is none, or if a name is not UTF-8, as tables are.
     """
+    if Path(data_dir).is_file():
+        root, names = Path(data_dir).parent, [Path(data_dir).name]
+        return root, _utf8(root, names)
     home = _home(data_dir, "train.csv", flag)
     if home:
         table = read_train(home)
         return table.root, sorted(table.frame.image)
-    root = _images_root(data_dir)
-    names = []
+    root, names = _images_root(data_dir), []
+    if any(map(is_photo, os.listdir(data_dir))):  # noqa: PTH208
+        root = Path(data_dir)  # images/ below it are some of them
     for folder, subfolders, files in os.walk(root):
         subfolders[:] = [name for name in subfolders if not is_junk(name)]
+        files = [name for name in files if not is_junk(name)]
         names += [Path(folder, name).relative_to(root).as_posix() for name in files]
-    names = sorted(name for name in names if is_photo(PurePosixPath(name).name))
+    names, every = [name for name in names if is_photo(PurePosixPath(name).name)], names
     if not names:
         raise UserError(f"{flag} {root} holds no photos ({' '.join(SUFFIXES)})")
+    others = Counter(PurePosixPath(name).suffix or "no suffix" for name in {*every} - {*names})
+    if others:
+        kinds = ", ".join(sorted(others))
+        say(f"{root}: {counted(others.total(), 'file')} left out, no photo by its suffix ({kinds})")
+    return root, _utf8(root, sorted(names))
+
+
+def _utf8(root, names):
     for name in names:
         if name.encode(errors="ignore").decode() != name:
             raise UserError(f"{root}: the name {name!a} is not UTF-8; rename the file")
-    return root, names
+    return names
 
 
 def read_eval(data_dir):

@@ -2,7 +2,7 @@
 
     python inference.py --model_dir runs/exp --data_dir data/eval --output_dir output
     python inference.py --model_dir runs/exp runs/exp2 --ensemble_weights 2 1 --tta flip
-    python inference.py --model_dir runs/exp --images photos/    (or one.jpg)
+    python inference.py --model_dir runs/exp --images my_photos/    (or one.jpg)
     python inference.py --model_dir runs/exp runs/exp2 --tta both --oof runs/exp-tta
 
 --oof scores all this honestly: it predicts the training photos instead, each person by the models
@@ -64,6 +64,8 @@ def parse_args(argv=None):
     for name in ("data_dir", "images", "save_probs"):
         if args.oof and getattr(args, name):
             parser.error(f"--oof predicts the photos of --train_dir: leave out --{name}")
+    if args.images and args.data_dir:
+        parser.error("--images and --data_dir both name the photos: leave one out")
     if args.train_dir and not args.oof:
         parser.error("--train_dir is for --oof: leave it out")
     args.data_dir = args.data_dir or os.environ.get("SM_CHANNEL_EVAL") or "data/eval"
@@ -75,7 +77,8 @@ def main(argv=None):
     answers = Path(args.output_dir, "predictions.csv" if args.images else "output.csv")
     if not args.oof:
         check_writable("--output_dir", args.output_dir)
-        check_writable("--output_dir", answers, "file")
+        for path in (answers, answers.with_name(f"{answers.stem}_probs.csv")):
+            check_writable("--output_dir", path, "file")
     check_writable("--cache_dir", args.cache_dir)
     # Torch and timm take seconds to import: by now a wrong flag has been answered.
     with quick_imports(compiles=False):
@@ -89,10 +92,7 @@ def main(argv=None):
         if args.oof:
             ensemble.write_oof(args, runs, device)
         else:
-            one = Path(args.images or "")
-            if one.is_file():
-                source = one.parent, [one.name]
-            elif args.images:
+            if args.images:
                 source = find_images(args.images, "--images")
             else:
                 source = read_eval(args.data_dir)

@@ -102,7 +102,8 @@ OPTIONS = {
         Each("mixup", 0.0, real(0), "Beta parameter of mixup, 0 is off", bare=0.2),
         Each("cutmix", 0.0, real(0), "Beta parameter of CutMix, 0 is off", bare=1.0),
         Each("cutmix_half", False, switch, "on|off: CutMix of vertical halves", bare=True),
-        Each("weighted_sampler", 0.0, real(0), "draw by (class frequency)^-POWER", bare=1.0),
+        Each("weighted_sampler", 0.0, real(0), "draw by (class frequency)^-POWER; for "
+             "several heads the 18 classes count", bare=1.0),
     ),
     "model and loss (each may be overridden by attribute)": (
         Each("model", "tf_efficientnet_lite0", str, "backbone, any name of timm"),
@@ -113,7 +114,8 @@ OPTIONS = {
         Each("criterion", "cross_entropy", criterion,
              "|".join(CRITERIA) + ", or a sum such as f1*0.4+focal*0.6"),
         Each("label_smoothing", 0.0, real(0, 0.95), "share of the target spread evenly"),
-        Each("class_weights", 0.0, real(0), "weigh by (class frequency)^-POWER", bare=1.0),
+        Each("class_weights", 0.0, real(0), "weigh by (class frequency)^-POWER of the "
+             "table; with --weighted_sampler rare classes count twice", bare=1.0),
     ),
     "optimization (each may be overridden by attribute)": (
         Each("epochs", 8, whole(1), "epochs"),
@@ -123,7 +125,7 @@ OPTIONS = {
         Each("lr", 1e-3, real(ABOVE_0), "highest learning rate"),
         Each("weight_decay", 0.05, real(0), "weight decay"),
         Each("scheduler", "cosine", one_of(*SCHEDULERS), "|".join(SCHEDULERS)),
-        Each("warmup_epochs", 1.0, real(0), "epochs of linear warm-up"),
+        Each("warmup_epochs", 1.0, real(0), "epochs of linear warm-up, at most half of all"),
         Each("lr_decay_step", 20, whole(1), "epochs a step of the scheduler step"),
         Each("lr_patience", 3, whole(1), "epochs without progress before plateau acts"),
         Each("lr_decay", 0.5, real(ABOVE_0, 1), "factor of step and plateau"),
@@ -253,6 +255,8 @@ def _problems_of_task(options):
         yield f"--{mixes[0]} and --{mixes[1]} exclude each other: choose one"
     if options["compile"] == "graphs" and options["accumulate"] > 1:
         yield "--compile graphs forgets the gradients of a batch: leave --accumulate out"
+    if options["scheduler"] == "step" and options["lr_decay_step"] >= options["epochs"]:
+        yield "--scheduler step: --lr_decay_step must be below --epochs, or it takes no step"
     if options["keep"] == "last" and options["early_stop"]:
         yield "--keep last chooses no epoch, --early_stop does: leave one out"
     for head, name in options["criterion"].items():

@@ -63,9 +63,9 @@ def main(argv=None, on_epoch=None):
         try:
             train_folds(run, on_epoch)
         except KeyboardInterrupt:
-            # To stderr: `| tee log` ends by the same Ctrl-C.
-            words = reader.resume_command(run.folder, args.fold)
-            print(f"stopped; go on with: {words}", file=sys.stderr)
+            words = reader.resume_command(run.folder, args.fold, args.device)
+            if rank() == 0:  # to stderr: `| tee log` ends by the same Ctrl-C
+                print(f"stopped; go on with: {words}", file=sys.stderr)
             sys.exit(130)
         if rank() == 0:
             say(results.summary(results.collect(run.folder), reader.all_folds(run.folder)))

@@ -94,8 +94,9 @@ def find_model(name):
     """
     path = Path(name)
     if path.suffix == ".onnx":
+        path = path if path.is_file() else WEIGHTS / path.name
         if not path.is_file():
-            raise UserError(f"--rembg_model {name}: there is no such file")
+            raise UserError(f"--rembg_model {name}: there is no such file, nor {path}")
         name = path.stem
     else:
         path = WEIGHTS / f"{name}.onnx"

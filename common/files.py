@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 import zlib
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from common.processes import say
 
 HOME = Path(__file__).resolve().parent.parent  # of the project
 WEIGHTS = HOME / "weights"
+HOST = f"{zlib.crc32(os.uname().nodename.encode()):08x}"
+DAY = 24 * 60 * 60
 
 
 @contextlib.contextmanager
@@ -31,15 +34,14 @@ def atomic(path, sync=True):
     if sync:
         for stale in path.parent.glob(f"{glob.escape(hidden(path).name)}.*.tmp"):
             remove_leftover(stale)
-    temporary = hidden(path).with_name(f"{hidden(path).name}.{os.getpid()}.tmp")
+    temporary = hidden(path).with_name(f"{hidden(path).name}.{os.getpid()}-{HOST}.tmp")
     try:
         yield temporary
         if sync:
             _sync(temporary)
         temporary.replace(path)
         if sync:
-            with contextlib.suppress(OSError):  # not all network disks can sync a folder
-                _sync(path.parent)
+            _sync(path.parent)
     except OSError as error:
         if error.filename in (None, temporary, str(temporary)):  # a full disk names no file
             error.filename = str(path)
@@ -56,27 +58,36 @@ def _remove(path):
 
 
 def remove_leftover(temporary):
-    """Removes a temporary file of atomic(), unless the process that writes it is alive."""
-    try:
-        os.kill(int(temporary.name.split(".")[-2]), 0)
-    except ProcessLookupError:
-        _remove(temporary)
-    except (ValueError, OverflowError, PermissionError):  # another's file, or process
-        pass
+    """Removes a temporary file of atomic(), unless the process that writes it is alive; that of
+    another machine, whose processes are not seen here, when it is a day old.
+    """
+    process, _, host = temporary.name.split(".")[-2].partition("-")
+    with contextlib.suppress(OSError, ValueError, OverflowError):  # another's file, or process
+        try:
+            if host == HOST:
+                os.kill(int(process), 0)
+            elif time.time() - temporary.stat().st_mtime > DAY:
+                _remove(temporary)
+        except ProcessLookupError:
+            _remove(temporary)
 
 
 def hidden(path):
-    """How the temporary names of atomic(path) begin; behind it stand .<process>.tmp."""
+    """How the temporary names of atomic(path) begin; .<process>-<machine>.tmp stands behind it."""
     name = os.fsencode(path.name)
-    return path.with_name("." + (hashlib.sha1(name).hexdigest() if len(name) > 240 else path.name))
+    return path.with_name("." + (hashlib.sha1(name).hexdigest() if len(name) > 230 else path.name))
 
 
 def _sync(path):
-    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        if not path.is_dir():  # not all network disks can sync a folder
+            raise
 
 
 def check_writable(flag, path, kind="folder"):
@@ -109,6 +120,9 @@ def locked(path, wait):
             fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             yield False
+        except OSError as error:  # a disk that has no locks
+            error.filename = str(path)
+            raise
         else:
             yield True
 
@@ -193,11 +207,15 @@ def read_rows(path, columns):
     """
     try:
         reader = csv.DictReader(io.StringIO(read_bytes(path).decode("utf-8-sig"), newline=""))
+        reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
         rows = [(reader.line_num, row) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is not a readable csv ({error})") from None
     if not rows:
         raise UserError(f"{path} has no rows; its columns must be {', '.join(columns)}")
+    for name in {*columns} - {*reader.fieldnames}:
+        names = ", ".join(map(repr, reader.fieldnames))
+        raise UserError(f"{path} line 1: column {name} is missing; it has {names[:200]}")
     for line, row in rows:
         for name in columns:
             row[name] = (row.get(name) or "").strip()

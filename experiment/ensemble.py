@@ -17,7 +17,8 @@ from dataset import read_train
 from experiment import oof, reader, results
 from experiment.predictions import NotFinite, load, predict
 from labels import ATTRIBUTES, CLASSES, IN_WORDS, LAYOUTS, PROBS, decode, joint, marginals
-from photos.views import build_views
+from photos.reading import default_matte_dir
+from photos.views import build_views, matte_methods
 
 
 def open_models(folder):
@@ -53,6 +54,10 @@ class Photos:
         key = (views, info.rembg_model)
         if key not in self.opened:
             matting = replace(self.matting, rembg_model=info.rembg_model)
+            networks = [network for opened, network in self.opened if matte_methods(opened)]
+            if info.rembg_model not in [*networks, info.rembg_model][:1]:  # mattes of its own
+                folder = matting.matte_dir or default_matte_dir(self.source[0])
+                matting = replace(matting, matte_dir=Path(folder, Path(info.rembg_model).stem))
             self.opened[key] = open_pixels(self.source, views, matting, cache_dir, self.device)
         pixels, mattes = self.opened[key]
         for method, made in mattes.items():
@@ -91,7 +96,10 @@ def write_submission(path, args, runs, source, device):
     """
     weights = 1
     if args.decision == "prior":
-        weights = oof.prior_weights(oof.read_runs(args.model_dir[:1])[0].oof.label)
+        counted_in = [folder for folder in args.model_dir if Path(folder, "oof.csv").is_file()]
+        if not counted_in:
+            raise UserError("--decision prior needs a run that holds people out; give it too")
+        weights = oof.prior_weights(oof.read_runs(counted_in[:1])[0].oof.label)
     matting = matte.Matting(args.matte_dir, on_error=args.on_error)
     photos, names = Photos(source, matting, args, device), source[1]
     probs = [sum(map(photos.predict, run.values())) / len(run) for run in runs]
@@ -106,10 +114,7 @@ def write_submission(path, args, runs, source, device):
         return
     probs = probs * weights / (probs * weights).sum(1, keepdims=True)  # as --oof writes them
     answers, beside = probs.argmax(1), path.with_name(f"{path.stem}_probs.csv")
-    if args.save_probs:
-        table = pd.DataFrame(probs.round(7), columns=PROBS)
-        table.insert(0, "ImageID", names)
-        write_csv(beside, table)
+    beside.unlink(missing_ok=True)  # those of other answers
     table = pd.DataFrame({"ImageID": names, "ans": answers})
     if args.images:
         table = in_words(table, probs)
@@ -117,8 +122,10 @@ def write_submission(path, args, runs, source, device):
             words = ", ".join(table[name][0] for name in ATTRIBUTES)
             say(f"{words} ({probs[0, answers[0]]:.2f})")
     write_csv(path, table)
-    if not args.save_probs:
-        beside.unlink(missing_ok=True)  # those of other answers
+    if args.save_probs:
+        table = pd.DataFrame(probs.round(7), columns=PROBS)
+        table.insert(0, "ImageID", names)
+        write_csv(beside, table)
     say(f"{path}: {counted(len(names), 'photo')}")
 
 
@@ -153,7 +160,7 @@ def predict_oof(args, known, runs, device):
         reader.check_table(table.frame, known[0])
     except UserError as error:  # of functions whose callers have another flag
         raise UserError(str(error).replace("--data_dir", "--train_dir")) from None
-    mattes = args.matte_dir or options.get("matte_dir")
+    mattes = args.matte_dir or (None if args.train_dir else options.get("matte_dir"))
     names = list(table.frame.image)  # all of them, as in training, which has cached the pixels
     photos = Photos((table.root, names), matte.Matting(mattes, on_error="skip"), args, device)
     pairs = zip(known, runs, strict=True)

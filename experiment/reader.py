@@ -160,9 +160,10 @@ def fold_folder(folder, fold, *below):
     return Path(folder, f"fold{fold}", *below)
 
 
-def resume_command(folder, folds=None):
+def resume_command(folder, folds=None, device="auto"):
     """What a user types to go on with a run, or with some of its folds."""
     words = ["--resume", str(folder), *(["--fold", *map(str, folds)] if folds else [])]
+    words += ["--device", device] if device != "auto" else []
     return shlex.join(["python", "train.py", *words])
 
 

@@ -42,6 +42,13 @@ def read_photo(path, data=None, least=None):
     return photo
 
 
+def readable(path):
+    try:
+        return read_photo(path) is not None
+    except UserError:
+        return False
+
+
 def _reduction(data, least):
     """The flag of cv2.imdecode for the smallest size of a JPEG that is as large as `least`, or 0.
 

@@ -148,7 +148,11 @@ def _open(root, names, view, matte_dir, cache_dir, on_error):
             more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
             raise UserError(f"{broken[min(broken)]}{more}; {reading.SKIP}")
 
-    broken = {int(index): message for index, message in cached(path, make)["broken"].items()}
+    broken = cached(path, make)["broken"]
+    if any(reading.readable(paths[int(index)]) for index in broken):  # the disk was at fault
+        path.unlink()
+        broken = cached(path, make)["broken"]
+    broken = {int(index): message for index, message in broken.items()}
     check(broken)
     return path, broken
 

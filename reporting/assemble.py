@@ -12,6 +12,9 @@ from photos.reading import default_matte_dir
 from reporting import comparison, data_section, runs, suspects
 from reporting.page import html
 
+TABLES = {"runs", "one_option", "comparison", "per_class_f1", "error_by_age", "mistakes"}
+TABLES |= {"suspects", "cam_energy"}  # besides that of the data
+
 
 def write_report(args, argv):
     """Writes args.out and, in a folder beside it, every table. args: of report.parse_args(argv)."""
@@ -31,8 +34,11 @@ def write_report(args, argv):
             sections.append(gradcam.build(evidence, args.cam_images))
     foot = f"python report.py {shlex.join(argv)}"
     text = html.page(f"Report on {what}", headline, [*sections, data], foot).lstrip()
+    folder = Path(args.out).parent / evidence.folder
     for name, frame in evidence.tables.items():
-        write_csv(Path(args.out).parent / evidence.folder / f"{name}.csv", frame)
+        write_csv(folder / f"{name}.csv", frame)
+    for name in TABLES - evidence.tables.keys():  # of an older page
+        (folder / f"{name}.csv").unlink(missing_ok=True)
     write_text(args.out, text)
     for line in (headline["main"], *headline["points"]):
         say(line)

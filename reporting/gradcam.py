@@ -85,52 +85,67 @@ def choose(rows, run, count, seed):
     return first.groupby("label").head(count).index.to_numpy()
 
 
-def look(evidence, run, chosen, method, cache):
-    """{attribute: (pictures, maps, mattes)} of one run, on the photos in the rows `chosen`, each of
+def look(evidence, run, chosen, cache):
+    """{attribute: (pictures, maps, view)} of one run, on the photos in the rows `chosen`, each of
     which the model of its fold sees, that never saw the person.
 
-    pictures: uint8 (n, 3, H, W), the first view of the model; maps: of maps(); mattes: (n, H, W)
-    0..1 under the same crop, None without `method`.
+    pictures: uint8 (n, 3, H, W), the first view of the model; maps: of maps().
     """
     if "oof_of" in run.config:
         raise UserError("it is a score of other runs and has no models of its own")
-    source = evidence.data.root, evidence.rows.image[chosen].tolist()
     result, folds, every = {}, run.oof.fold.to_numpy()[chosen], torch.arange(len(chosen))
     for task, heads in LAYOUTS[run.config["layout"]].items():
         for fold in np.unique(folds):
             path = fold_folder(run.folder, fold) / task / "best.safetensors"
             model, info = predictions.load(path, heads)
             view = build_views(*info.view)[0]
-            matting = Matting(evidence.matte_dir, info.rembg_model)
-            pixels, _ = open_pixels(source, (view,), matting, cache, torch.device("cpu"))
-            pictures, mattes = pixels.batch(every, 0), None
-            if method:
-                alpha = replace(view, method=method, fill="matte")
-                alphas = store.load(*source, [alpha], cache, matte_dir=evidence.matte_dir)
-                mattes = alphas.batch(every, 0)[:, 0].numpy() / np.float32(255)
+            pictures = _open(evidence, chosen, (view,), cache, info.rembg_model).batch(every, 0)
             at = np.flatnonzero(folds == fold)
             for name in ATTRIBUTES if "label" in heads else heads:
                 empty = np.zeros(pictures[:, 0].shape, np.float32)
-                result.setdefault(name, (pictures.numpy(), empty, mattes))
+                result.setdefault(name, (pictures.numpy(), empty, view))
                 result[name][1][at] = maps(model, info, pictures[at], name)
     return result
+
+
+def _open(evidence, chosen, views, cache, network=None):
+    """The store.Pixels of the photos in the rows `chosen`; with a matting network, missing mattes
+    are made.
+    """
+    source = evidence.data.root, evidence.rows.image[chosen].tolist()
+    if network is None:
+        return store.load(*source, views, cache, matte_dir=evidence.matte_dir)
+    matting = Matting(evidence.matte_dir, network)
+    return open_pixels(source, views, matting, cache, torch.device("cpu"))[0]
+
+
+def _method(evidence, chosen):
+    """The best method that has the mattes of all these photos, the last; None if none has."""
+    images = evidence.rows.image[chosen]
+    for method in reversed(METHODS):
+        if all(matte_path(evidence.matte_dir, method, image).is_file() for image in images):
+            return method
+    return None
 
 
 def build(evidence, count):
     """Section "Where it looks", of the first seed of each group. count: photos shown a class."""
     first, found, notes = evidence.groups[0].runs[0], {}, []
     chosen = choose(evidence.rows, first, max(count, COUNTED), evidence.seed)
-    method, images = None, evidence.rows.image[chosen]
-    for one in METHODS:  # the last that has them all is the best
-        if all(matte_path(evidence.matte_dir, one, image).is_file() for image in images):
-            method = one
     with tempfile.TemporaryDirectory() as cache:
         for group in progress(evidence.groups, desc="Grad-CAM", unit="run"):
             try:
-                found[group.name] = look(evidence, group.runs[0], chosen, method, cache)
+                found[group.name] = look(evidence, group.runs[0], chosen, cache)
             except UserError as error:
                 notes.append(f"{group.name} is left out: {error}")
                 say(f"note: Grad-CAM: {notes[-1]}")
+        method = _method(evidence, chosen)  # those of a run's views have just been made
+        for looks in found.values() if method else ():
+            for name, (pictures, cam, view) in looks.items():
+                alpha = replace(view, method=method, fill="matte")
+                alphas = _open(evidence, chosen, (alpha,), cache)
+                mattes = alphas.batch(torch.arange(len(chosen)), 0)[:, 0].numpy()
+                looks[name] = pictures, cam, mattes / np.float32(255)
     if not method:
         notes.append("Without their mattes (preprocess.py) no share on the person is measured.")
     blocks = [html.notes(notes)]

@@ -58,6 +58,7 @@
     show();
   });
 
+  addEventListener("storage", () => { load(); show(); }); // another page has changed them
   load();
   show();
 }

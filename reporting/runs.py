@@ -75,16 +75,17 @@ def read_groups(arguments):
         _check_seeds(words, seeds)
         groups.append(Group(seeds[0].folder.absolute().name, seeds))  # "." has a name too
     names, firsts = [group.name for group in groups], [group.runs[0] for group in groups]
-    folders = [first.folder.resolve() for first in firsts]
     every = [run for group in groups for run in group.runs]
+    folders = [run.folder.resolve() for run in every]
     missing = sorted({fold for run in every for fold in run.missing})
     for run in every:
         run.leave_out(missing)
     for run in every[1:]:
         check_same(firsts[0], run)
-    for group, first, folder in zip(groups, firsts, folders, strict=True):
+    for run, folder in zip(every, folders, strict=True):
         if folders.count(folder) > 1:
-            raise UserError(f"--model_dir names {first.folder} twice; give each run once")
+            raise UserError(f"--model_dir names {run.folder} twice; give each run once")
+    for group, first in zip(groups, firsts, strict=True):
         if names.count(group.name) > 1:
             group.name = str(first.folder)
         if first.missing:

@@ -7,7 +7,7 @@ import pandas as pd
 from scipy.special import logsumexp, softmax
 
 from experiment.run_folder import fingerprint
-from labels import ATTRIBUTES, marginals
+from labels import ATTRIBUTES, OLD_FROM, marginals
 from reporting import page
 from reporting.page import html
 
@@ -16,20 +16,24 @@ FACTORS = np.geomspace(0.05, 10, 107)
 REVIEWED = 40
 
 
-def rank(rows, probs):
+def rank(rows, probs, old_from=OLD_FROM):
     """Labels than which another is likelier, the surest first: a frame with COLUMNS; `id` is the
     person's folder, `confidence` the probability of `to` against all other values.
 
-    rows: frame (image, person, mask, gender, age_group), one row an image; probs: list of (N, 18)
-    out-of-fold probabilities, of which the mean of the logs counts. The photos of a person vote on
-    gender and age group; the mask state belongs to a photo. Each value's probability is divided by
-    its mean over the images that carry it, the threshold of confident learning: a model that is shy
-    of a rare class does not thereby call its members wrong. Then the votes of an attribute are
-    tempered (Guo et al. 2017, arXiv:1706.04599): where models err often, their word counts less.
+    rows: frame (image, person, age, mask, gender, age_group), one row an image; probs: list of
+    (N, 18) out-of-fold probabilities, of which the mean of the logs counts; old_from: a model that
+    was taught that people are old from this age on does not contradict their label by it. The
+    photos of a person vote on gender and age group; the mask state belongs to a photo. Each value's
+    probability is divided by its mean over the images that carry it, the threshold of confident
+    learning: a model that is shy of a rare class does not thereby call its members wrong. Then the
+    votes of an attribute are tempered (Guo et al. 2017, arXiv:1706.04599): where models err often,
+    their word counts less.
     """
     every = [marginals(run) for run in probs]
     frames = [_disagreement(rows, name, [one[name] for one in every]) for name in ATTRIBUTES]
     found = pd.concat(frames).sort_values("confidence", ascending=False, kind="stable")
+    ages = found.id.map(rows.drop_duplicates("person").set_index("person").age)
+    found = found[(found.field != "age") | ~ages.between(old_from, OLD_FROM, inclusive="left")]
     return found.reset_index(drop=True).round({"confidence": 3})
 
 
@@ -65,7 +69,10 @@ def _disagreement(rows, name, probs):
 def build(evidence):
     """Section "Label review"."""
     every = [run.probs for group in evidence.groups for run in group.runs]
-    found, says = rank(evidence.rows, every), marginals(np.mean(every, 0))
+    configs = [run.config["options"] for group in evidence.groups for run in group.runs]
+    taught = [str(options.get("old_from", OLD_FROM)).split(" | ") for options in configs]
+    old_from = min(int(age) for ages in taught for age in ages)  # several, of an average
+    found, says = rank(evidence.rows, every, old_from), marginals(np.mean(every, 0))
     items = [_item(evidence, row, says) for row in found.head(REVIEWED).to_dict("records")]
     intro = (
         "Labels that models which never saw these people contradict; on gender and age the seven "

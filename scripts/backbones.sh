@@ -5,7 +5,7 @@
 #   MODELS="resnet18 resnet50" DATA=data/train bash scripts/backbones.sh
 #
 # Weights come from weights/<model>.safetensors, or else timm downloads them. Each model takes
-# about as long as one train.py. Other variables: lib.sh.
+# FOLDS times as long as one train.py, the large ones many times that. Other variables: lib.sh.
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 batch

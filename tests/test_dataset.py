@@ -169,7 +169,7 @@ def test_a_wrong_table_is_one_line_with_the_file(tmp_path):
     home = competition(tmp_path / "train", [GOOD])
     contents = {
         b"": "has no rows; its columns must be id, gender, race, age, path",
-        b"id,gender,race,path\n1,male,Asian,a\n": "line 2: column age is missing",
+        b"id,gender,race,path\n1,male,Asian,a\n": "line 1: column age is missing",
         b"id,gender,race,age,path\n": "has no rows",
         "id,gender,race,age,path\n1,male,한국,20,a\n".encode("cp949"): "is not a readable csv",
     }
@@ -231,22 +231,22 @@ def test_find_images_and_eval_of_a_drawn_competition(drawn):
     assert dataset.find_images(drawn / "eval") == (root, sorted(names))
 
 
-def test_find_images_of_any_folder(tmp_path):
-    for name in ("b/2.PNG", "a.jpg", "._a.jpg", ".hidden/c.jpg", "readme.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+def test_find_images_of_any_folder(tmp_path, capsys):
+    for name in ("images/b/2.PNG", "a.jpg", "._a.jpg", ".hidden/c.jpg", "readme.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).touch()
-    assert dataset.find_images(tmp_path) == (tmp_path, ["a.jpg", "b/2.PNG"])
+    assert dataset.find_images(tmp_path) == (tmp_path, ["a.jpg", "images/b/2.PNG"])
+    assert "1 file left out, no photo by its suffix (.txt)" in capsys.readouterr().out
     (tmp_path / "a.png").touch()  # which may not have a matte, but pixels
-    assert dataset.find_images(tmp_path)[1] == ["a.jpg", "a.png", "b/2.PNG"]
+    assert dataset.find_images(tmp_path)[1] == ["a.jpg", "a.png", "images/b/2.PNG"]
     (tmp_path / "\udcff.jpg").touch()
     with pytest.raises(UserError, match=r"the name '\\udcff\.jpg' is not UTF-8; rename"):
-        dataset.find_images(tmp_path)
+        dataset.find_images(tmp_path / "\udcff.jpg")
     with pytest.raises(UserError, match=r"^nosuch is not a folder; .*--images"):
         dataset.find_images("nosuch", "--images")
-    empty = tmp_path / "empty"
-    empty.mkdir()
+    (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="holds no photos"):
-        dataset.find_images(empty)
+        dataset.find_images(tmp_path / "empty")
 
 
 @st.composite

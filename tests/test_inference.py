@@ -5,16 +5,20 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import model_info
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import inference
+from background.matte import Matting
 from common.errors import UserError
 from common.files import HOME
+from experiment import ensemble
 from labels import PROBS
 from model import load_model, save_model
 
@@ -179,6 +183,22 @@ def test_mattes_of_another_model_are_refused(runs, predict, tmp_path):
     for given in ([other], [runs[1], other]):  # also where the photos are open already
         with pytest.raises(UserError, match="grabcut mattes"):
             predict("--model_dir", *given)
+
+
+def test_each_matting_network_has_mattes_of_its_own(monkeypatch, tmp_path):
+    asked = []
+
+    def opened(source, views, matting, *_):
+        asked.append(matting.matte_dir)
+        return SimpleNamespace(broken={}), {}
+
+    monkeypatch.setattr(ensemble, "open_pixels", opened)
+    source, args = (tmp_path / "images", ["a.jpg"]), SimpleNamespace(cache_dir=tmp_path)
+    photos = ensemble.Photos(source, Matting(None), args, "cpu")
+    for bg, network in (("none", "x"), ("rembg", "u2netp"), ("rembg", "a/b.onnx"), ("none", "x")):
+        photos.pixels(model_info(bg=bg, rembg_model=network))
+    photos.pixels(model_info(bg="none+rembg", rembg_model="u2netp"))
+    assert asked == [None, None, tmp_path / "mattes/b", None]
 
 
 @pytest.mark.parametrize("weights", [["nan"], ["inf", "1"], ["0", "1"], ["-1", "2"], ["1"]])

@@ -29,7 +29,9 @@ def test_killed_again_and_again_ends_with_the_same_bytes(command, drawn, tmp_pat
 
 def test_a_stopped_run_says_how_to_go_on_and_keeps_its_last_epoch(drawn, tmp_path):
     places = ["--data_dir", drawn / "train", "--model_dir", tmp_path, "--cache_dir", tmp_path / "c"]
-    first = Command(tmp_path, "train", *places, *TINY, "--epochs", "500", "--batch_size", "4")
+    first = Command(
+        tmp_path, "train", *places, *TINY, "--epochs", "500", "--batch_size", "4", "--device", "cpu"
+    )
     state = tmp_path / "exp/fold0/label/last.pt"
     while not state.exists():
         assert first.running(), first.told()
@@ -41,7 +43,7 @@ def test_a_stopped_run_says_how_to_go_on_and_keeps_its_last_epoch(drawn, tmp_pat
     code, output, error = first.wait()
     assert code == 130
     assert error.splitlines()[-1].endswith(
-        f"go on with: python train.py --resume {tmp_path / 'exp'}"
+        f"go on with: python train.py --resume {tmp_path / 'exp'} --device cpu"
     )
     assert "Traceback" not in error
     said = len(re.findall("^fold 0 epoch", output, re.M))

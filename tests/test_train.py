@@ -119,7 +119,7 @@ def test_same_seed_same_run_and_other_seed_other_run(go):
     "words",
     [
         ("--cutmix_half", "--ema", "0.9", "--clip_grad"),
-        ("--cutmix", "--accumulate", "3", "--scheduler", "step", "--optimizer", "sgd"),
+        ("--cutmix", "--accumulate", "3", "--scheduler", "step", "--lr_decay_step", "1"),
         ("--augmentation", "strong", "--scheduler", "plateau", "--class_weights", "0.5",
          "--label_smoothing", "0.1", "--channels_last", "off"),
         ("--amp", "bf16", "--early_stop", "1", "--val_ratio", "0.4"),

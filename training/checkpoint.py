@@ -18,6 +18,14 @@ def _parts(task):
     return parts | ({"ema": task.ema.module} if task.ema else {})
 
 
+def _of(task):
+    """What a state belongs to: seed, fold, task, and the photos that train and validate, which are
+    others once an unreadable one has been mended.
+    """
+    photos = task.data.train.tobytes() + task.data.valid.tobytes()
+    return [*task.key, hashlib.sha256(photos).hexdigest()]
+
+
 def save_state(task):
     """Writes log.csv, then last.pt, all that resuming needs: a process that is killed in between
     trains the epoch again and writes both.
@@ -25,7 +33,7 @@ def save_state(task):
     if task.history:
         write_csv(task.folder / "log.csv", pd.DataFrame(task.history))
     state = {key: part.state_dict() for key, part in _parts(task).items()}
-    state |= {key: getattr(task, key) for key in SAVED} | {"of": list(task.key)}
+    state |= {key: getattr(task, key) for key in SAVED} | {"of": _of(task)}
     buffer = io.BytesIO()  # torch.save to a file hides that a disk is full
     torch.save(state, buffer)
     buffer.write(hashlib.sha256(buffer.getbuffer()).digest())
@@ -43,7 +51,7 @@ def load_state(task):
         if hashlib.sha256(data[:-32]).digest() != data[-32:]:
             raise ValueError
         state = torch.load(io.BytesIO(data[:-32]), map_location="cpu", weights_only=True)
-        if state["of"] != list(task.key):
+        if state["of"] != _of(task):
             raise ValueError
         for key, part in _parts(task).items():
             part.load_state_dict(state[key])
@@ -53,8 +61,8 @@ def load_state(task):
         raise
     except Exception as error:  # what torch says of a file that is none of ours leads astray
         raise UserError(
-            f"{path} is damaged or of another model ({type(error).__name__}): remove the folder "
-            f"{path.parent} to train it again"
+            f"{path} is damaged or of another model or other photos ({type(error).__name__}): "
+            f"remove the folder {path.parent} to train it again"
         ) from None
 
 

@@ -109,7 +109,7 @@ def _check_source(args, folds, chosen):
     source = args.init_from
     if reader.read_config(source)["layout"] != options.layout_of(args):
         raise UserError(f"--init_from {source} has other models: give its layout")
-    if not reader.read_folds(source).equals(folds):
+    if (folds.fold >= 0).any() and not reader.read_folds(source).equals(folds):
         raise UserError(
             f"--init_from {source} holds out other people, so that it would know the answers: give "
             "its --seed, --k_fold, --val_ratio and data"
@@ -303,7 +303,8 @@ def _introduce(run, fold, tasks):
     for task in tasks if not known else ():
         say(f"{task.name}: {task.describe()}")
     if not told:
-        say("an epoch: loss of training/validation, learning rate, macro F1; * is the best so far")
+        losses = "loss of training/cross-entropy of validation"
+        say(f"an epoch: {losses}, learning rate, macro F1; * is the best so far")
     if tasks[0].name != next(iter(run.tasks)):
         return
     data, parts = tasks[0].data, []

@@ -160,6 +160,8 @@ class Task:
         if self.options["clip_grad"]:
             self.scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options["clip_grad"])
+        if world_size() > 1:  # an optimizer that draws, as kron does, draws alike in each process
+            torch.manual_seed(seed_of(*self.key, self.epoch, self.updates))
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()

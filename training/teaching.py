@@ -75,12 +75,12 @@ def read(args, table, folds):
         photos = sorted({row for _, row in acting})
         trained = _who_trains(args, frame.person.iloc[photos], ~taught[photos], folds)
         say(f"{args.label_fixes}: {trained}")
-    moved = np.array([age_group(age, args.old_from) for age in years])
+    given, moved = codes["age"], np.array([age_group(age, args.old_from) for age in years])
+    codes["age"] = np.where(named >= 0, named, moved)
     if args.old_from != OLD_FROM:
-        old, given = (frame.person[group == 2].nunique() for group in (moved, codes["age"]))
+        old, given = (frame.person[group == 2].nunique() for group in (codes["age"], given))
         name = ATTRIBUTES["age"][2]
         say(f"--old_from {args.old_from}: {old} people train as {name}, {given} by the table")
-    codes["age"] = np.where(named >= 0, named, moved)
     years[(named >= 0) & (named != [age_group(age) for age in years])] = np.nan  # contradicted
     dropped = np.isin(years, args.drop_ages or [])
     if args.drop_ages:
@@ -174,11 +174,17 @@ def _acting(args, frame):
         rows = whose.get(fix.person, np.array([], int))
         hit = rows[frame[fix.old[0]].to_numpy()[rows] == fix.old[1]]
         hit = hit[stems[hit] == fix.photo] if fix.photo else hit
+        if frame.person.iloc[hit].nunique() > 1:
+            raise UserError(
+                f"{args.label_fixes} line {fix.line}: several people have the id {fix.person}; "
+                "give the folder of one"
+            )
         for row in hit:
             first = changed.setdefault((fix.field, row), fix)
             if first.new != fix.new:
                 raise UserError(
-                    f"{args.label_fixes} line {fix.line}: {fix} contradicts line {first.line}"
+                    f"{args.label_fixes} line {fix.line}: {fix} contradicts line {first.line}; "
+                    "remove one of them"
                 )
         why = "(given otherwise)" if len(rows) else "(no such person)"
         (done if len(hit) else left[why]).append(fix)

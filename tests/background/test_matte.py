@@ -123,7 +123,7 @@ def test_what_is_there_is_kept_and_overwritten_on_request(folder, capsys):
     good = (made / "p0/0.png").read_bytes()
     mine = {path: path.stat().st_mtime_ns for path in made.rglob("*.png")}
     (made / "p1/2.png").unlink()
-    stale = made / "p1/.2.png.99999999.tmp"
+    stale = made / f"p1/.2.png.99999999-{files.HOST}.tmp"
     stale.write_bytes(b"half")
     make(folder, "grabcut")
     again = {path: path.stat().st_mtime_ns for path in made.rglob("*.png")}
@@ -206,10 +206,9 @@ def test_two_photos_do_not_share_a_matte(folder):
 
 
 def test_the_digest_of_the_photo_is_text_that_others_read(folder):
-    _, made = make(folder, "grabcut")
-    with Image.open(made / "p1/3.png") as image:
+    sha256 = hashlib.sha256((folder / "p1/3.png").read_bytes()).hexdigest()
+    with Image.open(make(folder, "grabcut")[1] / "p1/3.png") as image:
         image.load()
-        sha256 = hashlib.sha256((folder / "p1/3.png").read_bytes()).hexdigest()
         assert image.text == {"photo sha256": sha256}
 
 
@@ -272,10 +271,11 @@ def test_mattes_of_other_options_are_not_mixed(folder, tmp_path):
     assert options["rembg_model"] == "u2netp" and len(options["sha256"]) == 64
     with pytest.raises(UserError, match=r"another rembg_model; .*--overwrite"):
         one(rembg_model=str(other))
-    leftover = made / "gone/old.png"
-    save(leftover, np.zeros((4, 4, 3), np.uint8))
+    save(leftover := made / "gone/old.png", np.zeros((4, 4, 3), np.uint8))
     assert one(rembg_model=str(other), overwrite=True)["rembg_model"] == "custom"
-    assert not leftover.exists()
+    assert not leftover.exists() and make(folder, "rembg", rembg_model=str(other))
+    with pytest.raises(UserError, match=r"would remove mattes of \d+ photos more"):
+        one(overwrite=True)
     (made / "meta.json").unlink()
     with pytest.raises(UserError, match=r"meta\.json of its mattes is missing"):
         one()

@@ -190,3 +190,6 @@ def test_offline_without_weights(tmp_path, monkeypatch):
     (tmp_path / "cache").mkdir(exist_ok=True)
     (tmp_path / "cache/u2net.onnx").write_bytes(b"model")
     assert rembg_net.find_model("u2net").path == tmp_path / "cache/u2net.onnx"
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights/mine.onnx").write_bytes(b"model")  # of a run that was moved here
+    assert rembg_net.find_model("/gone/mine.onnx").path == tmp_path / "weights/mine.onnx"

@@ -1,8 +1,10 @@
 """Files that a crash leaves whole, locks between processes."""
 
+import errno
 import json
 import os
 import signal
+import stat
 import subprocess
 
 import pandas as pd
@@ -52,7 +54,7 @@ def test_a_folder_is_written_whole_or_not_at_all(tmp_path):
         "    os.kill(os.getpid(), signal.SIGKILL)"
     )
     killed.communicate(timeout=60)
-    assert [path.name for path in tmp_path.iterdir()] == [f".run.{killed.pid}.tmp"]
+    assert [path.name for path in tmp_path.iterdir()] == [f".run.{killed.pid}-{files.HOST}.tmp"]
     with files.atomic(tmp_path / "run") as begun:
         files.write_text(begun / "a.txt", "a")
     assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == [
@@ -64,12 +66,14 @@ def test_a_folder_is_written_whole_or_not_at_all(tmp_path):
 def test_what_a_killed_process_left_goes_with_the_next_write(tmp_path):
     path, gone = tmp_path / "a[1].txt", python("")
     gone.communicate(timeout=60)
-    names = [f".a[1].txt.{number}.tmp" for number in (gone.pid, os.getppid())]
-    for name in (*names, f".b.txt.{gone.pid}.tmp"):
+    mine, theirs = [f".a[1].txt.{pid}-{files.HOST}.tmp" for pid in (gone.pid, os.getppid())]
+    other, old = (f".a[1].txt.{gone.pid}-{host}.tmp" for host in ("0000002a", "0000002b"))
+    for name in (mine, theirs, other, old, f".b.txt.{gone.pid}-{files.HOST}.tmp"):
         (tmp_path / name).write_text("half")
+    os.utime(tmp_path / old, (0, 0))
     files.write_text(path, "whole")
     left = {name.name for name in tmp_path.iterdir()}  # those of who may write yet, or other files
-    assert left == {path.name, names[1], f".b.txt.{gone.pid}.tmp"}
+    assert left == {path.name, theirs, other, f".b.txt.{gone.pid}-{files.HOST}.tmp"}
 
 
 def test_a_name_may_have_255_bytes(tmp_path):
@@ -88,6 +92,27 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
     assert (folder.st_ino, after) == (tmp_path.stat().st_ino, True)
     files.write_text(path, "newer", sync=False)
     assert len(seen) == 2
+
+
+def test_a_disk_may_lack_the_sync_of_folders_but_not_locks(tmp_path, monkeypatch):
+    def sync(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+
+    def lock(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(files.os, "fsync", sync)
+    with files.atomic(tmp_path / "run") as begun:
+        files.write_text(begun / "a.txt", "a")
+    assert (tmp_path / "run/a.txt").read_text() == "a"
+    monkeypatch.setattr(files.fcntl, "flock", lock)
+    with (
+        pytest.raises(OSError, match="No locks") as caught,
+        files.locked(tmp_path / "a.lock", wait=True),
+    ):
+        pass
+    assert caught.value.filename == str(tmp_path / "a.lock")
 
 
 def test_places_that_cannot_be_written_are_refused_before_any_work(tmp_path):

@@ -139,6 +139,10 @@ def test_the_prior_for_eval_is_that_of_the_training_labels(tiny, drawn, tmp_path
     expected = plain * square_root_prior(read_oof(tiny.joint).label)
     np.testing.assert_allclose(found, expected / expected.sum(1, keepdims=True), atol=2e-6)
     assert (answers == found.argmax(1)).all() and (answers != before).any()
+    everybody = tiny.train("--val_ratio", "0")
+    with pytest.raises(UserError, match="--decision prior needs a run that holds people out"):
+        predicted("--model_dir", str(everybody))
+    assert len(predicted("--model_dir", str(everybody), str(tiny.joint))[1]) == len(answers)
 
 
 def moved(run, folder, **options):
@@ -155,6 +159,7 @@ def test_training_photos_that_moved(tiny, drawn, score, tmp_path):
     with pytest.raises(UserError, match=r"no is not a folder.*--train_dir"):
         score(gone)
     assert not (tmp_path / "scored").exists()
+    gone = moved(gone, tmp_path / "further", matte_dir="/proc/mattes")
     found, _, _ = score(gone, "--train_dir", drawn / "train")
     np.testing.assert_allclose(found[PROBS], probs_of(tiny.joint), atol=ROUNDING)
     changed = tmp_path / "train"

@@ -27,7 +27,7 @@ for argv in (
     "--crop center",
     "--mixup", "--cutmix", "--cutmix_half", "--weighted_sampler", "--ema",
     "--early_stop --epochs 2", "--keep last", "--criterion f1*0.4+focal*0.6", "--optimizer sgd",
-    "--scheduler step", "--scheduler plateau", "--scheduler none", "--age_mse", "--drop_ages 30",
+    "--scheduler step --epochs 2 --lr_decay_step 1", "--scheduler plateau", "--scheduler none", "--age_mse", "--drop_ages 30",
     "--old_from 58", "--batch_size 1000", "--accumulate 3", "--amp bf16", "--lr 1e-30",
     "--name 사람", "--name 'a b'", "--seed 0", "--clip_grad", "--warmup_epochs 9",
     "--split_heads --lr 1e-3 age=1e-4 --resize 32 24 age=40,30", "--data_dir data/train/images",

@@ -14,7 +14,7 @@ from noise_photos import NAMES, PHOTO, load, pasted, pixels, resized, write, wri
 
 from common import files as common_files
 from common.errors import UserError
-from photos import reading
+from photos import reading, store
 from photos.store import Pixels
 
 # Not a plain fork: a thread of OpenCV may hold a lock at that moment, which the child then awaits.
@@ -94,6 +94,25 @@ def test_a_broken_photo_is_left_out_and_counted(made):
         assert (found[0] == resized(photos[1], (32, 24))).all() and not found[1].any()
     with pytest.raises(UserError, match=r"b/1\.png"):
         load(root, PHOTO)
+
+
+def test_a_photo_that_could_not_be_read_once_is_not_broken_for_good(made, monkeypatch):
+    root, photos, _ = made
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "read_bytes", fails_at(NAMES[2], store.read_bytes))
+        assert list(load(root, PHOTO, on_error="skip").broken) == [2]
+    found = load(root, PHOTO)
+    assert not found.broken
+    assert (found.batch(torch.tensor([2]), 0).numpy() == resized(photos[2], (32, 24))).all()
+
+
+def fails_at(name, read):
+    def failing(path):
+        if path.as_posix().endswith(name):
+            raise UserError(f"{path} cannot be read (Input/output error)")
+        return read(path)
+
+    return failing
 
 
 def test_a_matte_that_is_missing_or_does_not_fit_is_named(made):

@@ -28,6 +28,9 @@ def written(runs_drawn):
     """(page, tables) of a report on two configurations, a with two seeds."""
     root, _ = runs_drawn
     out, a = root / "out" / "report.html", f"{root / 'a'},{root / 'a2'}"
+    for name in ("cam_energy", "mine"):  # of an older page, and of the user
+        (out.parent / "report_tables").mkdir(parents=True, exist_ok=True)
+        (out.parent / f"report_tables/{name}.csv").write_text("older")
     words = ["--data_dir", root / "train", "--model_dir", a, root / "b", "--out", out]
     report.main([*map(str, words), "--cam_images", "0"])
     return out.read_text(), read_tables(out)
@@ -39,7 +42,8 @@ def oof_of(folder):
 
 
 def test_page_stands_alone(written, runs_drawn):
-    page, _ = written
+    page, tables = written
+    assert "mine" in tables and "cam_energy" not in tables
     assert len(page.encode()) < 8e6
     assert not re.search("https?:|<script[^>]|@import|url\\((?!#)", page)
     assert page.count("<script>") == 1 and "default-src 'none'" in page

@@ -69,7 +69,7 @@ def radio(person, field, value):
 
 def download(page, folder):
     page.click(".bar button:nth-of-type(1)")
-    path, end = folder / "label_fixes.csv", time.monotonic() + 10
+    path, end = folder / "reviewed_fixes.csv", time.monotonic() + 10
     while not path.exists() and time.monotonic() < end:
         time.sleep(0.05)
     return path

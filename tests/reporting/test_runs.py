@@ -51,6 +51,8 @@ def test_seeds_of_a_configuration_differ_in_the_seed_alone(runs_drawn):
         runs.read_groups([f"{root / 'a'},{root / 'b'}"])
     with pytest.raises(UserError, match="two have the same seed; give one of them"):
         runs.read_groups([f"{root / 'a'},{root / 'a'}"])
+    with pytest.raises(UserError, match=r"a2 twice; give each run once"):
+        runs.read_groups([f"{root / 'a'},{root / 'a2'}", str(root / "a2")])
     assert len(runs.read_groups([f"{root / 'a'},{root / 'a2'}"])[0].runs) == 2
 
 

@@ -76,3 +76,6 @@ def test_the_state_of_another_fold_is_refused(task, monkeypatch):
     shutil.copytree(one.folder, one.folder.parents[1] / "fold1/label")
     with pytest.raises(UserError, match=r"fold1/label/last\.pt is damaged or of another model"):
         task(fold=1)
+    one.data.train = one.data.train[1:]  # one photo more could be read then
+    with pytest.raises(UserError, match=r"last\.pt is damaged or of another model or other photos"):
+        task()

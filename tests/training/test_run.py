@@ -86,6 +86,7 @@ def test_a_run_starts_from_the_weights_of_another_fold_by_fold(tiny):
             state = load_file(run / f"fold{fold}/label/best.safetensors")
             weights = [key for key in state if key.endswith(("weight", "bias"))]
             assert weights and all((state[k] - source[k]).abs().max() < 1e-6 for k in weights)
+    tiny.train("--val_ratio", "0", "--init_from", str(folder), *still)  # nobody is held out
 
 
 @pytest.mark.parametrize(

@@ -105,8 +105,8 @@ def test_one_photo_can_be_named(read, table):
 def test_an_id_that_occurs_twice_and_the_name_of_a_folder(read, table):
     one = read(fixes=["000003,gender,male,female,sure,"])
     assert changes(table, one)["gender"] == of(table, "000003_male").tolist()
-    both = read(fixes=["000003,age,30-59,<30,sure,"])
-    assert changes(table, both)["age"] == of(table, "000003").tolist()
+    with pytest.raises(UserError, match="line 2: several people have the id 000003; give the fol"):
+        read(fixes=["000003,age,30-59,<30,sure,"])
     folder = read(fixes=["000003_female_Asian_57,age,30-59,<30,sure,"])
     assert changes(table, folder)["age"] == of(table, "000003_female").tolist()
 
@@ -220,7 +220,7 @@ def test_a_wrong_file_is_named(read, tmp_path):
     with pytest.raises(UserError, match=r"none\.csv does not exist"):
         read("--label_fixes", tmp_path / "none.csv")
     (tmp_path / "short.csv").write_text("id,field,from,to\n1,gender,male,female\n")
-    with pytest.raises(UserError, match=r"short\.csv line 2: column confidence is missing"):
+    with pytest.raises(UserError, match=r"short\.csv line 1: column confidence is missing"):
         read("--label_fixes", tmp_path / "short.csv")
 
 
@@ -271,6 +271,8 @@ def test_the_boundary_of_the_old_moves_in_training_only(read, table, capsys):
     assert changes(table, labels)["age"] == of(table, "000004-1").tolist()
     assert "2 people train as >=60, 1 by the table" in capsys.readouterr().out
     assert (labels.truth["age"] == table.frame.age_group).all()
+    read("--old_from", "58", fixes=["000005,age,>=60,<30,sure,", "000002,age,<30,>=60,sure,"])
+    assert "2 people train as >=60, 1 by the table" in capsys.readouterr().out
 
 
 def test_dropped_ages_train_no_model_of_age(read, table, capsys):
