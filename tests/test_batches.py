@@ -232,3 +232,12 @@ def test_years_are_mixed_with_the_share_of_the_photos():
     expected = share * years[one] + (1 - share) * years[two]
     np.testing.assert_allclose(targets["years"], expected, rtol=1e-4)
     assert 0 < np.isnan(expected).sum() < samples.count and set(own) == {"age"}
+
+
+def test_augmentation_acts_on_the_same_photos():
+    made = data(layers=noise(60, 1))
+    plain, light, strong = (epoch(made, augmentation=a) for a in ("none", "light", "strong"))
+    assert torch.equal(plain.photos, light.photos) and torch.equal(plain.photos, strong.photos)
+    images = [samples.batch(ALL)[0] for samples in (plain, light, strong)]
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        assert (images[a] - images[b]).abs().amax((1, 2, 3)).min() > 0.05

@@ -298,3 +298,14 @@ def test_few_seeds_give_intervals_that_can_be_true(seeds):
         one = comparison.intervals(labels, persons, a, draws=200, seed=rep)
         assert all(0 <= low <= high <= 1 for _, low, high in one.values())
     assert held / 150 > 0.9 and np.mean(np.array(widths) > 1) < 0.1
+
+
+def test_what_persons_explain_is_no_chance_of_seeds(rng):
+    """Seeds of one skill differ since each errs on persons of its own: no chance beside that."""
+    parts = []
+    for _ in range(40):
+        labels, persons, runs = people_and_runs(rng, 300, [0.8] * 6)
+        groups = comparison.bootstrap(labels, persons, [runs[:3], runs[3:]], 1, 0)
+        parts.append(comparison._seed_part(groups)[:2])
+    variance, spread = np.mean(parts, 0)
+    assert (variance[:2] < 0.5 * spread[:2]).all()

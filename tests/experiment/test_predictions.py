@@ -88,3 +88,13 @@ def test_a_cpu_is_shown_few_photos_at_once_and_all_of_them(monkeypatch):
     means = photos.mean((2, 3)) / 255
     logits = torch.tensor((means - info.mean) / info.std)[:, :2]
     np.testing.assert_allclose(found, logits.softmax(1), atol=1e-6)
+
+
+def test_views_are_averaged(monkeypatch):
+    photos = np.random.default_rng(0).integers(0, 256, (2, 9, 3, 8, 8), dtype=np.uint8)
+    pixels = Pixels([{"pixels": torch.from_numpy(view)} for view in photos], {}, "cpu")
+    monkeypatch.setattr(predictions, "folded", lambda model, _: model)
+    info = model_info(heads=("gender",))
+    found = predict(lambda x: {"gender": x.mean((2, 3))[:, :2]}, pixels, range(9), info)["gender"]
+    logits = torch.tensor((photos.mean((3, 4)) / 255 - info.mean) / info.std)[..., :2]
+    np.testing.assert_allclose(found, logits.softmax(-1).mean(0), atol=1e-6)

@@ -38,3 +38,18 @@ def test_a_run_may_have_any_name(name):
     svg = base64.b64decode(figures.forest(rows, name)[0].partition(",")[2]).decode()
     texts = list(ElementTree.fromstring(svg).itertext())
     assert name in texts and f"difference of macro F1 from {name}, 95 % interval" in texts
+
+
+def test_intervals_and_shares_are_drawn_where_they_are(monkeypatch):
+    monkeypatch.setattr(figures, "_picture", lambda figure: figure.axes[0])
+    rows = pd.DataFrame({"run": ["x", "y"], "difference": [0.1, -0.2], "verdict": ""})
+    axes = figures.forest(rows.assign(low=[0.05, -0.3], high=[0.2, -0.1]), "a")
+    lines, points = axes.collections
+    assert [part[:, 0].tolist() for part in lines.get_segments()] == [[0.05, 0.2], [-0.3, -0.1]]
+    assert points.get_offsets().tolist() == [[0.1, 0], [-0.2, 1]]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["x", "y"]
+    wrong = {f"wrong_{name}": [0.1, 0.4, 0.5] for name in ("mask", "gender", "age")}
+    table = pd.DataFrame({"age": [20, 21, 30], "images": [7, 14, 7]} | wrong)
+    smooth = [line for line in figures.errors_by_age(table).lines if line.get_lw() == 2]
+    assert [line.get_label() for line in smooth] == ["age", "gender", "mask"]
+    assert all(line.get_ydata() == pytest.approx([0.3, 0.3, 0.5]) for line in smooth)

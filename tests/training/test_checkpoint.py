@@ -79,3 +79,13 @@ def test_the_state_of_another_fold_is_refused(task, monkeypatch):
     one.data.train = one.data.train[1:]  # one photo more could be read then
     with pytest.raises(UserError, match=r"last\.pt is damaged or of another model or other photos"):
         task()
+
+
+def test_a_plateau_and_an_early_stop_go_by_the_scores(task, monkeypatch):
+    one = task()
+    one.options = one.options | {"scheduler": "plateau", "warmup_epochs": 0, "lr_patience": 1}
+    one.options |= {"early_stop": 2, "epochs": 9}
+    for score, stops, rate in (0.5, False, 1), (0.6, False, 1), (0.6, False, 1), (0.4, True, 0.5):
+        train_on(one, 1, [score], monkeypatch)
+        assert one.finished == stops and one.history[-1]["lr"] == pytest.approx(0.01 * rate)
+    assert one.best["epoch"] == 2

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pandas as pd
 import pytest
@@ -135,3 +136,30 @@ def test_batches_are_counted_of_the_photos_that_train(tiny, drawn, tmp_path):
     ):
         tiny.train(*words)
     assert sorted(tiny.joint.parent.iterdir()) == runs
+
+
+def test_a_run_goes_on_with_its_own_labels_and_fixes_alone(tiny, drawn, tmp_path):
+    data, fixes = tmp_path / "data", tmp_path / "fixes.csv"
+    data.mkdir()
+    (data / "images").symlink_to(drawn / "train/images")
+    (data / "train.csv").write_text((drawn / "train/train.csv").read_text())
+    fixes.write_text("id,field,from,to,confidence\nx,gender,male,female,1\n")
+    words = ["--data_dir", str(data), "--label_fixes", str(fixes), "--model_dir", str(tmp_path)]
+    folder = tiny.train(*words)
+    for path, old, new, message in (
+        (fixes, "x,", "y,", "is not what .* was trained with"),
+        (data / "train.csv", ",male,", ",female,", "was trained on other photos or labels"),
+    ):
+        whole = path.read_text()
+        path.write_text(whole.replace(old, new, 1))
+        with pytest.raises(UserError, match=message):
+            train.main(["--resume", str(folder)])
+        path.write_text(whole)
+    train.main(["--resume", str(folder)])
+
+
+def test_weights_of_a_fold_in_training_are_no_start(tiny, tmp_path):
+    half = shutil.copytree(tiny.joint, tmp_path / "half")
+    (half / "fold1/metrics.json").unlink()
+    with pytest.raises(UserError, match="its fold 1 is not finished"):
+        tiny.train("--k_fold", "2", "--init_from", str(half), "--name", "half")
