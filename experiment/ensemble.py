@@ -55,7 +55,7 @@ class Photos:
         if key not in self.opened:
             matting = replace(self.matting, rembg_model=info.rembg_model)
             networks = [network for opened, network in self.opened if matte_methods(opened)]
-            if info.rembg_model not in [*networks, info.rembg_model][:1]:  # mattes of its own
+            if networks and networks[0] != info.rembg_model:  # whose mattes are in the folder
                 folder = matting.matte_dir or default_matte_dir(self.source[0])
                 matting = replace(matting, matte_dir=Path(folder, Path(info.rembg_model).stem))
             self.opened[key] = open_pixels(self.source, views, matting, cache_dir, self.device)

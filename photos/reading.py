@@ -43,6 +43,7 @@ def read_photo(path, data=None, least=None):
 
 
 def readable(path):
+    """Whether read_photo() reads it."""
     try:
         return read_photo(path) is not None
     except UserError:
