@@ -60,7 +60,7 @@ def find_images(data_dir, flag="--data_dir"):
     others = Counter(PurePosixPath(name).suffix or "no suffix" for name in {*every} - {*names})
     if others:
         kinds = ", ".join(sorted(others))
-        say(f"{root}: {counted(others.total(), 'file')} left out, no photo by its suffix ({kinds})")
+        say(f"{root}: {counted(others.total(), 'file')} left out, of other suffixes ({kinds})")
     return root, _utf8(root, sorted(names))
 
 
@@ -98,7 +98,7 @@ def read_train(data_dir):
         gender, age = _person(path, line, row)
         person = row["path"] = PurePosixPath(row["path"]).as_posix()  # ./a and a/ are a
         if person in people:
-            raise UserError(f"{path} line {line}: {person} stands on line {people[person]} too")
+            raise UserError(f"{path} line {line}: {person} is on line {people[person]} too")
         people[person] = line
         for stem, name in _photos(root / person, notes):
             mask = MASK_OF_PHOTO[stem]
@@ -208,7 +208,7 @@ def split_people(frame, seed, k_fold=0, val_ratio=0.2):
         held_out = np.floor((place + 1) * val_ratio) > np.floor(place * val_ratio)
         if val_ratio and not held_out.any():
             who = counted(len(people), "person", "people")
-            raise UserError(f"--val_ratio {val_ratio} of {who} is nobody")
+            raise UserError(f"--val_ratio {val_ratio} of {who} is nobody: give a larger one")
         fold = np.where(held_out, 0, -1)
     return pd.DataFrame({"person": people.person, "fold": pd.Series(fold, dealt)})
 

@@ -33,7 +33,7 @@ FLAGS = {
                "--images predictions_probs.csv"),
         Option("oof", None, str, "score the held-out training photos instead; this folder is one "
                "more run for report.py"),
-        Option("train_dir", None, str, "the photos that the runs were trained on, for --oof",
+        Option("train_dir", None, str, "folder with the train.csv of the runs, for --oof",
                unset="the --data_dir of the first run"),
     ],
     "how": [
@@ -49,7 +49,7 @@ FLAGS = {
         Option("cache_dir", "cache", str, "folder of the decoded photos"),
         Option("matte_dir", None, str, "folder of the mattes", unset="mattes/ beside the images"),
         Option("on_error", "stop", one_of("stop", "skip"),
-               "stop|skip: an unreadable photo stops, or gets the mean prediction"),
+               "stop|skip: stop at an unreadable photo, or give it the mean prediction"),
     ],
 }  # fmt: skip
 

@@ -113,7 +113,7 @@ def check_patches(model, name, size):
         patch = " x ".join(map(str, to_2tuple(patch)))
         raise UserError(
             f"--model {name} cuts photos into patches of {patch}, and would not see the rest of "
-            f"{tuple(size)}: give a --resize that they divide"
+            f"{' x '.join(map(str, size))}: give a --resize in multiples of that"
         )
 
 
@@ -136,8 +136,8 @@ def _build(name, size, source, options):
             "file, a .pth file of its tensors alone, or another --resize"
         )
     raise UserError(
-        f"the weights of {name} could not be downloaded ({reason}); connect, put them at "
-        f"weights/{name}.safetensors, or give a model of scripts/fetch_weights.py or --weights none"
+        f"the weights of {name} could not be downloaded ({reason}); go online, put them at "
+        f"weights/{name}.safetensors, or use --model tf_efficientnet_lite0 or --weights none"
     )
 
 

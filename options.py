@@ -54,7 +54,7 @@ OPTIONS = {
         Option("val_ratio", 0.2, real(0, 0.99), "share of people held out; 0 trains on everybody"),
         Option("seed", 42, whole(0), "of the split and of training"),
         Where("on_error", "stop", one_of("stop", "skip"),
-              "stop|skip: an unreadable photo stops, or is left out and counted"),
+              "stop|skip: stop at an unreadable photo, or leave it out and count it"),
         Where("cache_dir", "cache", str, "folder of the decoded photos"),
         Where("matte_dir", None, str, "folder of the mattes (foreground masks), made where missing",
               unset="mattes/ beside the images"),
@@ -63,8 +63,9 @@ OPTIONS = {
     "labels of training (act on training rows only)": (
         Option("label_fixes", None, str, "csv of fixes: id, field, from, to, confidence, note"),
         Option("label_fixes_level", "sure", one_of("sure", "all"), "sure|all: which fixes act"),
-        Option("old_from", OLD_FROM, whole(31, 150), "years from which a person trains as old"),
-        Option("drop_ages", None, whole(0, 149), "ages that train no model of age", count="+"),
+        Option("old_from", OLD_FROM, whole(31, 150), "age from which a person trains as old"),
+        Option("drop_ages", None, whole(0, 149), "people of these ages train no model of age",
+               count="+"),
     ),
     "run": (
         Where("name", "exp", folder_name, "name of the run; exp2, exp3 ... follow"),
@@ -73,7 +74,7 @@ OPTIONS = {
         Where("from_run", None, str, "train with the options and data of this run; flags beside it "
               "change some"),
         Where("config", None, str, "a YAML file of flags, one a line, such as `lr: 3e-4 "
-              "age=1e-4`; those of the command line go before"),
+              "age=1e-4`; flags of the command line win"),
         Where("wandb", None, str, "project of Weights & Biases that gets the curves too, where "
               "wandb is installed"),
         Option("init_from", None, str, "start from the weights of this run, fold by fold"),
@@ -82,8 +83,8 @@ OPTIONS = {
         Where("workers", 1, whole(1), "folds that train side by side, each in a process with its "
               "share of the cores, on the GPUs in turn; or models of --split_heads"),
         Where("device", "auto", str, "auto|cpu|cuda|cuda:1|mps ..."),
-        Where("deterministic", False, None, "on a GPU only kernels that give the same bytes each "
-              "time, which may be slower; a warning where torch has none"),
+        Where("deterministic", False, None, "on a GPU, use only kernels that give the same bytes "
+              "each time, which may be slower; a warning where torch has none"),
         Where("log_interval", 20, whole(1), "steps between two checks of the loss"),
         Where("valid_batch_size", 256, whole(1), "batch size of validation, on a CPU at most 32"),
     ),
@@ -97,53 +98,54 @@ OPTIONS = {
              "random (another photo's background each time, in training only)"),
         Each("crop", "none", one_of(*CROPS), "none|center|face (closer than center)|person (head "
              "and shoulders)"),
-        Each("resize", [128, 96], whole(8, 4096), "height and width", count=2),
+        Each("resize", [128, 96], whole(8, 4096), "height and width in pixels", count=2),
         Each("augmentation", "light", one_of(*STRENGTHS), "|".join(STRENGTHS)),
         Each("mixup", 0.0, real(0), "Beta parameter of mixup, 0 is off", bare=0.2),
         Each("cutmix", 0.0, real(0), "Beta parameter of CutMix, 0 is off", bare=1.0),
         Each("cutmix_half", False, switch, "on|off: CutMix of vertical halves", bare=True),
-        Each("weighted_sampler", 0.0, real(0), "draw by (class frequency)^-POWER; for "
+        Each("weighted_sampler", 0.0, real(0), "draw photos by (class frequency)^-V; for "
              "several heads the 18 classes count", bare=1.0),
     ),
     "model and loss (each may be overridden by attribute)": (
         Each("model", "tf_efficientnet_lite0", str, "backbone, any name of timm"),
         Each("weights", "auto", str, "auto (weights/<model>.safetensors or timm's), none, a file"),
-        Each("drop_rate", 0.0, real(0, 0.95), "dropout before the head"),
-        Each("drop_path", 0.0, real(0, 0.95), "stochastic depth"),
+        Each("drop_rate", 0.0, real(0, 0.95), "rate of dropout before the head"),
+        Each("drop_path", 0.0, real(0, 0.95), "rate of stochastic depth, 0 is off"),
         Each("age_mse", 0.0, real(0), "weight of a squared error of the age / 12 years", bare=0.3),
         Each("criterion", "cross_entropy", criterion,
              "|".join(CRITERIA) + ", or a sum such as f1*0.4+focal*0.6"),
         Each("label_smoothing", 0.0, real(0, 0.95), "share of the target spread evenly"),
-        Each("class_weights", 0.0, real(0), "weigh by (class frequency)^-POWER of the "
-             "table; with --weighted_sampler rare classes count twice", bare=1.0),
+        Each("class_weights", 0.0, real(0), "weigh the loss by (class frequency)^-V, "
+             "as in the table; with --weighted_sampler rare classes count twice", bare=1.0),
     ),
     "optimization (each may be overridden by attribute)": (
-        Each("epochs", 8, whole(1), "epochs"),
-        Each("batch_size", 32, whole(1), "images a step, over all processes"),
+        Each("epochs", 8, whole(1), "passes over the training photos"),
+        Each("batch_size", 32, whole(1), "photos a step, over all processes"),
         Each("accumulate", 1, whole(1), "batches an optimizer step"),
-        Each("optimizer", "adamw", str.lower, "any name of timm's factory"),
+        Each("optimizer", "adamw", str.lower, "any optimizer of timm, such as adamw, sgd, lion"),
         Each("lr", 1e-3, real(ABOVE_0), "highest learning rate"),
-        Each("weight_decay", 0.05, real(0), "weight decay"),
+        Each("weight_decay", 0.05, real(0), "strength of weight decay, 0 is off"),
         Each("scheduler", "cosine", one_of(*SCHEDULERS), "|".join(SCHEDULERS)),
         Each("warmup_epochs", 1.0, real(0), "epochs of linear warm-up, at most half of all"),
-        Each("lr_decay_step", 20, whole(1), "epochs a step of the scheduler step"),
-        Each("lr_patience", 3, whole(1), "epochs without progress before plateau acts"),
-        Each("lr_decay", 0.5, real(ABOVE_0, 1), "factor of step and plateau"),
+        Each("lr_decay_step", 20, whole(1), "step: epochs between two decays"),
+        Each("lr_patience", 3, whole(1), "plateau: epochs without a better score before a decay"),
+        Each("lr_decay", 0.5, real(ABOVE_0, 1), "step, plateau: factor of a decay"),
         Each("clip_grad", 0.0, real(0), "largest norm of the gradient, 0 is off", bare=1.0),
         Each("ema", 0.0, real(0, 0.99999),
              "decay of averaged weights, which are then evaluated and kept; 0 is off", bare=0.99),
         Each("keep", "best", one_of("best", "last"), "the epoch that is kept: best by macro F1 on "
              "the validation people, which flatters the score a little, or last"),
-        Each("early_stop", 0, whole(0), "epochs without a better macro F1; 0 is off", bare=5),
+        Each("early_stop", 0, whole(0), "stop after so many epochs without a better macro F1, 0 is "
+             "off", bare=5),
     ),
     "speed (each may be overridden by attribute)": (
         Each("amp", "auto", one_of("auto", "off", "bf16", "fp16"),
-             "auto|off|bf16|fp16; auto tries a few steps of each where a fold has 500 or more and "
+             "auto|off|bf16|fp16; where a fold has 500 steps or more, auto tries a few of each and "
              "takes the fastest; else it is off on a CPU, bf16 on a GPU that has it, else fp16"),
         Each("compile", False, switch_or("auto", "graphs"),
              "auto|on|off|graphs: torch.compile, on a GPU perhaps with CUDA graphs; auto tries it "
              "where a fold takes ten minutes or more", bare=True),
-        Each("channels_last", True, switch, "on|off: memory layout", bare=True),
+        Each("channels_last", True, switch, "on|off: memory layout, channels last", bare=True),
     ),
 }  # fmt: skip
 ROWS = {row.name: row for rows in OPTIONS.values() for row in rows}
@@ -232,12 +234,12 @@ def problems(args):
         yield "--split_heads and --shared_backbone exclude each other: choose one"
     last = max(args.k_fold, 1) - 1
     if args.fold and max(args.fold) > last and not args.resume:
-        yield f"--fold {max(args.fold)}: with --k_fold {args.k_fold} the last is {last}"
+        yield f"--fold {max(args.fold)}: with --k_fold {args.k_fold} the last fold is {last}"
     layout = layout_of(args)
     for name in BY_ATTRIBUTE:
         named = [key for key in getattr(args, name) if key]
         if named and (layout == "joint" or (layout == "shared" and name not in PER_HEAD)):
-            yield f"--{name} {named[0]}=...: this run has no {named[0]} model; add --split_heads"
+            yield f"--{name} {named[0]}=...: only --split_heads trains a model of {named[0]}"
     for chosen in tasks_of(args).values():
         if not (args.k_fold or args.val_ratio):
             if chosen["early_stop"]:

@@ -27,7 +27,7 @@ FLAGS = {
         Option("limit", None, number(int, 1), "only the first N photos", unset="all"),
         Option("overwrite", False, None, "make all mattes again, those that are there too"),
         Option("on_error", "stop", one_of("stop", "skip"),
-               "stop|skip: a broken photo stops, or is left out and counted"),
+               "stop|skip: stop at an unreadable photo, or leave it out and count it"),
     ],
     "method": [
         Option("bg", ["rembg_grabcut"], one_of(*METHODS), "one or more of " + "|".join(METHODS),

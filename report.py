@@ -20,7 +20,9 @@ FLAGS = {
         Option("matte_dir", None, str, "folder of the mattes",
                unset="that of the runs, else mattes/ beside the images"),
     ],
-    "where to": [Option("out", "report.html", str, "the page; its tables lie beside it")],
+    "where to": [
+        Option("out", "report.html", str, "the page; its tables go to NAME_tables/ beside it")
+    ],
     "how": [
         Option("cam_images", 2, number(int, 0),
                "photos of each class that show where the models look, 0 for none"),

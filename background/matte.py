@@ -174,10 +174,10 @@ def _start(job):
         )
     if other and not job.how.overwrite:
         differ = [key for key in options | old if options.get(key) != old.get(key)]
-        why = f"says another {', '.join(differ)}" if old else "is missing"
+        why = f"names another {', '.join(differ)}" if old else "is missing"
         raise UserError(
             f"{job.folder}: meta.json of its mattes {why}; make them again with preprocess.py "
-            "--overwrite, or give another --matte_dir"
+            f"--bg {job.method} --overwrite, or give another --matte_dir"
         )
     if job.how.overwrite:
         if other and job.model:

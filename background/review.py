@@ -53,7 +53,9 @@ def find_truths(folder, names):
     paths = {name: folder / Path(name).with_suffix(".png") for name in names}
     truths = {name: path for name, path in paths.items() if path.exists()}
     if not truths:
-        raise UserError(f"--score {folder}: has no mask of any photo, such as {paths[names[0]]}")
+        raise UserError(
+            f"--score {folder}: has no mask of any photo; expected such as {paths[names[0]]}"
+        )
     return truths
 
 

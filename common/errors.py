@@ -53,7 +53,7 @@ def _in_words(error):
         return f"cannot read or write{where}: {error.strerror}"
     torchs = isinstance(error, RuntimeError) and any(text in str(error) for text in NO_MEMORY)
     if isinstance(error, MemoryError) or torchs:
-        return "not enough memory; try a smaller --batch_size or --resize, or fewer processes"
+        return "not enough memory; try smaller batches or photos, or fewer processes"
     return None
 
 

@@ -159,7 +159,7 @@ class PerTask(argparse.Action):
         where, count = f" for {attribute}" if attribute else "", self.option.count
         try:
             if len(words) != count:
-                raise UserError(f"{' '.join(words)} is not {counted(count, 'value')}")
+                raise UserError(f"give {counted(count, 'value')}, not {' '.join(words)}")
             values = [self.option.parse(word) for word in words]
         except UserError as error:
             raise argparse.ArgumentError(self, f"{error}{where}") from None
@@ -178,7 +178,7 @@ def one_of(*choices):
 
     def parse(word):
         if word not in choices:
-            raise UserError(f"{word!r} is none of {', '.join(choices)}")
+            raise UserError(f"{word!r} is not one of {', '.join(choices)}")
         return word
 
     return parse

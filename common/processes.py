@@ -91,7 +91,9 @@ def side_by_side(work, given, answer, heard):
                     process.join()
                     if code := process.exitcode:
                         reason = f"a worker ended with exit code {code}"
-                        raise UserError(f"{reason}; try fewer --workers if memory ends") from None
+                        raise UserError(
+                            f"{reason}; try fewer --workers if memory ran out"
+                        ) from None
                     continue
                 if isinstance(told, Exception):
                     raise told

@@ -217,11 +217,11 @@ def summary(result, folds=()):
     done = [part["fold"] for part in result["folds"]]
     where = counted(len(done), "fold")
     if "last_epoch" in result:  # an epoch that nobody chose by these very images
-        where += f"; by the last epoch {result['last_epoch']['macro_f1']:.4f}"
+        where += f"; last epoch {result['last_epoch']['macro_f1']:.4f}"
     attributes = " ".join(f"{n} {v['macro_f1']:.3f}" for n, v in result["attributes"].items())
     missing = f"; {progress_of(done, folds)}" if set(folds) - set(done) else ""
     return (
-        f"macro F1 {result['macro_f1']:.4f} over {sum(result['support'])} images ({where}), "
+        f"macro F1 {result['macro_f1']:.4f} over {sum(result['support'])} photos ({where}), "
         f"accuracy {result['accuracy']:.4f}, macro F1 of {attributes}; {result['seconds']:.0f} s"
         f"{missing}"
     )

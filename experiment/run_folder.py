@@ -135,7 +135,7 @@ def _check_same(folder, config, folds):
     """UserError unless the run has these options, folds and data."""
     theirs, asked, data = read_config(folder), config["options"], config["data"]
     if differing := _differing(theirs, config):
-        raise UserError(f"{folder} is a run with another --{differing[0]}: choose another name")
+        raise UserError(f"{folder} is a run with another --{differing[0]}: choose another --name")
     if theirs["data"]["fingerprint"] != data["fingerprint"]:
         raise UserError(f"{folder} was trained on other photos or labels than {asked['data_dir']}")
     if not read_folds(folder).equals(folds):
@@ -236,7 +236,7 @@ def _words_of(path):
         if name in ("help", "dry_run", "resume", "config"):
             raise UserError(f"{path}: {name} belongs on the command line")
         if f"--{name}" in words:
-            raise UserError(f"{path} gives a flag twice: leave one out")
+            raise UserError(f"{path} gives {name} twice: leave one out")
         if isinstance(item, yaml.SequenceNode):
             value = [word.value for word in value]
         elif isinstance(value, str):

@@ -44,7 +44,7 @@ def write_report(args, argv):
         say(line)
     size = f"{len(text.encode()) / 1e6:.1f} MB"
     tables = counted(len(evidence.tables), "table")
-    say(f"wrote {args.out} ({size}) and {tables} beside it")
+    say(f"wrote {args.out} ({size}) and {tables} in {folder}")
 
 
 def gather(args):

@@ -52,12 +52,12 @@ def _notes(groups, pooled):
         "Difference of pooled macro F1 with its 95 % interval, by a bootstrap over people"
         + " and conditions" * pooled
         + ". Detectable: the smallest difference that so many people and seeds show with 80 % "
-        "power. No difference larger than .02 is a finding (two one-sided tests at 5 %); undecided "
-        "is none: more people or seeds would tell.": several,
+        'power. "No difference larger than .02" is a finding (two one-sided tests at 5 %), '
+        '"undecided" is not: more people or seeds would tell.': several,
         "Of many comparisons some look good by luck: better and worse go by p values after Holm, "
         "over the rows of a table; all else is of each comparison alone.": len(groups) > 2,
-        "These two runs: with one seed a side the interval knows the chance of people, not that of "
-        "training, and another seed may move the score by as much again.": several and single,
+        '"These two runs": with one seed a side the interval knows the chance of people, not that '
+        "of training, and another seed may move the score by as much again.": several and single,
         "Some runs differ in the seed alone; joined by commas (--model_dir a,a2) they count as one "
         "configuration.": len(runs.distinct(groups)) < len(groups),
         "The epochs kept are the best on these very people, which flatters a score, and three "
@@ -88,7 +88,7 @@ def build(evidence):
         )
         blocks.append(_compared(evidence, "one_option", evidence.changes, runs.CHANGE, caption))
     intro = (
-        "Out-of-fold: each image is predicted by the model that never saw that person; the score "
+        "Out-of-fold: each photo is predicted by the model that never saw that person; the score "
         "is pooled over all of them, with the labels as given; of several seeds it is the mean. "
         "Intervals are 95 %, by a cluster bootstrap over people, and over seeds where there are "
         "several. Those of one score lie too low with fewer than 400 people or so: a draw may lose "

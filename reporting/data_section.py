@@ -28,6 +28,6 @@ def build(evidence):
     blocks = [
         html.notes(evidence.data.notes),
         html.figure(*figures.age_histogram(people)),
-        html.heading("Faces by class") + html.cards(items),
+        html.heading("Photos by class") + html.cards(items),
     ]
     return {"title": "Data", "intro": intro, "blocks": blocks}

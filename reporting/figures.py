@@ -97,6 +97,6 @@ def errors_by_age(table):
         axes.plot(ages, weights @ wrong / weights.sum(1), lw=2, color=colour, label=name)
     _mark_bounds(axes)
     axes.set(title="Where mistakes cluster", ylim=(0, 1))
-    axes.set(xlabel="age (years)", ylabel="share of images wrong")
+    axes.set(xlabel="age (years)", ylabel="share of photos wrong")
     figure.legend(loc="outside lower center", ncols=3)
     return _picture(figure)

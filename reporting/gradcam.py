@@ -137,7 +137,7 @@ def build(evidence, count):
             try:
                 found[group.name] = look(evidence, group.runs[0], chosen, cache)
             except UserError as error:
-                notes.append(f"{group.name} is left out: {error}")
+                notes.append(f"{group.name} is left out: {str(error).partition('; ')[0]}")
                 say(f"note: Grad-CAM: {notes[-1]}")
         method = _method(evidence, chosen)  # those of a run's views have just been made
         for looks in found.values() if method else ():
@@ -147,7 +147,7 @@ def build(evidence, count):
                 mattes = alphas.batch(torch.arange(len(chosen)), 0)[:, 0].numpy()
                 looks[name] = pictures, cam, mattes / np.float32(255)
     if not method:
-        notes.append("Without their mattes (preprocess.py) no share on the person is measured.")
+        notes.append("The share on the person needs the mattes of these photos: run preprocess.py.")
     blocks = [html.notes(notes)]
     if found and method:
         caption = (

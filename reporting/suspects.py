@@ -75,7 +75,7 @@ def build(evidence):
     found, says = rank(evidence.rows, every, old_from), marginals(np.mean(every, 0))
     items = [_item(evidence, row, says) for row in found.head(REVIEWED).to_dict("records")]
     intro = (
-        "Labels that models which never saw these people contradict; on gender and age the seven "
+        "Labels contradicted by models that never saw these people; on gender and age the seven "
         "photos of a person vote together. Look before you believe: a hard photo and a wrong label "
         "look alike. Keep, fix or drop (from training only), download reviewed_fixes.csv into the "
         "project, add the rows of label_fixes.csv if you used it, and train on it: python train.py "
@@ -83,7 +83,9 @@ def build(evidence):
     )
     blocks = [
         html.review(fingerprint(evidence.data.frame), items) if items else "",
-        page.keep(evidence, "suspects", found, "Labels than which another is likelier.", limit=10),
+        page.keep(
+            evidence, "suspects", found, "Labels for which another value is likelier.", limit=10
+        ),
     ]
     return {"title": "Label review", "intro": intro, "blocks": blocks}
 

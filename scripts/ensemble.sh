@@ -29,7 +29,7 @@ for folder in map(pathlib.Path, sys.argv[2:]):
             ranked.append((result["macro_f1"], str(folder)))
             data.add(config["data"]["fingerprint"])
 if len(data) > 1:
-    print("ensemble.sh: error: runs of other data among them; name some", file=sys.stderr)
+    print("ensemble.sh: error: these runs were trained on different data; name those of one data set", file=sys.stderr)
     sys.exit(2)
 for score, folder in sorted(ranked, reverse=True)[: int(sys.argv[1])]:
     print(folder)

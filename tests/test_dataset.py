@@ -151,8 +151,8 @@ GOOD = person(1)
         (["2", "male", "Asian", "20", "a/../../b"], "leaves the images folder"),
         (["2", "male", "Asian", "20", "..\\a"], "leaves the images folder"),
         (["2", "male", "Asian", "20", "/etc"], "leaves the images folder"),
-        (GOOD, "stands on line 2 too"),
-        ([*GOOD[:-1], f"./{GOOD[-1]}/"], "stands on line 2 too"),
+        (GOOD, "is on line 2 too"),
+        ([*GOOD[:-1], f"./{GOOD[-1]}/"], "is on line 2 too"),
     ],
 )
 def test_a_wrong_row_is_one_line_with_file_and_row(tmp_path, row, words):
@@ -236,7 +236,7 @@ def test_find_images_of_any_folder(tmp_path, capsys):
         (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).touch()
     assert dataset.find_images(tmp_path) == (tmp_path, ["a.jpg", "images/b/2.PNG"])
-    assert "1 file left out, no photo by its suffix (.txt)" in capsys.readouterr().out
+    assert "1 file left out, of other suffixes (.txt)" in capsys.readouterr().out
     (tmp_path / "a.png").touch()  # which may not have a matte, but pixels
     assert dataset.find_images(tmp_path)[1] == ["a.jpg", "a.png", "images/b/2.PNG"]
     (tmp_path / "\udcff.jpg").touch()
@@ -297,7 +297,7 @@ def test_hold_out_of_any_table(frame, share, seed):
     try:
         folds = dataset.split_people(frame, seed, val_ratio=share)
     except UserError as error:
-        assert 0 < share * people < 1 and "is nobody" in str(error)
+        assert 0 < share * people < 1 and "is nobody: give" in str(error)
         return
     assert list(folds.person) == sorted(set(frame.person)) and set(folds.fold) <= {-1, 0}
     cells, whole = counts(frame, folds)

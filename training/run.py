@@ -108,7 +108,7 @@ def _check_source(args, folds, chosen):
     """UserError unless the run of --init_from holds out these people and has these folds."""
     source = args.init_from
     if reader.read_config(source)["layout"] != options.layout_of(args):
-        raise UserError(f"--init_from {source} has other models: give its layout")
+        raise UserError(f"--init_from {source} has another layout: use the same models")
     if (folds.fold >= 0).any() and not reader.read_folds(source).equals(folds):
         raise UserError(
             f"--init_from {source} holds out other people, so that it would know the answers: give "
@@ -204,7 +204,7 @@ def train_folds(run, on_epoch=None):
         for fold in run.data if rank() == 0 else ():
             place = reader.fold_folder(run.folder, fold)
             if not locks.enter_context(locked(place / ".lock", wait=False)):
-                raise UserError(f"{place} is being trained by another process; leave it to it")
+                raise UserError(f"{place} is being trained by another process; wait for its end")
         if workers_of(run.options) > 1:
             _train_side_by_side(run, jobs, on_epoch)
         for k in range(len(jobs)):
@@ -304,13 +304,13 @@ def _introduce(run, fold, tasks):
         say(f"{task.name}: {task.describe()}")
     if not told:
         losses = "loss of training/cross-entropy of validation"
-        say(f"an epoch: {losses}, learning rate, macro F1; * is the best so far")
+        say(f"an epoch: {losses}, learning rate, macro F1; * is the epoch kept so far")
     if tasks[0].name != next(iter(run.tasks)):
         return
     data, parts = tasks[0].data, []
-    for word, rows in ("train", data.train), ("validate", data.valid):
+    for verb, rows in ("train on", data.train), ("validate on", data.valid):
         who = counted(run.table.frame.person.iloc[rows].nunique(), "person", "people")
-        parts.append(f"{who} ({counted(len(rows), 'photo')}) {word}")
+        parts.append(f"{verb} {who} ({counted(len(rows), 'photo')})")
     say(f"fold {fold} of {max(run.options.k_fold, 1)}: {', '.join(parts)}")
 
 

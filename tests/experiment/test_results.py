@@ -27,7 +27,7 @@ def test_one_fold_alone_is_scored_and_predicts_and_the_others_follow(tiny, drawn
     assert set(run.oof.person) == set(folds.person[folds.fold == 0]) and run.missing == [1, 2]
     score = macro_f1_sklearn(run.oof.label, run.predictions)
     assert json.loads((folder / "metrics.json").read_text())["macro_f1"] == pytest.approx(score)
-    assert f"macro F1 {score:.4f} over {len(run.oof)} images (1 fold" in out
+    assert f"macro F1 {score:.4f} over {len(run.oof)} photos (1 fold" in out
 
     base = ["--model_dir", str(folder), "--data_dir", str(drawn / "eval")]
     base += ["--cache_dir", str(tiny.home / "cache"), "--output_dir", str(tmp_path / "out")]

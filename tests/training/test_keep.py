@@ -64,4 +64,4 @@ def test_a_run_says_what_its_last_epochs_would_have_scored(runs, capsys):
         assert result["last_epoch"]["macro_f1"] == pytest.approx(theirs)
     assert results["best"]["macro_f1"] != pytest.approx(theirs)
     train.main(["--resume", str(folders["best"])])
-    assert f"(2 folds; by the last epoch {theirs:.4f})" in capsys.readouterr().out
+    assert f"(2 folds; last epoch {theirs:.4f})" in capsys.readouterr().out

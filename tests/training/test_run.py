@@ -38,7 +38,7 @@ def test_the_start_says_what_trains_on_whom_and_where(tiny, drawn, capsys):
         in start[1]
     )
     people = [frame.person[rows].nunique() for rows in (~held_out, held_out)]
-    who = "{} people ({} photos) train, {} people ({} photos) validate"
+    who = "train on {} people ({} photos), validate on {} people ({} photos)"
     assert who.format(people[0], 7 * people[0], people[1], 7 * people[1]) in start[3]
     assert re.fullmatch(r"an epoch of shared takes about \d+ s, the run \d+ s", start[4])
     scores = json.loads((folder / "metrics.json").read_text())
@@ -95,7 +95,7 @@ def test_a_run_starts_from_the_weights_of_another_fold_by_fold(tiny):
     [
         (["--k_fold", "3"], "--init_from .* holds out other people"),
         (["--k_fold", "2", "--seed", "1"], "--init_from .* holds out other people"),
-        (["--k_fold", "2", "--split_heads"], "--init_from .* has other models: give its layout"),
+        (["--k_fold", "2", "--split_heads"], "--init_from .* has another layout: use the same models"),
         (
             ["--k_fold", "2", "--model", "test_resnet"],
             r"fold0/label/best.* does not fit: .*--model",
