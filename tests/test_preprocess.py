@@ -137,7 +137,7 @@ def test_killed_and_resumed_gives_the_same_bytes(drawn, tmp_path):
 def test_wrong_input(drawn, tmp_path):
     flags = ["--data_dir", str(drawn / "train")]
     for wrong, words in (
-        (["--bg", "grabcat"], "none of grabcut, rembg, rembg_grabcut"),
+        (["--bg", "grabcat"], "not one of grabcut, rembg, rembg_grabcut"),
         (["--limit", "0"], "--limit: '0' is not a whole number"),
         (["--device", "tpu"], "give auto, cpu, cuda or cuda:N"),
         (["--device", "cuda:x"], "give auto, cpu, cuda or cuda:N"),

@@ -293,7 +293,7 @@ def test_ensemble_takes_the_best_runs_over_all_people(home):
     config["data"]["fingerprint"], config["options"]["k_fold"] = "2", 5
     (home / "runs/a/config.json").write_text(json.dumps(config))
     done = run("bash", "scripts/ensemble.sh", home=home)
-    assert done.returncode == 2 and "runs of other data" in done.stderr and not done.stdout
+    assert done.returncode == 2 and "on different data" in done.stderr and not done.stdout
 
 
 def test_weights_of_a_changed_package_are_refused(tmp_path):

@@ -100,7 +100,9 @@ def test_folder_of_another_run_is_not_overwritten(drawn, tmp_path, space_file):
     fixed += ["--model_dir", str(tmp_path), "--epochs", "1"]
     tune.main([*words, f"sqlite:///{tmp_path}/one.db", "--", *fixed])
     files = {path: path.read_bytes() for path in (tmp_path / "tune/trial0").glob("*.*")}
-    with pytest.raises(UserError, match="trial0 is a run with another --seed: choose another --name"):
+    with pytest.raises(
+        UserError, match="trial0 is a run with another --seed: choose another --name"
+    ):
         tune.main([*words, f"sqlite:///{tmp_path}/two.db", "--", *fixed, "--seed", "1"])
     assert all(path.read_bytes() == content for path, content in files.items()) and len(files) > 3
 

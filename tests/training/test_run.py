@@ -95,7 +95,10 @@ def test_a_run_starts_from_the_weights_of_another_fold_by_fold(tiny):
     [
         (["--k_fold", "3"], "--init_from .* holds out other people"),
         (["--k_fold", "2", "--seed", "1"], "--init_from .* holds out other people"),
-        (["--k_fold", "2", "--split_heads"], "--init_from .* has another layout: use the same models"),
+        (
+            ["--k_fold", "2", "--split_heads"],
+            "--init_from .* has another layout: use the same models",
+        ),
         (
             ["--k_fold", "2", "--model", "test_resnet"],
             r"fold0/label/best.* does not fit: .*--model",
