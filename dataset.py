@@ -40,7 +40,7 @@ def find_images(data_dir, flag="--data_dir"):
     Returns (root, names): the images folder, and the sorted POSIX paths below it.
     flag: what named data_dir. UserError if there is none, or if a name is not UTF-8, as tables are.
     """
-    if Path(data_dir).is_file():
+    if Path(data_dir).is_file() and is_photo(Path(data_dir).name):
         root, names = Path(data_dir).parent, [Path(data_dir).name]
         return root, _utf8(root, names)
     home = _home(data_dir, "train.csv", flag)
@@ -48,7 +48,8 @@ def find_images(data_dir, flag="--data_dir"):
         table = read_train(home)
         return table.root, sorted(table.frame.image)
     root, names = _images_root(data_dir), []
-    if any(map(is_photo, os.listdir(data_dir))):  # noqa: PTH208
+    beside = (path.name for path in Path(data_dir).iterdir())
+    if not Path(data_dir, "info.csv").is_file() and any(map(is_photo, beside)):
         root = Path(data_dir)  # images/ below it are some of them
     for folder, subfolders, files in os.walk(root):
         subfolders[:] = [name for name in subfolders if not is_junk(name)]

@@ -258,7 +258,7 @@ def _problems_of_task(options):
     if options["compile"] == "graphs" and options["accumulate"] > 1:
         yield "--compile graphs forgets the gradients of a batch: leave --accumulate out"
     if options["scheduler"] == "step" and options["lr_decay_step"] >= options["epochs"]:
-        yield "--scheduler step: --lr_decay_step must be below --epochs, or it takes no step"
+        yield f"--scheduler step: give a --lr_decay_step below the {options['epochs']} epochs"
     if options["keep"] == "last" and options["early_stop"]:
         yield "--keep last chooses no epoch, --early_stop does: leave one out"
     for head, name in options["criterion"].items():

@@ -166,11 +166,11 @@ def _start(job):
     """
     options, old = options_of(job.method, job.model), _kept_options(job.folder)
     other = old not in (None, options)
-    lost = [name for name in job.known.keys() - job.paths.keys() if (job.root / name).exists()]
-    if other and job.how.overwrite and lost:
+    others = job.known.keys() - job.paths.keys() if other and job.how.overwrite else ()
+    if lost := [name for name in others if (job.root / name).exists()]:
         raise UserError(
             f"{job.folder}: --overwrite would remove mattes of {counted(len(lost), 'photo')} more, "
-            "since all were made otherwise; leave out --limit, or give another --matte_dir"
+            "since all were made otherwise; name all photos (no --limit) or another --matte_dir"
         )
     if other and not job.how.overwrite:
         differ = [key for key in options | old if options.get(key) != old.get(key)]

@@ -94,9 +94,11 @@ def find_model(name):
     """
     path = Path(name)
     if path.suffix == ".onnx":
-        path = path if path.is_file() else WEIGHTS / path.name
         if not path.is_file():
-            raise UserError(f"--rembg_model {name}: there is no such file, nor {path}")
+            path = WEIGHTS / path.name
+            if not path.is_file():
+                raise UserError(f"--rembg_model {name}: there is no such file, nor {path}")
+            say(f"--rembg_model {name} does not exist: {path} is used")
         name = path.stem
     else:
         path = WEIGHTS / f"{name}.onnx"

@@ -127,19 +127,19 @@ def locked(path, wait):
             yield True
 
 
-def cached(path, make):
+def cached(path, make, good=lambda note: True):
     """The note of the file `path` in a cache, the dict that make(temporary path) returns, which
-    writes the file where that is missing or damaged; other processes wait.
+    writes the file where that is missing or damaged, or not good(note); other processes wait.
 
     It is kept as .json with a CRC-32 of the file and of itself.
     """
     path = Path(path)
-    if (found := _intact(path)) is not None:
+    if (found := _intact(path)) is not None and good(found):
         return found
     with locked(path.with_suffix(".lock"), wait=True):
-        if (found := _intact(path)) is not None:  # another process has made it
+        if (found := _intact(path)) is not None and good(found):  # another process has made it
             return found
-        if path.exists():
+        if path.exists() and found is None:
             say(f"{path} is damaged, unfinished or of an older version: it is made again")
         for stale in path.parent.glob(f"{hidden(path).name}.*.tmp"):  # of one that was killed
             stale.unlink()
@@ -213,9 +213,9 @@ def read_rows(path, columns):
         raise UserError(f"{path} is not a readable csv ({error})") from None
     if not rows:
         raise UserError(f"{path} has no rows; its columns must be {', '.join(columns)}")
-    for name in {*columns} - {*reader.fieldnames}:
+    if lacking := [name for name in columns if name not in reader.fieldnames]:
         names = ", ".join(map(repr, reader.fieldnames))
-        raise UserError(f"{path} line 1: column {name} is missing; it has {names[:200]}")
+        raise UserError(f"{path} line 1: column {lacking[0]} is missing; it has {names[:200]}")
     for line, row in rows:
         for name in columns:
             row[name] = (row.get(name) or "").strip()

@@ -54,7 +54,7 @@ class Photos:
         key = (views, info.rembg_model)
         if key not in self.opened:
             matting = replace(self.matting, rembg_model=info.rembg_model)
-            networks = [network for opened, network in self.opened if matte_methods(opened)]
+            networks = [of for opened, of in self.opened if {*matte_methods(opened)} - {"grabcut"}]
             if networks and networks[0] != info.rembg_model:  # whose mattes are in the folder
                 folder = matting.matte_dir or default_matte_dir(self.source[0])
                 matting = replace(matting, matte_dir=Path(folder, Path(info.rembg_model).stem))
@@ -162,7 +162,8 @@ def predict_oof(args, known, runs, device):
         reader.check_table(table.frame, known[0])
     except UserError as error:  # of functions whose callers have another flag
         raise UserError(str(error).replace("--data_dir", "--train_dir")) from None
-    mattes = args.matte_dir or (None if args.train_dir else options.get("matte_dir"))
+    kept = options.get("matte_dir")
+    mattes = args.matte_dir or (kept if kept and Path(kept).is_dir() else None)
     names = list(table.frame.image)  # all of them, as in training, which has cached the pixels
     photos = Photos((table.root, names), matte.Matting(mattes, on_error="skip"), args, device)
     pairs = zip(known, runs, strict=True)

@@ -148,11 +148,10 @@ def _open(root, names, view, matte_dir, cache_dir, on_error):
             more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
             raise UserError(f"{broken[min(broken)]}{more}; {reading.SKIP}")
 
-    broken = cached(path, make)["broken"]
-    if any(reading.readable(paths[int(index)]) for index in broken):  # the disk was at fault
-        path.unlink()
-        broken = cached(path, make)["broken"]
-    broken = {int(index): message for index, message in broken.items()}
+    def good(note):  # a photo that can be read now was not at fault, but its disk
+        return not any(reading.readable(paths[int(index)]) for index in note["broken"])
+
+    broken = {int(index): message for index, message in cached(path, make, good)["broken"].items()}
     check(broken)
     return path, broken
 

@@ -119,13 +119,23 @@ def _open(evidence, chosen, views, cache, network=None):
     return open_pixels(source, views, matting, cache, torch.device("cpu"))[0]
 
 
-def _method(evidence, chosen):
-    """The best method that has the mattes of all these photos, the last; None if none has."""
-    images = evidence.rows.image[chosen]
+def _add_mattes(evidence, chosen, found, cache):
+    """Puts mattes, float32 (n, H, W) in 0..1, in place of the views of `found`, {run: look()}, and
+    returns their method, the best that has those of all photos: of a run's views they have just
+    been made. UserError if none has, or if one is not of its photo.
+    """
     for method in reversed(METHODS):
-        if all(matte_path(evidence.matte_dir, method, image).is_file() for image in images):
-            return method
-    return None
+        paths = (matte_path(evidence.matte_dir, method, i) for i in evidence.rows.image[chosen])
+        if all(path.is_file() for path in paths):
+            break
+    else:
+        raise UserError("it needs the mattes of these photos: run preprocess.py")
+    for looks in found.values():
+        for name, (pictures, cam, view) in looks.items():
+            alphas = _open(evidence, chosen, (replace(view, method=method, fill="matte"),), cache)
+            mattes = alphas.batch(torch.arange(len(chosen)), 0)[:, 0].numpy()
+            looks[name] = pictures, cam, mattes / np.float32(255)
+    return method
 
 
 def build(evidence, count):
@@ -139,15 +149,11 @@ def build(evidence, count):
             except UserError as error:
                 notes.append(f"{group.name} is left out: {str(error).partition('; ')[0]}")
                 say(f"note: Grad-CAM: {notes[-1]}")
-        method = _method(evidence, chosen)  # those of a run's views have just been made
-        for looks in found.values() if method else ():
-            for name, (pictures, cam, view) in looks.items():
-                alpha = replace(view, method=method, fill="matte")
-                alphas = _open(evidence, chosen, (alpha,), cache)
-                mattes = alphas.batch(torch.arange(len(chosen)), 0)[:, 0].numpy()
-                looks[name] = pictures, cam, mattes / np.float32(255)
-    if not method:
-        notes.append("The share on the person needs the mattes of these photos: run preprocess.py.")
+        try:
+            method = _add_mattes(evidence, chosen, found, cache)
+        except UserError as error:
+            method = None
+            notes.append(f"No share on the person is measured: {error}")
     blocks = [html.notes(notes)]
     if found and method:
         caption = (

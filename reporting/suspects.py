@@ -33,7 +33,9 @@ def rank(rows, probs, old_from=OLD_FROM):
     frames = [_disagreement(rows, name, [one[name] for one in every]) for name in ATTRIBUTES]
     found = pd.concat(frames).sort_values("confidence", ascending=False, kind="stable")
     ages = found.id.map(rows.drop_duplicates("person").set_index("person").age)
-    found = found[(found.field != "age") | ~ages.between(old_from, OLD_FROM, inclusive="left")]
+    moved = ages.between(*sorted((old_from, OLD_FROM)), inclusive="left")
+    moved &= (found.field == "age") & (found["from"] != "<30") & (found.to != "<30")
+    found = found[~moved]
     return found.reset_index(drop=True).round({"confidence": 3})
 
 
@@ -71,7 +73,8 @@ def build(evidence):
     every = [run.probs for group in evidence.groups for run in group.runs]
     configs = [run.config["options"] for group in evidence.groups for run in group.runs]
     taught = [str(options.get("old_from", OLD_FROM)).split(" | ") for options in configs]
-    old_from = min(int(age) for ages in taught for age in ages)  # several, of an average
+    every_age = [int(age) for ages in taught for age in ages]  # several, of an average
+    old_from = max(every_age, key=lambda age: abs(age - OLD_FROM))
     found, says = rank(evidence.rows, every, old_from), marginals(np.mean(every, 0))
     items = [_item(evidence, row, says) for row in found.head(REVIEWED).to_dict("records")]
     intro = (

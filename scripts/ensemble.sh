@@ -22,8 +22,8 @@ import json, pathlib, sys
 ranked, data = [], set()
 for folder in map(pathlib.Path, sys.argv[2:]):
     if all((folder / file).exists() for file in ("config.json", "metrics.json", "oof.csv")):
-        config = json.loads((folder / "config.json").read_text())
-        result = json.loads((folder / "metrics.json").read_text())
+        config = json.loads((folder / "config.json").read_bytes())
+        result = json.loads((folder / "metrics.json").read_bytes())
         k_fold = 0 if "oof_of" in config else config["options"]["k_fold"]
         if 0 < k_fold <= len(result.get("folds", ())):
             ranked.append((result["macro_f1"], str(folder)))

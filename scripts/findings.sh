@@ -38,7 +38,8 @@ averaged() {
     for seed in $SEEDS; do
         run=$RUNS/joint-none-s$seed mean=$RUNS/joint-none-averaged-s$seed
         [ -f "$mean/config.json" ] ||
-            $python inference.py --model_dir "$run" "$run-1" "$run-2" --oof "$mean"
+            $python inference.py --model_dir "$run" "$run-1" "$run-2" --train_dir "$DATA" \
+                --oof "$mean"
         folders+=${folders:+,}$mean
     done
     conditions+=("$folders")

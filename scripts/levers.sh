@@ -12,10 +12,12 @@ source "$(dirname "$0")/lib.sh"
 SEEDS=${SEEDS:-1} FOLDS=${FOLDS:-3} EPOCHS=${EPOCHS:-6} SIZE=${SIZE:-96 72}
 PROCESSES=${PROCESSES:-2} EXTRA="--crop center ${EXTRA:-}"
 batch
+known=""
 
 # lever NAME FLAGS...: one change, if LEVERS is empty or names it.
 lever() {
     local name=$1
+    known+=" $name "
     shift
     if [[ -z ${LEVERS:-} || " $LEVERS " == *" $name "* ]]; then
         condition "lever-$name" --shared_backbone "$@"
@@ -43,5 +45,7 @@ lever mixup --mixup 0.2
 lever drop --drop_rate 0.3
 lever slow --lr 3e-4
 
-[ ${#conditions[@]} -gt 1 ] || fail "LEVERS names no lever: $LEVERS"
+for name in ${LEVERS:-}; do
+    [[ $known == *" $name "* ]] || fail "LEVERS has $name; choose from$known"
+done
 report "${PAGE:-levers.html}"

@@ -4,7 +4,7 @@
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 system=${PYTHON:-python3}
-[ -n "${PYTHON:-}" ] || ! $python -V >/dev/null 2>&1 || system=$python
+[ -n "${PYTHON:-}" ] || ! $python -m pip -V >/dev/null 2>&1 || system=$python
 
 # The stamp tells which requirements and which Python .venv was made with.
 stamp=.venv/requirements.sha256

@@ -316,6 +316,8 @@ def test_other_photos_leave_the_submission_and_its_probabilities(runs, home, dra
     first = go("--data_dir", eval_dir, "--save_probs")
     later = go("--images", next((eval_dir / "images").iterdir()))
     assert later.keys() - first.keys() == {"predictions.csv"} and first.items() <= later.items()
+    with pytest.raises(UserError, match="--images and --data_dir both name the photos"):
+        go("--data_dir", eval_dir, "--images", eval_dir / "images")
     # Probabilities of other answers do not stay.
     assert go("--data_dir", eval_dir, "--tta", "flip").keys() == {"output.csv", "predictions.csv"}
 

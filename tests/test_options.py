@@ -269,7 +269,7 @@ def test_overrides_need_the_models_that_they_name():
         ("--split_heads --criterion age=f1 --class_weights", "--criterion f1 uses neither"),
         ("--val_ratio 0 --early_stop 2", "--early_stop goes by people held out"),
         ("--split_heads --val_ratio 0 --scheduler none age=plateau", "--scheduler plateau goes by"),
-        ("--scheduler step --epochs 20", "--lr_decay_step must be below --epochs"),
+        ("--scheduler step --epochs 20", "give a --lr_decay_step below the 20 epochs"),
         ("--compile graphs --accumulate 2", "--compile graphs .*: leave --accumulate out"),
         ("--split_heads --keep best age=last --early_stop", "--keep last .* --early_stop does"),
     ],

@@ -76,7 +76,7 @@ def test_wrong_use_ends_in_one_line(home):
         (["ensemble.sh"], {}, "no finished run"),
         (["ensemble.sh"], {"BEST": "all"}, "BEST is all"),
         (["backbones.sh"], {"PROCESSES": "auto"}, "PROCESSES is auto"),
-        (["levers.sh"], {"LEVERS": "mixpu"}, "LEVERS names no lever: mixpu"),
+        (["levers.sh"], {"LEVERS": "mixpu"}, "LEVERS has mixpu; choose from"),
     ]:
         done = run("bash", f"scripts/{words[0]}", *words[1:], home=home, **variables)
         assert done.returncode == 2 and expected in done.stderr, words

@@ -61,8 +61,8 @@ def load_state(task):
         raise
     except Exception as error:  # what torch says of a file that is none of ours leads astray
         raise UserError(
-            f"{path} is damaged or of another model or other photos ({type(error).__name__}): "
-            f"remove the folder {path.parent} to train it again"
+            f"{path} is damaged or of another model, other photos or an older version "
+            f"({type(error).__name__}): remove the folder {path.parent} to train it again"
         ) from None
 
 

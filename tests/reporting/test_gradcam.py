@@ -128,3 +128,7 @@ def test_page_shows_where_runs_look(small, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "b is left out" in printed and "does not exist" in page
     assert "c is left out" in printed and "was saved as fold1/label" in page
+    for path in (data / "mattes/rembg").rglob("*.png"):
+        path.write_bytes(b"damaged")
+    report.main([*words, "--cam_images", "1"])
+    assert "No share on the person is measured" in out.read_text()

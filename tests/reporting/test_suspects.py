@@ -49,8 +49,10 @@ def test_suspects_on_many_people():
     assert first["from"] == values[given[first.field][k]]
     assert first.to == values[true[first.field][k]] and 0.5 < first.confidence <= 1
     assert marginals(joint(probs))["gender"] == pytest.approx(probs["gender"])
-    taught = suspects.rank(rows.assign(age=58), [joint(probs)], old_from=58)
-    assert taught.field.tolist() == found.field[found.field != "age"].tolist() != []
+    for age, old_from in ((58, 58), (64, 65)):
+        taught = suspects.rank(rows.assign(age=age), [joint(probs)], old_from=old_from)
+        by_boundary = (found.field == "age") & (found["from"] != "<30") & (found.to != "<30")
+        assert by_boundary.any() and taught.equals(found[~by_boundary].reset_index(drop=True))
 
 
 def test_the_word_of_a_model_that_errs_counts_less():

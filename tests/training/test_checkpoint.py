@@ -77,7 +77,7 @@ def test_the_state_of_another_fold_is_refused(task, monkeypatch):
     with pytest.raises(UserError, match=r"fold1/label/last\.pt is damaged or of another model"):
         task(fold=1)
     one.data.train = one.data.train[1:]  # one photo more could be read then
-    with pytest.raises(UserError, match=r"last\.pt is damaged or of another model or other photos"):
+    with pytest.raises(UserError, match=r"last\.pt is damaged or of another model, other photos"):
         task()
 
 
