@@ -103,11 +103,8 @@ def transform(function, **chances):
 
 
 def apply(images, draws, mean, std, strength="light"):
-    """Augments and normalises a batch.
-
-    images: (n, 3, H, W) uint8; draws: rows of draw() of the same strength, on the same device;
-    mean, std: (3,) in 0..1, best as tensors on the device (a sequence is copied there each call).
-    Returns (n, 3, H, W) float32.
+    """Augments and normalises (n, 3, H, W) uint8 to float32. draws: rows of draw() of the same
+    strength, on the same device; mean, std: (3,) in 0..1, best as tensors there.
     """
     if strength == "none":
         return normalize(images, mean, std)
@@ -236,11 +233,8 @@ def draw_mix(n, kind, alpha, size, generator):
 
 
 def mix(images, partners, draws, kind):
-    """Mixes each image with its partner.
-
-    images, partners: (n, 3, H, W) float, normalised; draws: (n, 5) rows of draw_mix() on the
-    same device. Returns (n, 3, H, W) and (n,) the weight of the own label, 1 - that of the
-    partner's.
+    """(images mixed with their partners, (n,) weight of the own label); both are (n, 3, H, W)
+    float, normalised; draws: (n, 5) rows of draw_mix() on the same device.
     """
     *box, share = draws.unbind(1)
     if kind == "mixup":

@@ -214,12 +214,6 @@ def split_people(frame, seed, k_fold=0, val_ratio=0.2):
     return pd.DataFrame({"person": people.person, "fold": pd.Series(fold, dealt)})
 
 
-def sampling_weights(codes, head, power):
-    """float64 (N,) weights (class frequency)^-power for classes `codes` (N,) of a head."""
-    counts = np.bincount(codes, minlength=HEADS[head])
-    return np.maximum(counts, 1)[codes] ** -float(power)
-
-
 @dataclass
 class Data:
     """What one task trains on in one fold."""
@@ -252,7 +246,7 @@ class Epoch:
         if options["weighted_sampler"]:
             head = heads[0] if len(heads) == 1 else "label"
             codes = data.targets[head][data.train]
-            weights = sampling_weights(codes, head, options["weighted_sampler"])
+            weights = np.bincount(codes)[codes] ** -float(options["weighted_sampler"])
             weights = torch.from_numpy(weights).repeat(views)
             pick = torch.multinomial(weights, n, replacement=True, generator=generator)
         else:
@@ -275,31 +269,25 @@ class Epoch:
         predicts them, float32 "years" (n,).
         """
         photos, images = self.photos[rows], self._images(rows)
-        own = {head: self._target(head, photos) for head in self.options["heads"]}
         targets = self._targets(photos)
+        own = {head: targets[head] for head in self.options["heads"]}
         if self.mixing:
             partners = self.partners[rows]
             images, share = augment.mix(images, self._images(partners), self.mix[rows], self.mixing)
             for name, other in self._targets(self.photos[partners]).items():
-                weight = share[:, None] if other.dim() == 2 else share
-                targets[name] = torch.lerp(other, targets[name], weight)
+                pair, weight = (other, targets[name]), share
+                if name in HEADS:
+                    pair = (F.one_hot(codes, HEADS[name]).float() for codes in pair)
+                    weight = share[:, None]
+                targets[name] = torch.lerp(*pair, weight)
         if self.options.get("channels_last"):
             images = images.contiguous(memory_format=torch.channels_last)
         return images, own, targets
 
     def _targets(self, photos):
-        of_head = self._one_hot if self.mixing else self._target
-        result = {head: of_head(head, photos) for head in self.options["heads"]}
-        if self.options["years"]:
-            result["years"] = self._target("years", photos)
-        return result
-
-    def _one_hot(self, head, photos):
-        return F.one_hot(self._target(head, photos), HEADS[head]).float()
-
-    def _target(self, name, photos):
-        values = torch.from_numpy(self.data.targets[name])[photos]
-        return send(values, self.data.pixels.device)
+        names = [*self.options["heads"], *["years"] * self.options["years"]]
+        of = {name: torch.from_numpy(self.data.targets[name])[photos] for name in names}
+        return {name: send(values, self.data.pixels.device) for name, values in of.items()}
 
     def _images(self, rows):
         start = time.perf_counter()

@@ -20,7 +20,7 @@ from torch import nn
 from common.errors import UserError
 from common.files import WEIGHTS, atomic, write_json
 from common.schema import SHARE, Number, check
-from labels import HEADS, LAYOUTS
+from labels import HEADS
 
 AMPS = {"auto", "off", "bf16", "fp16"}
 
@@ -28,10 +28,8 @@ AMPS = {"auto", "off", "bf16", "fp16"}
 class Classifier(nn.Module):
     """A backbone and one linear layer whose outputs are divided among the heads.
 
-    years: whether there is an output of the age, standardised, too.
-
-    forward(images): images are float (n, 3, H, W), normalised.
-    Returns {head: (n, classes of the head) logits} and perhaps "years": (n,).
+    Of images, float (n, 3, H, W), normalised, it gives {head: (n, classes of the head) logits} and
+    with `years` the age, standardised, as "years": (n,).
     """
 
     def __init__(self, backbone, heads, features, years=False):
@@ -245,13 +243,9 @@ class ModelInfo:
         try:
             values = check(json.loads(metadata["info"]), cls.__annotations__, path)
             values |= {k: tuple(values[k]) for k in ("heads", "size", "mean", "std")}
-            info = cls(**values)
+            return cls(**values)
         except (KeyError, ValueError, TypeError, RecursionError) as error:
             raise UserError(f"{path} does not describe a model of this project ({error})") from None
-        known = [heads for tasks in LAYOUTS.values() for heads in tasks.values()]
-        if info.heads not in known:
-            raise UserError(f"{path}: no model has the heads {info.heads}")
-        return info
 
 
 def save_model(model, path, info):

@@ -10,16 +10,16 @@ the search, also after a kill; started twice at the same time, it is two workers
 
 import shlex
 import sys
-from pathlib import Path
 
 from common.errors import UserError, run_command
-from common.flags import Option, make_parser, number, one_of
+from common.flags import Option, folder_name, make_parser, number, one_of
 from common.processes import world_size
 
 FLAGS = {"search": (
     Option("trials", 30, number(int, 1), "trials in all, with those of earlier calls"),
     Option("storage", "sqlite:///tune.db", str, "database, as a URL of SQLAlchemy"),
-    Option("study", "tune", str, "name of the study, and of its folder in --model_dir of train.py"),
+    Option("study", "tune", folder_name,
+           "name of the study, and of its folder in --model_dir of train.py"),
     Option("space", "search_space.json", str, "file of the flags to search and their values"),
     Option("pruner", "median", one_of("median", "none"), "median|none: median stops a trial "
            "whose best score is below the median of the others after the same share of epochs"),
@@ -29,12 +29,8 @@ FLAGS = {"search": (
 
 def parse_args(argv):
     """(the flags of tune.py, the flags of train.py after --)."""
-    parser = make_parser(FLAGS, __doc__)
     end = argv.index("--") if "--" in argv else len(argv)
-    args = parser.parse_args(argv[:end])
-    if Path(args.study).name != args.study or args.study.startswith("."):
-        raise UserError(f"--study {args.study}: choose a name that can be a folder's name")
-    return args, argv[end + 1 :]
+    return make_parser(FLAGS, __doc__).parse_args(argv[:end]), argv[end + 1 :]
 
 
 def main(argv=None):

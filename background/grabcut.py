@@ -73,10 +73,7 @@ def cut(small, chance):
 
 
 def person_probability(tiny, hint=None):
-    """Where the person is: float32 probabilities (H, W) of a small RGB photo (H, W, 3).
-
-    hint: float32 (H, W) in 0..1, a matte to weigh in.
-    """
+    """float32 (H, W) chance of the person in a small RGB photo; hint: float32 (H, W), a matte."""
     shape = tiny.shape[:2]
     bank, weight, odds, floor, faces = silhouettes(*shape)
     weight = weight + FACE * (faces @ standardised(skin(tiny)))

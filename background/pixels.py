@@ -9,10 +9,8 @@ from photos.views import matte_methods
 
 
 def open_pixels(source, views, matting, cache_dir, device):
-    """(store.Pixels, {method: what its mattes were made with}).
-
-    source: (images folder, names below it); views: of build_views(); matting: a
-    background.matte.Matting, whose device follows `device`.
+    """(store.Pixels, {method: what its mattes were made with}) of (images folder, names below it);
+    views: of build_views(); matting: a matte.Matting, whose device follows `device`.
     """
     where = f"auto:{device.index}" if device.type == "cuda" else "cpu"
     matting = replace(matting, device=where)

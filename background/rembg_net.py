@@ -127,9 +127,7 @@ def _from_rembg(name):
 
 
 def _classes():
-    """The session classes of rembg that find people, by name. Imported late: rembg's first import
-    takes half a minute.
-    """
+    """rembg's sessions that find people, by name. Imported late: that may take half a minute."""
     threads = torch.get_num_threads()
     from rembg.sessions import sessions
 

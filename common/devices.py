@@ -14,8 +14,6 @@ from torch import distributed as dist
 from common.errors import UserError
 from common.processes import counted, world_size
 
-CPU_BATCH = 32  # photos; 256 at once took 1.5 GB more, and were not faster
-
 
 def pick_device(name, deterministic=False):
     """torch.device of --device, made ready: auto takes this process's GPU if there is one;
@@ -60,11 +58,6 @@ def send(tensor, device):
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
-
-
-def at_once(batch_size, device):
-    """How many inputs a model that does not learn is shown at once."""
-    return min(batch_size, CPU_BATCH) if device.type == "cpu" else batch_size
 
 
 def keep_memory():

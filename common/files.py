@@ -79,15 +79,13 @@ def hidden(path):
 
 
 def _sync(path):
-    try:
+    # Not all network disks can sync a folder.
+    with contextlib.suppress(OSError) if path.is_dir() else contextlib.nullcontext():
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-    except OSError:
-        if not path.is_dir():  # not all network disks can sync a folder
-            raise
 
 
 def check_writable(flag, path, kind="folder"):

@@ -106,9 +106,7 @@ def side_by_side(work, given, answer, heard):
 
 
 def _worker(name, place, *given):
-    """The main function of a process of side_by_side(); name: module and name of the work, and
-    whether it compiles.
-    """
+    """A process of side_by_side(). name: module and name of the work, and whether it compiles."""
 
     def end_with_parent():
         multiprocessing.parent_process().join()

@@ -32,10 +32,7 @@ def smooth(points):
 
 
 class Sketch:
-    """Paints on pixels, (H, W, 4) uint8 RGBA premultiplied by alpha.
-
-    frame: (2, 3), from face units to pixels.
-    """
+    """Paints on pixels, (H, W, 4) uint8 RGBA premultiplied. frame: (2, 3), face units to pixels."""
 
     def __init__(self, size, frame):
         self.pixels, self.frame = np.zeros((*size, 4), np.uint8), frame
@@ -46,9 +43,7 @@ class Sketch:
         return np.rint(points * 16).astype(np.int32)
 
     def fill(self, shape, colour, at=(0, 0), stretch=(1, 1)):
-        """A smooth shape (n, 2), stretched and put at a place; right of the middle, a pair of
-        them.
-        """
+        """A smooth shape (n, 2), stretched and put at a place; right of the middle, two of them."""
         right = smooth(np.multiply(shape, stretch) + at)
         shapes = self.fixed([right, right * (-1, 1)][: 1 + (at[0] > 0)])
         cv2.fillPoly(self.pixels, shapes, np.append(colour, 255.0), cv2.LINE_AA, 4)

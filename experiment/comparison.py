@@ -74,9 +74,7 @@ def influence_of(counts):
 
 
 def bootstrap(labels, persons, groups, draws, seed):
-    """[Bootstrap] of groups of runs, lists of (N,) predictions. Every run sees the same draws of
-    persons.
-    """
+    """[Bootstrap] of groups of runs, lists of (N,) predictions; all see the same persons drawn."""
     labels = np.asarray(labels)
     names, person = np.unique(np.asarray(persons), return_inverse=True)
     people, runs = len(names), [run for group in groups for run in group]

@@ -119,7 +119,9 @@ def write_submission(path, args, runs, source, device):
     beside.unlink(missing_ok=True)  # those of other answers
     table = pd.DataFrame({"ImageID": names, "ans": answers})
     if args.images:
-        table = in_words(table, probs)
+        for name, codes in decode(answers).items():
+            table[name] = [IN_WORDS[name][code] for code in codes]
+            table[f"p_{name}"] = marginals(probs)[name][np.arange(len(codes)), codes].round(4)
         if len(names) == 1:
             words = ", ".join(table[name][0] for name in ATTRIBUTES)
             say(f"{words} ({probs[0, answers[0]]:.2f})")
@@ -129,14 +131,6 @@ def write_submission(path, args, runs, source, device):
         table.insert(0, "ImageID", names)
         write_csv(beside, table)
     say(f"{path}: {counted(len(names), 'photo')}")
-
-
-def in_words(table, probs):
-    """A frame (ImageID, ans) and of each attribute its value in words and its probability."""
-    for name, codes in decode(table.ans.to_numpy()).items():
-        table[name] = [IN_WORDS[name][code] for code in codes]
-        table[f"p_{name}"] = marginals(probs)[name][np.arange(len(codes)), codes].round(4)
-    return table
 
 
 def write_oof(args, runs, device):

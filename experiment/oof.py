@@ -22,9 +22,7 @@ FILES = ("config.json", "folds.csv", "oof.csv", "metrics.json")
 
 
 def read_runs(folders):
-    """[FinishedRun] whose out-of-fold predictions can be averaged, all in one order of images;
-    UserError if they cannot.
-    """
+    """[FinishedRun] that can be averaged, all in one order of images; UserError if they cannot."""
     known = []
     for folder in map(Path, folders):
         known.append(reader.read_run(folder))
@@ -53,9 +51,7 @@ def prior_weights(labels):
 
 
 def by_prior(probs, oof):
-    """(N, 18) probabilities weighed by the prior, those of a fold by that of the other folds; says
-    what it gains.
-    """
+    """(N, 18) probabilities, in a fold weighed by the prior of the others; says what it gains."""
     labels, folds, weighted = oof.label.to_numpy(), oof.fold.to_numpy(), probs.copy()
     for fold in np.unique(folds):
         weighted[folds == fold] *= prior_weights(labels[folds != fold])
@@ -97,9 +93,7 @@ def write(folder, known, probs, args, seconds):
 
 
 def describe(known, args):
-    """The config.json of a folder of --oof: options of training, where the runs differ all values,
-    and of inference.
-    """
+    """The config.json of --oof: options of training, all where runs differ, and of inference."""
     first, every = known[0].config, [run.config["options"] for run in known]
     options, names = dict(every[0]), [str(run.folder) for run in known]
     for name in sorted(set().union(*every) - RUNTIME_FLAGS - {"seed", *LAYOUT_FLAGS}):

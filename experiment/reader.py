@@ -45,9 +45,7 @@ OOF |= dict.fromkeys(PROBS, SHARE)
 
 
 def read_table(path, columns):
-    """The frame of a csv with these columns, {name: str or a Number}, and perhaps others; UserError
-    that names the line of what is wrong.
-    """
+    """A csv as a frame with columns {name: str or a Number}; UserError that names a wrong line."""
     texts = {name: str for name, kind in columns.items() if kind is str}
     how = {"dtype": texts, "keep_default_na": False, "float_precision": "round_trip"}
     try:

@@ -151,9 +151,7 @@ class Logger:
 
 
 def finish_fold(place, fold, rows, tasks, logger):
-    """Writes oof.csv and, last, metrics.json of a fold, from the best epoch of each task; rows: the
-    table of its validation photos.
-    """
+    """Writes oof.csv and, last, metrics.json of a fold; rows: its validation photos, a table."""
     result = {
         "fold": fold,
         "seconds": sum(row["seconds"] for task in tasks for row in task.history),

@@ -48,10 +48,7 @@ def file_hashes(args):
 
 
 def describe(args, tasks, table):
-    """The config.json of a run: its options, resolved, its data, and the moment.
-
-    tasks: of options.tasks_of(); table: the dataset.Table.
-    """
+    """The config.json of a run; tasks: of options.tasks_of(); table: the dataset.Table."""
     return stamp(args.device) | {
         "layout": options.layout_of(args),
         "seed": args.seed,
@@ -152,10 +149,7 @@ def _check_same(folder, config, folds):
 
 
 def stamp(device):
-    """What config.json says of the moment: command, time, commit, versions, hardware.
-
-    device: the value of --device.
-    """
+    """What config.json says of the moment; device: the value of --device."""
     return {
         "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),

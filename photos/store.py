@@ -40,9 +40,6 @@ class Rows:
         self.row = math.prod(shape[1:])
         self.file, self.header = path.open("rb", buffering=0), path.stat().st_size - self.nbytes
 
-    def __len__(self):
-        return self.shape[0]
-
     def __getitem__(self, index):
         """uint8 (n, C, H, W) of an int64 (n,) tensor of rows."""
         found = torch.empty((len(index), *self.shape[1:]), dtype=torch.uint8)
@@ -59,7 +56,7 @@ class Rows:
     def to(self, device):
         """All of it on a device, a part at a time."""
         whole = torch.empty(self.shape, dtype=torch.uint8, device=device)
-        for part in torch.arange(len(self)).split(1024):
+        for part in torch.arange(self.shape[0]).split(1024):
             whole[part[0] : part[-1] + 1] = self[part]
         return whole
 

@@ -146,9 +146,7 @@ def build_each(evidence):
 
 
 def _per_class(evidence):
-    """The table of F1, mean over the seeds, of the 18 classes (kind "label") and of the values of
-    each attribute.
-    """
+    """The table of F1, mean over the seeds, of the 18 classes ("label") and of each attribute."""
     frames = []
     for group in evidence.groups:
         results = [{"label": result} | result["attributes"] for result in group.results]

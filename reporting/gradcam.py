@@ -94,12 +94,15 @@ def look(evidence, run, chosen, cache):
     if "oof_of" in run.config:
         raise UserError("it is a score of other runs and has no models of its own")
     result, folds, every = {}, run.oof.fold.to_numpy()[chosen], torch.arange(len(chosen))
+    source = evidence.data.root, evidence.rows.image[chosen].tolist()
     for task, heads in LAYOUTS[run.config["layout"]].items():
         for fold in np.unique(folds):
             path = fold_folder(run.folder, fold) / task / "best.safetensors"
             model, info = predictions.load(path, heads)
             view = build_views(*info.view)[0]
-            pictures = _open(evidence, chosen, (view,), cache, info.rembg_model).batch(every, 0)
+            matting = Matting(evidence.matte_dir, info.rembg_model)
+            pixels, _ = open_pixels(source, (view,), matting, cache, torch.device("cpu"))
+            pictures = pixels.batch(every, 0)
             at = np.flatnonzero(folds == fold)
             for name in ATTRIBUTES if "label" in heads else heads:
                 empty = np.zeros(pictures[:, 0].shape, np.float32)
@@ -108,31 +111,22 @@ def look(evidence, run, chosen, cache):
     return result
 
 
-def _open(evidence, chosen, views, cache, network=None):
-    """The store.Pixels of the photos in the rows `chosen`; with a matting network, missing mattes
-    are made.
-    """
-    source = evidence.data.root, evidence.rows.image[chosen].tolist()
-    if network is None:
-        return store.load(*source, views, cache, matte_dir=evidence.matte_dir)
-    matting = Matting(evidence.matte_dir, network)
-    return open_pixels(source, views, matting, cache, torch.device("cpu"))[0]
-
-
 def _add_mattes(evidence, chosen, found, cache):
     """Puts mattes, float32 (n, H, W) in 0..1, in place of the views of `found`, {run: look()}, and
     returns their method, the best that has those of all photos: of a run's views they have just
     been made. UserError if none has, or if one is not of its photo.
     """
+    root, names = evidence.data.root, evidence.rows.image[chosen].tolist()
     for method in reversed(METHODS):
-        paths = (matte_path(evidence.matte_dir, method, i) for i in evidence.rows.image[chosen])
+        paths = (matte_path(evidence.matte_dir, method, name) for name in names)
         if all(path.is_file() for path in paths):
             break
     else:
         raise UserError("it needs the mattes of these photos: run preprocess.py")
     for looks in found.values():
         for name, (pictures, cam, view) in looks.items():
-            alphas = _open(evidence, chosen, (replace(view, method=method, fill="matte"),), cache)
+            views = (replace(view, method=method, fill="matte"),)
+            alphas = store.load(root, names, views, cache, matte_dir=evidence.matte_dir)
             mattes = alphas.batch(torch.arange(len(chosen)), 0)[:, 0].numpy()
             looks[name] = pictures, cam, mattes / np.float32(255)
     return method

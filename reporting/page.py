@@ -54,9 +54,7 @@ def data_uri(image):
 
 
 def photo(data, image):
-    """(data URI, alternative text) of a photo of a dataset.Table, as `card` takes it; a grey card
-    if the photo cannot be read.
-    """
+    """(data URI, alternative text) of a photo of a dataset.Table; grey if it cannot be read."""
     try:
         small = cv2.resize(read_photo(data.root / image), SMALL, interpolation=cv2.INTER_AREA)
     except UserError:

@@ -95,9 +95,7 @@ def read_groups(arguments):
 
 
 def _check_seeds(words, runs):
-    """UserError unless runs are of one configuration and differ in the seed, which the names of
-    the runs of an ensemble may say.
-    """
+    """UserError unless runs differ in the seed alone, which the names in an ensemble may say."""
     alone = [Group("", [run]) for run in runs]
     for name in differing(alone):
         values = dict.fromkeys(f"{group.options.get(name)}" for group in alone)

@@ -84,19 +84,14 @@ def build(evidence):
         "project, add the rows of label_fixes.csv if you used it, and train on it: python train.py "
         "--label_fixes reviewed_fixes.csv. This browser remembers what you chose."
     )
-    blocks = [
-        html.review(fingerprint(evidence.data.frame), items) if items else "",
-        page.keep(
-            evidence, "suspects", found, "Labels for which another value is likelier.", limit=10
-        ),
-    ]
-    return {"title": "Label review", "intro": intro, "blocks": blocks}
+    caption = "Labels for which another value is likelier."
+    review = html.review(fingerprint(evidence.data.frame), items) if items else ""
+    table = page.keep(evidence, "suspects", found, caption, limit=10)
+    return {"title": "Label review", "intro": intro, "blocks": [review, table]}
 
 
 def _item(evidence, row, says):
-    """A label to review, as the page takes it. row: of COLUMNS; says: {name: (N, K)}, the mean of
-    the runs.
-    """
+    """A label to review, for the page. row: of COLUMNS; says: {name: (N, K)}, a mean of runs."""
     rows, photos = evidence.rows[evidence.rows.person == row["id"]], []
     name, _, of_photo = row["field"].partition(":")
     for at, image in rows.sort_values("mask", ascending=False, kind="stable").image.items():

@@ -335,16 +335,3 @@ def test_another_seed_gives_other_folds_and_wrong_numbers_are_refused(drawn):
         with pytest.raises(UserError, match=f"--k_fold {k_fold}: give 2 to 24"):
             dataset.split_people(frame, 0, k_fold=k_fold)
     assert set(dataset.split_people(frame, 0, val_ratio=0).fold) == {-1}
-
-
-@pytest.mark.parametrize("power", [0.0, 0.5, 1.0, 2.0])
-def test_sampling_weights_are_frequencies_to_a_power(power):
-    codes = np.random.default_rng(0).choice(3, 200, p=(0.7, 0.25, 0.05))
-    weights = dataset.sampling_weights(codes, "age", power)
-    frequency = Counter(codes.tolist())
-    np.testing.assert_allclose(weights, [frequency[code] ** -power for code in codes.tolist()])
-    mass = [weights[codes == code].sum() for code in range(3)]
-    if power == 1:
-        np.testing.assert_allclose(mass, mass[0])
-    only = np.zeros(5, np.int64)  # classes that nobody has do no harm
-    assert (dataset.sampling_weights(only, "label", 1.0) == 0.2).all()

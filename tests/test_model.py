@@ -285,7 +285,7 @@ def test_a_damaged_file_is_named(tmp_path):
         model.load_model(tmp_path / "nowhere.safetensors")
     made = model.create("test_resnet", INFO.heads, INFO.size)
     model.save_model(made, path, replace(INFO, heads=("mask", "age")))
-    with pytest.raises(UserError, match=r"best\.safetensors: no model has the heads"):
+    with pytest.raises(UserError, match=r"best\.safetensors does not fit"):
         model.load_model(path)
     del made.head.bias
     model.save_model(made, path, INFO)

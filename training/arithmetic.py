@@ -33,10 +33,7 @@ def usual(of, device):
 
 
 def choose(tasks, device, cache_dir, data):
-    """The tasks of options.tasks_of() with the fastest in place of auto; says what was tried.
-
-    data: {task: dataset.Data} of a fold.
-    """
+    """The tasks with the fastest in place of auto; says what was tried. data: {task: Data}."""
     chosen = {}
     for task, of in tasks.items():
         photos = len(data[task].train) * data[task].pixels.views

@@ -27,9 +27,7 @@ def _of(task):
 
 
 def save_state(task):
-    """Writes log.csv, then last.pt, all that resuming needs: a process that is killed in between
-    trains the epoch again and writes both.
-    """
+    """Writes log.csv, then last.pt; a process killed in between trains the epoch again."""
     if task.history:
         write_csv(task.folder / "log.csv", pd.DataFrame(task.history))
     state = {key: part.state_dict() for key, part in _parts(task).items()}

@@ -51,7 +51,8 @@ class Pace:
         if not self.seconds:
             return ""
         usual = statistics.mean(self.seconds.values())
-        left = [*((task.name, task.epochs_left) for task in self.tasks), *self.later]
+        going = [task for task in self.tasks if not task.finished]
+        left = [(task.name, task.options["epochs"] - task.epoch) for task in going] + self.later
         total = sum(epochs * self.seconds.get(name, usual) for name, epochs in left)
         return duration(max(total - since, 0))
 

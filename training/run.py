@@ -120,9 +120,7 @@ def _check_source(args, folds, chosen):
 
 
 def check_models(args, tasks, fold):
-    """The tasks whose models normalize over a batch; UserError if one cannot be built in a fold, or
-    optimized, as asked.
-    """
+    """Tasks whose models normalize over a batch; UserError if one cannot be built or optimized."""
     normalizing, known = [], {}
     for task, chosen in tasks.items():
         names = ("model", "resize", "weights", "optimizer", "drop_path")
@@ -241,10 +239,7 @@ def _train_side_by_side(run, jobs, on_epoch):
 
 
 def _work(place, args, threads, first):
-    """Trains what comes from `place` in a process of _train_side_by_side().
-
-    first: whether this process says for all of them what the run is.
-    """
+    """Trains, in a process of its own, what comes from `place`; first: it says what the run is."""
     torch.set_num_threads(threads)
     with redirect_stdout(io.StringIO()):  # all this has been said
         run = open_run(args, devices.pick_device(args.device, args.deterministic))

@@ -178,9 +178,10 @@ class Task:
         row["seconds"] = time.perf_counter() - start
         self.history.append(row)
         self.epoch += 1
-        if self.best["epoch"] == self.epoch:
-            self._keep()
         if rank() == 0:
+            if self.best["epoch"] == self.epoch:
+                info = replace(self.info, epoch=self.epoch, score=self.best["score"])
+                models.save_model(self.kept, self.folder / "best.safetensors", info)
             checkpoint.save_state(self)
         self.run.pace.time(self, row["seconds"])
 
@@ -190,23 +191,12 @@ class Task:
         return self.ema.module if self.ema else self.model
 
     @property
-    def epochs_left(self):
-        return 0 if self.finished else self.options["epochs"] - self.epoch
-
-    @property
     def finished(self):
         best, patience = self.best["epoch"] if self.best else self.epoch, self.options["early_stop"]
         return self.epoch >= self.options["epochs"] or 0 < patience <= self.epoch - best
 
-    def _keep(self):
-        info = replace(self.info, epoch=self.best["epoch"], score=self.best["score"])
-        if rank() == 0:
-            models.save_model(self.kept, self.folder / "best.safetensors", info)
-
     def _evaluate(self):
-        """Scores the validation photos, if there are any; notes whether this epoch is the one to
-        keep so far. Returns its part of the log's row.
-        """
+        """Scores the validation photos, notes the epoch to keep; its part of the log's row."""
         if not len(self.data.valid):
             if not all(value.isfinite().all() for value in self.kept.state_dict().values()):
                 raise Diverged(self.title(), "a weight is not finite")
@@ -227,9 +217,7 @@ class Task:
         }
 
     def _predict(self):
-        """(probabilities as tensors, macro F1 of the task) of the validation photos; of several
-        heads that of the 18 classes.
-        """
+        """(probabilities as tensors, macro F1), of several heads that of the 18 classes."""
         data, size = self.data, self.run.options.valid_batch_size
         try:
             probs = predict(self.kept.eval(), data.pixels, data.valid, self.info, size)

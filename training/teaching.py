@@ -12,6 +12,7 @@ import numpy as np
 from common.errors import UserError
 from common.files import read_rows
 from common.processes import counted, say
+from common.schema import SHARE
 from dataset import MASK_OF_PHOTO, target
 from labels import ATTRIBUTES, CLASS_NAMES, HEADS, OLD_FROM, age_group, encode
 
@@ -54,10 +55,8 @@ class Labels:
 
 
 def read(args, table, folds):
-    """The Labels of a run of these flags on a dataset.Table. Says what they change.
-
-    folds: frame (person, fold) of all people. UserError for a file that is wrong, naming its line,
-    and if --drop_ages leaves nobody.
+    """The Labels of a run of these flags on a dataset.Table; says what they change. folds: frame
+    (person, fold). UserError for a wrong file, naming its line, or if --drop_ages leaves nobody.
     """
     frame = table.frame
     codes = {name: target(frame, name) for name in ATTRIBUTES}
@@ -135,7 +134,11 @@ def read_fixes(path):
         new = _value(row["to"], field, f"{where}: to", (DROP,))
         if old == new:
             raise UserError(f"{where}: from and to are both {row['from']}")
-        sure = _sure(row["confidence"], where)
+        word = row["confidence"]
+        try:
+            sure = SHARE({"sure": 1, "some": 0}.get(word, word)) >= SURE
+        except UserError as error:
+            raise UserError(f"{where}: confidence {error}, nor sure or some") from None
         fixes.append(Fix(line, row["id"], field, photo, old, new, sure))
     return fixes
 
@@ -151,16 +154,6 @@ def _value(word, field, where, besides=()):
     years = ", or a number of years" if field == "age" else ""
     allowed = ", ".join((*ATTRIBUTES[field], *besides))
     raise UserError(f"{where} is {word!r}, none of {allowed}{years}")
-
-
-def _sure(word, where):
-    try:
-        value = float({"sure": 1, "some": 0}.get(word, word))
-    except ValueError:
-        value = -1
-    if not 0 <= value <= 1:
-        raise UserError(f"{where}: confidence is {word!r}, not sure, some or a number 0 to 1")
-    return value >= SURE
 
 
 def _acting(args, frame):
@@ -197,10 +190,7 @@ def _acting(args, frame):
 
 
 def _who_trains(args, people, dropped, folds):
-    """How many fixed photos train in this run, as a phrase.
-
-    people: their persons; dropped: bool, those that a fix leaves out; folds: as of read().
-    """
+    """How many fixed photos of `people` train, in words; dropped: bool, those a fix leaves out."""
     own = people.map(folds.set_index("person").fold).to_numpy()
     held = np.all([own == fold for fold in args.fold or range(args.k_fold or 1)], axis=0)
     line = f"{(~held & ~dropped).sum()} of {counted(len(own), 'photo')} train"

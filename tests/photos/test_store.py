@@ -173,7 +173,7 @@ def test_a_store_that_is_truncated_while_in_use_is_an_error(made):
 def test_a_store_is_copied_whole_to_a_device(made):
     root, *_ = made
     rows = load(root, PHOTO).layers[0]["pixels"]
-    assert len(rows) == 5 and rows.nbytes == 5 * 3 * 32 * 24
+    assert rows.shape == (5, 3, 32, 24) and rows.nbytes == 5 * 3 * 32 * 24
     assert (rows.to("cpu").numpy() == pixels(root, PHOTO)).all()
 
 

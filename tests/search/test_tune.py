@@ -60,7 +60,7 @@ def test_ctrl_c_stops_and_says_how_to_go_on(play, capsys, in_training, request):
         ((), ["--device", "abacus"], "--device abacus"),
         (("--storage", "mysqlite:x"), [], "--storage mysqlite:x"),
         (("--storage", "sqlite:////nowhere/tune.db"), [], "--storage sqlite:////nowhere"),
-        (("--study", "../x"), [], "--study ../x"),
+        (("--study", "../x"), [], "--study: '../x' is not the name of a folder"),
         (("--space", "nowhere.json"), [], r"nowhere.json does not exist"),
     ],
 )
