@@ -89,7 +89,7 @@ def words_of(command, argv, bare=False):
         return f"{base} {argv} -- {folder.TRAIN} {more}"
     if command == "train" and "--resume" in argv:
         return argv
-    if "--oof" in argv:
+    if "--oof" in argv or "--images" in argv:
         base = base.replace("--data_dir data/eval", "")
     return f"{base} {argv}"
 
