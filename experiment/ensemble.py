@@ -99,7 +99,7 @@ def write_submission(path, args, runs, source, device):
         counted_in = [folder for folder in args.model_dir if Path(folder, "oof.csv").is_file()]
         if not counted_in:
             raise UserError(
-                "--decision prior counts the labels of people held out: give a run that has some"
+                "--decision prior counts labels in oof.csv: no run has it; give one with people held out"
             )
         weights = oof.prior_weights(oof.read_runs(counted_in[:1])[0].oof.label)
     matting = matte.Matting(args.matte_dir, on_error=args.on_error)
