@@ -98,9 +98,7 @@ def write_submission(path, args, runs, source, device):
     if args.decision == "prior":
         counted_in = [folder for folder in args.model_dir if Path(folder, "oof.csv").is_file()]
         if not counted_in:
-            raise UserError(
-                "--decision prior counts labels in oof.csv: no run has it; give one with people held out"
-            )
+            raise UserError("no run has an oof.csv, whose labels --decision prior counts: give one")
         weights = oof.prior_weights(oof.read_runs(counted_in[:1])[0].oof.label)
     matting = matte.Matting(args.matte_dir, on_error=args.on_error)
     photos, names = Photos(source, matting, args, device), source[1]

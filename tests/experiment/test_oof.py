@@ -140,7 +140,7 @@ def test_the_prior_for_eval_is_that_of_the_training_labels(tiny, drawn, tmp_path
     np.testing.assert_allclose(found, expected / expected.sum(1, keepdims=True), atol=2e-6)
     assert (answers == found.argmax(1)).all() and (answers != before).any()
     everybody = tiny.train("--val_ratio", "0")
-    with pytest.raises(UserError, match="--decision prior counts labels in oof.csv: no run has it"):
+    with pytest.raises(UserError, match=r"no run has an oof\.csv, whose labels --decision"):
         predicted("--model_dir", str(everybody))
     assert len(predicted("--model_dir", str(everybody), str(tiny.joint))[1]) == len(answers)
 
