@@ -159,13 +159,13 @@ def test_draws_have_the_stated_distribution():
 def recipe(monkeypatch):
     """Adds the augmentations of the docstring of augment.py, as a user would."""
     lines = [line[4:] for line in augment.__doc__.splitlines() if line.startswith("    ")]
-    assert len(lines) == 4
+    assert len(lines) == 5
     monkeypatch.setattr(augment, "MORE", [])
 
     def add(first, last):
-        exec("\n".join(lines[first:last]), vars(augment) | {"v2": v2})
+        exec("\n".join(lines[first:last]), dict(vars(augment)))
 
-    return {"fade": lambda: add(0, 3), "blur": lambda: add(3, 4)}
+    return {"fade": lambda: add(0, 3), "blur": lambda: add(3, 5)}
 
 
 def test_an_added_augmentation_acts_on_each_sample_by_its_own_draw(recipe):

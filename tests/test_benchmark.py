@@ -42,7 +42,7 @@ def test_rows_become_a_table_a_json_file_and_a_plot(scripts, drawn, tmp_path, ca
 
 
 def test_a_row_that_is_none_is_refused(scripts):
-    with pytest.raises(UserError, match="none of epoch, "):
+    with pytest.raises(UserError, match="not one of epoch, "):
         scripts.benchmark.main(["--only", "none_such"])
 
 

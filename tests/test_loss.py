@@ -42,7 +42,7 @@ def test_parse():
     "name", ["", "f2", "f1+", "f1*", "f1*x", "f1*0", "f1*-1", "f1*nan", "f1*inf", "focal*1*2"]
 )
 def test_a_wrong_name_or_weight_says_what_would_do(name):
-    what = r"'.*' is (none of cross_entropy, focal, f1|not a number above 0); give one, or a sum"
+    what = r"'.*' is not (one of cross_entropy, focal, f1|a number above 0); give one, or a sum"
     with pytest.raises(UserError, match=what):
         loss.criterion(name, CLASSES)
 
