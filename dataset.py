@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -58,10 +58,9 @@ def find_images(data_dir, flag="--data_dir"):
     names, every = [name for name in names if is_photo(PurePosixPath(name).name)], names
     if not names:
         raise UserError(f"{flag} {root} holds no photos ({' '.join(SUFFIXES)})")
-    others = Counter(PurePosixPath(name).suffix or "no suffix" for name in {*every} - {*names})
-    if others:
-        kinds = ", ".join(sorted(others))
-        say(f"{root}: {counted(others.total(), 'file')} left out, of other suffixes ({kinds})")
+    if others := {*every} - {*names}:
+        kinds = ", ".join(sorted({PurePosixPath(name).suffix or "none" for name in others}))
+        say(f"{root}: {counted(len(others), 'file')} left out, of other suffixes ({kinds})")
     return root, _utf8(root, sorted(names))
 
 

@@ -68,7 +68,7 @@ train() {
     if [ -f "$run/metrics.json" ] && [ "$done" -ge "$FOLDS" ]; then
         echo "$run: finished already"
     elif [ -f "$run/config.json" ]; then
-        # shellcheck disable=SC2046
+        # shellcheck disable=SC2046  # a run keeps neither: they are of this machine
         start $python train.py --resume "$run" --data_dir "$DATA" \
             $(grep -oE -- '--(device|wandb) [^ ]+' <<< "$EXTRA" || true)
     else
